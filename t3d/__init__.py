@@ -1,0 +1,1 @@
+"""T3D: few-step diffusion language models by trajectory self-distillation."""

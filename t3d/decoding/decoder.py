@@ -1,0 +1,231 @@
+"""Block-diffusion decoding: the plain decoder, with a prefix cache, in batches.
+
+A response is written block by block on the global grid. A block starts as masks (the first may hold the prompt's tail),
+each denoising step commits some of them (`remasking.py`), and a commit pass writes the finished block into the cache.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from t3d.decoding import remasking, sampling
+from t3d.models.masks import PADDING, block_causal
+from t3d.models.sdar import SDARForCausalLM
+from t3d.params import Budget, Sampling
+
+
+@dataclass(frozen=True)
+class Request:
+    """One item to decode: its prompt's ids and the seed of its draws."""
+
+    prompt_ids: Sequence[int]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Response:
+    """One decoded response: whole blocks on the global grid, the last block complete.
+
+    `step_map[i]` is the denoising step 1..S within its block at which `ids[i]` was committed, `confidence[i]` the model's
+    probability of the token at that moment. `length` counts the tokens up to and including the end-of-text token.
+    `denoising_steps` and `commit_passes` are the forwards this item needed.
+    """
+
+    ids: list[int]
+    step_map: list[int]
+    confidence: list[float]
+    length: int
+    finish_reason: str
+    denoising_steps: int
+    commit_passes: int
+
+
+@torch.inference_mode()
+def decode(
+    model: SDARForCausalLM,
+    requests: Sequence[Request],
+    budget: Budget,
+    *,
+    mask_id: int,
+    stop_ids: frozenset[int],
+    max_new_tokens: int,
+    sample: Sampling | None = None,
+    batch_size: int = 32,
+    on_finished: Callable[[int], None] | None = None,
+) -> list[Response]:
+    """Decode every request; the result does not depend on `batch_size` or on the order of requests.
+
+    Args:
+        model: an SDAR, in `eval` mode.
+        requests: what to decode, any lengths.
+        budget: block size, and steps or threshold.
+        mask_id: id of the mask token.
+        stop_ids: ids that end a response; the block that holds one is completed and kept.
+        max_new_tokens: a response stops with finish reason `length` at the end of the block that reaches it.
+        sample: how tokens are drawn; greedy by default.
+        batch_size: sequences decoded together. Memory grows with it, tokens do not change.
+        on_finished: called with the number of responses that finished, for progress.
+
+    Returns:
+        One response per request, in the order of `requests`.
+    """
+    sample = sample or Sampling()
+    # Prompts of like length share a batch, so that little of the cache is padding.
+    order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids))
+    responses: list[Response | None] = [None] * len(requests)
+    for start in range(0, len(order), batch_size):
+        chunk = order[start : start + batch_size]
+        batch = _Batch(model, [requests[i] for i in chunk], budget, mask_id, max_new_tokens)
+        while batch.rows:
+            finished = batch.write_block(stop_ids, sample)
+            for row, response in finished:
+                responses[chunk[row]] = response
+            if on_finished is not None and finished:
+                on_finished(len(finished))
+    return [response for response in responses if response is not None]
+
+
+class _PrefixCache:
+    """Keys and values of a batch in buffers made once; the block at `length` is overwritten until it is committed."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.length = 0
+        self.buffers: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: object) -> tuple[Tensor, Tensor]:
+        """Called by each attention layer: write the block, return views of everything up to its end."""
+        if layer not in self.buffers:
+            shape = (*keys.shape[:2], self.capacity, keys.shape[3])
+            self.buffers[layer] = keys.new_zeros(shape), values.new_zeros(shape)
+        end = self.length + keys.shape[2]
+        key_buffer, value_buffer = self.buffers[layer]
+        key_buffer[:, :, self.length : end] = keys
+        value_buffer[:, :, self.length : end] = values
+        return key_buffer[:, :, :end], value_buffer[:, :, :end]
+
+    def get_seq_length(self, *_: object) -> int:
+        return self.length
+
+    def keep_rows(self, rows: Tensor) -> None:
+        self.buffers = {layer: (k[rows], v[rows]) for layer, (k, v) in self.buffers.items()}
+
+
+class _Batch:
+    """Sequences decoded in step: all write their current block at the same columns of the cache.
+
+    Rows are left-padded to whole blocks, so that their grids line up; positions and masks are per row.
+    """
+
+    def __init__(
+        self, model: SDARForCausalLM, requests: Sequence[Request], budget: Budget, mask_id: int, max_new_tokens: int
+    ) -> None:
+        self.model, self.budget, self.mask_id, self.max_new_tokens = model, budget, mask_id, max_new_tokens
+        device = model.device
+        size = budget.block_size
+        self.rows = list(range(len(requests)))
+        self.records: list[list[tuple[int, int, float]]] = [[] for _ in requests]
+        self.steps = [0] * len(requests)
+        self.blocks = [0] * len(requests)
+        self.seeds = torch.tensor([r.seed for r in requests], device=device)
+        prompts = [list(r.prompt_ids) for r in requests]
+        self.tails = [prompt[len(prompt) // size * size :] for prompt in prompts]
+        self.next_block = torch.tensor([len(prompt) // size for prompt in prompts], device=device)
+        columns = max(len(prompt) // size for prompt in prompts) * size
+        self.key_blocks = torch.full((len(prompts), columns), PADDING, device=device)
+        # The last block that may be written holds the token that reaches max_new_tokens.
+        self.cache = _PrefixCache(columns + (max_new_tokens // size + 2) * size)
+        if columns:
+            ids = torch.zeros(len(prompts), columns, dtype=torch.long, device=device)
+            for row, prompt in enumerate(prompts):
+                whole = len(prompt) // size * size
+                if whole:
+                    ids[row, columns - whole :] = torch.tensor(prompt[:whole], device=device)
+                    self.key_blocks[row, columns - whole :] = torch.arange(whole, device=device) // size
+            first = columns // size - self.next_block
+            positions = (torch.arange(columns, device=device)[None] - first[:, None] * size).clamp(min=0)
+            mask = block_causal(self.key_blocks, self.key_blocks)
+            mask |= torch.eye(columns, dtype=torch.bool, device=device)
+            self._forward(ids, mask, positions)
+            self.cache.length = columns
+
+    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+        return self.model.hidden_states(ids, mask, positions, past_key_values=self.cache, use_cache=True)
+
+    def write_block(self, stop_ids: frozenset[int], sample: Sampling) -> list[tuple[int, Response]]:
+        """Denoise and commit the next block of every row; return the rows that finished with it."""
+        size, device = self.budget.block_size, self.model.device
+        count = len(self.rows)
+        tokens = torch.full((count, size), self.mask_id, device=device)
+        for row, tail in enumerate(self.tails):
+            if tail:
+                tokens[row, : len(tail)] = torch.tensor(tail, device=device)
+        visible = torch.tensor([len(tail) for tail in self.tails], device=device)
+        masked = torch.arange(size, device=device)[None] >= visible[:, None]
+        query_blocks = self.next_block[:, None].expand(count, size)
+        positions = query_blocks * size + torch.arange(size, device=device)
+        key_blocks = torch.cat([self.key_blocks, query_blocks], dim=1)
+        mask = block_causal(query_blocks, key_blocks)
+        step_map = torch.zeros(count, size, dtype=torch.long, device=device)
+        confidence = torch.zeros(count, size, device=device)
+        step = torch.zeros(count, dtype=torch.long, device=device)
+        while masked.any():
+            step = step + masked.any(dim=1).long()
+            hidden = self._forward(tokens, mask, positions)
+            logits = self.model.lm_head(hidden[masked]).float()
+            logits[:, self.mask_id] = float("-inf")  # the mask is an input, never an answer
+            seeds, at, row_step = (x[masked] for x in (*torch.broadcast_tensors(self.seeds[:, None], positions, step[:, None]),))
+            drawn, log_odds = sampling.draw(logits, sample, seeds, at, row_step)
+            drawn = tokens.masked_scatter(masked, drawn)
+            log_odds = confidence.new_zeros(count, size).masked_scatter(masked, log_odds)
+            chosen = remasking.choose(log_odds, masked, self.budget, step)
+            tokens = torch.where(chosen, drawn, tokens)
+            step_map = torch.where(chosen, step[:, None], step_map)
+            confidence = torch.where(chosen, log_odds.sigmoid(), confidence)
+            masked = masked & ~chosen
+        return self._close_block(tokens, step_map, confidence, step, key_blocks, mask, positions, stop_ids)
+
+    def _close_block(self, tokens, step_map, confidence, step, key_blocks, mask, positions, stop_ids):
+        finished: list[tuple[int, Response]] = []
+        going: list[int] = []
+        columns = zip(tokens.tolist(), step_map.tolist(), confidence.tolist(), step.tolist(), strict=True)
+        for row, (ids, steps, confidences, taken) in enumerate(columns):
+            new = list(zip(ids, steps, confidences, strict=True))[len(self.tails[row]) :]
+            record = self.records[row]
+            stop = next((len(record) + i for i, (token, _, _) in enumerate(new) if token in stop_ids), None)
+            record.extend(new)
+            self.steps[row] += taken
+            self.blocks[row] += 1
+            if stop is None and len(record) < self.max_new_tokens:
+                going.append(row)
+                continue
+            finished.append((self.rows[row], self._response(row, stop)))
+        self.tails = [[] for _ in self.rows]
+        if going:
+            # The commit pass: the finished block, all visible, replaces the last noisy one in the cache.
+            self._forward(tokens, mask, positions)
+            self.cache.length += self.budget.block_size
+            self.key_blocks = key_blocks
+            self.next_block = self.next_block + 1
+        self._drop(going)
+        return finished
+
+    def _response(self, row: int, stop: int | None) -> Response:
+        ids, steps, confidences = (list(column) for column in zip(*self.records[row], strict=True))
+        length = len(ids) if stop is None else stop + 1
+        reason = "length" if stop is None else "stop"
+        return Response(ids, steps, confidences, length, reason, self.steps[row], self.blocks[row] - 1)
+
+    def _drop(self, going: list[int]) -> None:
+        """Take finished rows out of the batch."""
+        if len(going) == len(self.rows):
+            return
+        keep = torch.tensor(going, dtype=torch.long, device=self.model.device)
+        if going:
+            self.cache.keep_rows(keep)
+        self.key_blocks, self.next_block, self.seeds = self.key_blocks[keep], self.next_block[keep], self.seeds[keep]
+        for name in ("rows", "records", "steps", "blocks", "tails"):
+            column = getattr(self, name)
+            setattr(self, name, [column[row] for row in going])

@@ -1,0 +1,36 @@
+"""Which masked positions a denoising step commits: static quota or dynamic threshold.
+
+Both commit masked positions only and never more than are left, so a visible token never changes, whatever the budget and
+wherever the prompt ends in the first block (the prompt guard).
+"""
+
+import torch
+from torch import Tensor
+
+from t3d.params import Budget
+
+
+def quota(budget: Budget, step: Tensor) -> Tensor:
+    """Tokens that static remasking commits in `step` (1..S): B/S, the remainder in the first steps."""
+    assert budget.steps is not None
+    share, remainder = divmod(budget.block_size, budget.steps)
+    return share + (step <= remainder).long()
+
+
+def choose(log_odds: Tensor, masked: Tensor, budget: Budget, step: Tensor) -> Tensor:
+    """Positions to commit, bool `[batch, block]`.
+
+    Args:
+        log_odds: confidence log(p / (1 - p)) of the drawn token at each position, `[batch, block]`.
+        masked: positions still masked, bool `[batch, block]`.
+        budget: static: the most confident masked positions up to the step's quota; dynamic: every masked position whose
+            confidence exceeds the threshold, at least one.
+        step: the row's denoising step within its block, 1.., int `[batch]`.
+    """
+    scores = log_odds.masked_fill(~masked, float("-inf"))
+    # A stable sort breaks ties by position, left first.
+    rank = scores.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    if budget.steps is not None:
+        return masked & (rank < quota(budget, step)[:, None])
+    threshold = torch.logit(torch.tensor(budget.threshold, dtype=torch.float64)).item()
+    return masked & ((log_odds > threshold) | (rank == 0))

@@ -1,0 +1,245 @@
+"""Pretraining a pocket teacher: an SDAR small enough for a laptop, trained from scratch on procedural problems.
+
+Text and tokenizer are made on the spot, so the stage needs no data set and no network. Each row is a problem and one
+phrasing of its worked answer in chat form; only the answer is masked and learned. Where to look next: the problems are in
+`t3d/prompts/gsm.py`, the layout in `layout.py`.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GenerationConfig, PreTrainedTokenizerFast
+
+from t3d.models.layout import Layout, lay_out
+from t3d.models.sdar import MASK_TOKEN, SDARConfig, SDARForCausalLM
+from t3d.params import Pretraining
+from t3d.progress import Progress
+from t3d.prompts import gsm
+from t3d.seeds import seed_for
+
+END, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+CHAT_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+_TOKENIZER_PROBLEMS = 20_000
+_DRAWS_PER_TASK = 4_000
+
+
+def build_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer whose digits are single tokens, with SDAR's special tokens and a chat template."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END, START_OF_TURN, END_OF_TURN, MASK_TOKEN],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        eos_token=END_OF_TURN,
+        pad_token=END,
+        mask_token=MASK_TOKEN,
+        additional_special_tokens=[START_OF_TURN],
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+class Corpus:
+    """Token rows in one flat array: row i is `ids[offsets[i]:offsets[i + 1]]`, its first `prompt_lengths[i]` the prompt."""
+
+    def __init__(self, rows: list[tuple[list[int], list[int]]]) -> None:
+        self.ids = np.concatenate([np.array(p + r, dtype=np.uint16) for p, r in rows])
+        self.prompt_lengths = np.array([len(p) for p, _ in rows])
+        self.offsets = np.concatenate([[0], np.cumsum([len(p) + len(r) for p, r in rows])])
+
+    def __len__(self) -> int:
+        return len(self.prompt_lengths)
+
+    def batch(self, indices: np.ndarray, block_size: int, device: str) -> Layout:
+        """Lay out the rows of `indices`."""
+        rows = [self.ids[self.offsets[i] : self.offsets[i + 1]] for i in indices]
+        return lay_out(rows, self.prompt_lengths[indices], block_size, device)
+
+
+def build_corpus(tokenizer: PreTrainedTokenizerFast, pretraining: Pretraining, seed: int) -> Corpus:
+    """Draw `pretraining.problems` distinct training problems and tokenise one phrasing of each, on all cores."""
+    grid = max(pretraining.block_sizes)
+    rows: dict[str, tuple[list[int], list[int]]] = {}
+    tokenizer_text = tokenizer.backend_tokenizer.to_str()
+    tasks = ((tokenizer_text, seed, start, grid, pretraining.max_length) for start in _task_starts())
+    progress = Progress("problems", pretraining.problems)
+    with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
+        for part in pool.imap(_tokenised_rows, tasks):
+            for key, prompt, response in part:
+                if len(rows) < pretraining.problems:
+                    rows.setdefault(key, (prompt, response))
+            progress.update(len(rows))
+            if len(rows) >= pretraining.problems:
+                pool.terminate()
+                break
+    return Corpus(list(rows.values()))
+
+
+def _task_starts() -> Iterator[int]:
+    # A pool's feeder would run through an endless generator, so the supply ends well beyond any need.
+    return iter(range(0, 50_000_000, _DRAWS_PER_TASK))
+
+
+def _tokenised_rows(task: tuple[str, int, int, int, int]) -> list[tuple[str, list[int], list[int]]]:
+    tokenizer_text, seed, start, grid, max_length = task
+    backend = Tokenizer.from_str(tokenizer_text)
+    kept = []
+    for draw in range(start, start + _DRAWS_PER_TASK):
+        item = seed_for(seed, "gsm", draw)
+        problem = gsm.draw_problem(item)
+        if problem is not None and problem.split == "train":
+            kept.append((problem, gsm.paraphrase(problem, Random(item))))
+    prompts = backend.encode_batch([chat_prompt(problem.question) for problem, _ in kept])
+    responses = backend.encode_batch([text + END_OF_TURN for _, text in kept])
+    rows = []
+    for (problem, _), prompt, response in zip(kept, prompts, responses, strict=True):
+        ids = fill_last_block(prompt.ids, response.ids, grid, backend.token_to_id(END))
+        if len(prompt.ids) + len(ids) <= max_length:
+            rows.append((problem.id, prompt.ids, ids))
+    return rows
+
+
+def chat_prompt(question: str) -> str:
+    """The pocket chat template around one user turn, up to where the answer begins."""
+    return f"{START_OF_TURN}user\n{question}{END_OF_TURN}\n{START_OF_TURN}assistant\n"
+
+
+def fill_last_block(prompt: list[int], response: list[int], block_size: int, filler: int) -> list[int]:
+    """The response completed to whole blocks of the global grid; the filler is ordinary text of its last block."""
+    missing = -(len(prompt) + len(response)) % block_size
+    return response + [filler] * missing
+
+
+def mask_blocks(layout: Layout, generator: torch.Generator) -> torch.Tensor:
+    """Draw the masked positions of a pretraining state, bool `[batch, N]`.
+
+    In every block the number of masked tokens is uniform in 1..(its response tokens), the positions uniform.
+    """
+    device = layout.noisy_ids.device
+    response = layout.by_block(layout.is_response)
+    scores = torch.rand(response.shape, generator=generator, device=device).masked_fill(~response, 2.0)
+    rank = scores.argsort(dim=-1).argsort(dim=-1)
+    maskable = response.sum(dim=-1)
+    drawn = torch.rand(maskable.shape, generator=generator, device=device)
+    count = 1 + (drawn * maskable).long().clamp(max=maskable - 1)
+    return ((rank < count[..., None]) & response).view_as(layout.is_response)
+
+
+def batches(corpus: Corpus, batch_size: int, seed: int) -> Iterator[np.ndarray]:
+    """Endless batches of row indices: every epoch a new order, rows of like length together."""
+    lengths = np.diff(corpus.offsets)
+    epoch = 0
+    while True:
+        rng = np.random.default_rng(seed_for(seed, "pretrain-order", epoch))
+        order = rng.permutation(len(corpus))
+        pools = np.array_split(order, max(1, len(order) // (batch_size * 32)))
+        parts = [pool[np.argsort(lengths[pool], kind="stable")] for pool in pools]
+        groups = [p[i : i + batch_size] for p in parts for i in range(0, len(p) - batch_size + 1, batch_size)]
+        if not groups:
+            groups = [order]
+        yield from (groups[i] for i in rng.permutation(len(groups)))
+        epoch += 1
+
+
+def pretrain(pretraining: Pretraining, seed: int, device: str, folder: Path) -> dict[str, float]:
+    """Make a pocket teacher and save it as an SDAR folder.
+
+    Args:
+        pretraining: data, shape and schedule.
+        seed: base of data, initial weights and masks.
+        device: `cpu` or `cuda`; bf16 autocast on `cuda`.
+        folder: where config, weights (bf16) and tokenizer go.
+
+    Returns:
+        The final training loss (mean over the last 100 steps) and the number of rows and parameters.
+    """
+    print("training the tokenizer", flush=True)
+    pairs = ((p, gsm.paraphrase(p, Random(seed_for(seed, "tokenizer", p.id)))) for p in gsm.problems("train", seed))
+    texts = (chat_prompt(p.question) + text + END_OF_TURN for p, text in islice(pairs, _TOKENIZER_PROBLEMS))
+    tokenizer = build_tokenizer(texts, pretraining.model.vocab_size)
+    corpus = build_corpus(tokenizer, pretraining, seed)
+    torch.manual_seed(seed_for(seed, "pretrain-weights"))
+    model = SDARForCausalLM(_config(pretraining, tokenizer)).to(device)
+    loss = _train(model, corpus, pretraining, seed, device, tokenizer.convert_tokens_to_ids(MASK_TOKEN))
+    model.generation_config = GenerationConfig(
+        eos_token_id=[tokenizer.convert_tokens_to_ids(END_OF_TURN), tokenizer.convert_tokens_to_ids(END)]
+    )
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return {"loss": loss, "rows": len(corpus), "parameters": sum(p.numel() for p in model.parameters())}
+
+
+def _config(pretraining: Pretraining, tokenizer: PreTrainedTokenizerFast) -> SDARConfig:
+    shape = pretraining.model
+    return SDARConfig(
+        vocab_size=shape.vocab_size,
+        hidden_size=shape.hidden_size,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.key_value_heads,
+        head_dim=shape.head_dim,
+        intermediate_size=shape.intermediate_size,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        block_size=max(pretraining.block_sizes),
+        eos_token_id=tokenizer.convert_tokens_to_ids(END_OF_TURN),
+        pad_token_id=tokenizer.convert_tokens_to_ids(END),
+    )
+
+
+def _train(model, corpus: Corpus, pretraining: Pretraining, seed: int, device: str, mask_id: int) -> float:
+    decay = [p for p in model.parameters() if p.dim() >= 2]
+    plain = [p for p in model.parameters() if p.dim() < 2]
+    groups = [{"params": decay, "weight_decay": pretraining.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=pretraining.learning_rate, betas=(0.9, 0.95), fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate(step, pretraining))
+    if pretraining.compile:
+        model.model.compile(dynamic=True)
+    generator = torch.Generator(device=device)
+    cuda = device.startswith("cuda")
+    model.train()
+    recent = torch.zeros(100, device=device)
+    progress = Progress("pretraining steps", pretraining.steps)
+    for step, indices in enumerate(islice(batches(corpus, pretraining.batch_size, seed), pretraining.steps)):
+        layout = corpus.batch(indices, pretraining.block_sizes[step % len(pretraining.block_sizes)], device)
+        masked = mask_blocks(layout, generator.manual_seed(seed_for(seed, "pretrain-masks", step)))
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=cuda):
+            hidden = layout.hidden_states(model, layout.noisy_ids.masked_fill(masked, mask_id))
+            logits = model.lm_head(hidden[masked])
+        loss = torch.nn.functional.cross_entropy(logits.float(), layout.noisy_ids[masked])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        recent[step % 100] = loss.detach()
+        if progress.due():
+            progress.update(step + 1, loss=recent[: step + 1].mean().item())
+    progress.update(pretraining.steps, loss=recent[: pretraining.steps].mean().item())
+    return recent[: pretraining.steps].mean().item()
+
+
+def _learning_rate(step: int, pretraining: Pretraining) -> float:
+    if step < pretraining.warmup_steps:
+        return (step + 1) / pretraining.warmup_steps
+    done = (step - pretraining.warmup_steps) / max(1, pretraining.steps - pretraining.warmup_steps)
+    return 0.5 * (1 + float(np.cos(np.pi * done)))

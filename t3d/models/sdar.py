@@ -1,0 +1,140 @@
+"""SDAR: Qwen3 weights with block-causal attention, registered with transformers' Auto classes as `sdar`.
+
+Loads and saves Hugging Face folders without `trust_remote_code`. The model predicts the token *at* a masked position
+(no shift). `t3d/decoding/decoder.py` decodes with it, `t3d/distillation/trainer.py` trains it.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
+from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
+
+from t3d.errors import MissingInputError, ParameterError
+from t3d.models.masks import PADDING, block_causal
+
+MASK_TOKEN = "<|MASK|>"
+
+
+class SDARConfig(Qwen3Config):
+    """Qwen3's configuration plus the block size the model was trained for."""
+
+    model_type = "sdar"
+    block_size: int = 4
+
+
+class SDARForCausalLM(Qwen3ForCausalLM):
+    """Qwen3 whose attention is block-causal. The weights have Qwen3's names and shapes."""
+
+    config_class = SDARConfig
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        **kwargs: Any,
+    ):
+        """Logits `[batch, length, vocabulary]` of the token at each position.
+
+        Args:
+            input_ids: `[batch, length]`; masked positions hold the mask token.
+            attention_mask: a boolean mask `[batch, queries, keys]` from `t3d.models.masks`; or padding, 1 for a token,
+                `[batch, length]`; or None. In the last two cases attention is block-causal with `config.block_size`.
+            position_ids: `[batch, length]`, counted from 0 at the first token of the prompt.
+        """
+        mask, position_ids = self._prepare(input_ids, attention_mask, position_ids, **kwargs)
+        return super().forward(input_ids, attention_mask=mask, position_ids=position_ids, **kwargs)
+
+    def hidden_states(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, **kwargs: Any) -> Tensor:
+        """Final hidden states `[batch, length, hidden]`; `lm_head` maps those that matter to logits."""
+        mask, position_ids = self._prepare(input_ids, attention_mask, position_ids, **kwargs)
+        outputs = self.model(input_ids, attention_mask=mask, position_ids=position_ids, **kwargs)
+        return outputs.last_hidden_state
+
+    def _prepare(self, input_ids, attention_mask, position_ids, past_key_values=None, inputs_embeds=None, **_):
+        tokens = input_ids if input_ids is not None else inputs_embeds
+        batch, length = tokens.shape[:2]
+        if attention_mask is None or attention_mask.dim() == 2:
+            past = past_key_values.get_seq_length() if past_key_values is not None else 0
+            valid = torch.ones(batch, past + length, dtype=torch.bool, device=tokens.device)
+            if attention_mask is not None:
+                valid = attention_mask.bool()
+            positions = (valid.long().cumsum(1) - 1).clamp(min=0)
+            blocks = torch.where(valid, positions // self.config.block_size, PADDING)
+            attention_mask = block_causal(blocks[:, past:], blocks)
+            # A query in the padding sees itself, since a softmax over nothing is not a number.
+            attention_mask[:, torch.arange(length), past + torch.arange(length)] = True
+            position_ids = positions[:, past:] if position_ids is None else position_ids
+        mask = attention_mask[:, None]
+        implementation = self.config._attn_implementation
+        if implementation == "eager":
+            # Eager attention adds its mask: a boolean one would be added as 0 and 1, silently.
+            dtype = self.get_input_embeddings().weight.dtype
+            mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
+        elif implementation != "sdpa":
+            raise ParameterError(f"attention implementation {implementation!r} is not supported; use sdpa or eager")
+        return mask, position_ids
+
+
+AutoConfig.register("sdar", SDARConfig)
+AutoModelForCausalLM.register(SDARConfig, SDARForCausalLM)
+
+
+def load_model(folder: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32):
+    """Load an SDAR folder for inference (`eval` mode).
+
+    Raises:
+        MissingInputError: there is no such folder or no `config.json` in it.
+        ParameterError: the folder holds another kind of model.
+    """
+    folder = _checked(folder)
+    model = SDARForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+    return model.to(device).eval()
+
+
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of an SDAR folder.
+
+    Raises:
+        MissingInputError: there is no such folder.
+        ParameterError: the tokenizer has no mask token `<|MASK|>` or no chat template.
+    """
+    folder = _checked(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if MASK_TOKEN not in tokenizer.get_vocab():
+        raise ParameterError(f"{folder}: the tokenizer has no mask token {MASK_TOKEN}; this is not an SDAR folder.")
+    if tokenizer.chat_template is None:
+        raise ParameterError(f"{folder}: the tokenizer has no chat template.")
+    return tokenizer
+
+
+def mask_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Id of the mask token."""
+    return tokenizer.convert_tokens_to_ids(MASK_TOKEN)
+
+
+def stop_ids(folder: str | Path) -> frozenset[int]:
+    """Ids that end a response: `eos_token_id` of the generation config, or else of the config."""
+    folder = Path(folder)
+    for name in ("generation_config.json", "config.json"):
+        path = folder / name
+        ids = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
+        if ids is not None:
+            return frozenset(ids if isinstance(ids, list) else [ids])
+    raise ParameterError(f"{folder}: neither generation_config.json nor config.json has eos_token_id.")
+
+
+def _checked(folder: str | Path) -> Path:
+    folder = Path(folder)
+    config = folder / "config.json"
+    if not config.is_file():
+        raise MissingInputError(f"{folder} holds no model: there is no {config}.")
+    found = json.loads(config.read_text()).get("model_type")
+    if found != "sdar":
+        raise ParameterError(f"{config}: model_type is {found!r}, expected 'sdar'.")
+    return folder

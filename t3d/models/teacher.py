@@ -1,0 +1,45 @@
+"""Where the untouched model comes from: shipped weights, or pretraining on the spot."""
+
+import shutil
+from pathlib import Path
+
+import torch
+
+from t3d import receipts
+from t3d.errors import ParameterError
+from t3d.models import pretrain
+from t3d.params import Experiment
+
+
+def make(experiment: Experiment, name: str, out: Path) -> None:
+    """Make teacher `name` of an experiment at `out` (a manifest's path).
+
+    Raises:
+        ParameterError: the experiment has no such teacher.
+        MissingInputError, CorruptArtefactError: a shipped teacher is not complete.
+    """
+    if name not in experiment.teachers:
+        raise ParameterError(f"experiment {experiment.name} has no teacher {name!r}: {', '.join(experiment.teachers)}")
+    spec = experiment.teachers[name]
+    device = pick_device(experiment) if spec.source == "pretrain" else "cpu"
+    with receipts.making(experiment, f"teachers/{name}", out, device=device) as job:
+        if spec.pretraining is not None:
+            job.receipt["training"] = pretrain.pretrain(spec.pretraining, experiment.seed, device, job.folder())
+        else:
+            assert spec.path is not None
+            shipped = receipts.read(spec.path + receipts.MANIFEST, kind="teachers")
+            shutil.copytree(shipped.folder(), job.folder(), dirs_exist_ok=True)
+            job.receipt["shipped"] = {"manifest": str(shipped.path), "sha256": shipped.digest()}
+
+
+def pick_device(experiment: Experiment) -> str:
+    """The device an expensive verb runs on.
+
+    Raises:
+        ParameterError: the experiment asks for a GPU and there is none.
+    """
+    if experiment.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if experiment.device == "cuda" and not torch.cuda.is_available():
+        raise ParameterError(f"params/{experiment.name}.yaml: device is cuda, but PyTorch sees no GPU here.")
+    return experiment.device

@@ -1,0 +1,51 @@
+"""Progress of long work: a live bar on a terminal, a plain line every few seconds elsewhere."""
+
+import sys
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as RichProgress
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class Progress:
+    """Counts towards `total`, with the rate, the time left and any numbers worth watching."""
+
+    def __init__(self, title: str, total: int) -> None:
+        self.title, self.total = title, total
+        self.started = self.shown = time.monotonic()
+        self.first: int | None = None
+        self.bar: RichProgress | None = None
+        console = Console(file=sys.stderr)
+        if console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self.bar = RichProgress(*columns, TextColumn("{task.fields[numbers]}"), console=console)
+            self.bar.start()
+            self.task = self.bar.add_task(title, total=total, numbers="")
+
+    def due(self) -> bool:
+        """Whether a call of `update` would show something; saves computing what nobody sees."""
+        wait = 0.2 if self.bar else _SECONDS_BETWEEN_LINES
+        return time.monotonic() - self.shown >= wait
+
+    def update(self, done: int, **numbers: float) -> None:
+        """Say that `done` of the total are finished; `numbers` are shown beside it."""
+        if self.first is None:
+            self.first = 0 if time.monotonic() - self.started < 60 else done
+        finished = done >= self.total
+        if not finished and not self.due():
+            return
+        self.shown = time.monotonic()
+        text = "  ".join(f"{key} {value:.4g}" for key, value in numbers.items())
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done, numbers=text)
+            if finished:
+                self.bar.stop()
+            return
+        elapsed = max(self.shown - self.started, 1e-9)
+        rate = done / elapsed
+        left = (self.total - done) / rate if rate else float("inf")
+        ending = f"done in {elapsed:.0f} s" if finished else f"{left:.0f} s left"
+        print(f"{self.title}: {done}/{self.total}, {rate:.3g}/s, {ending}  {text}".rstrip(), file=sys.stderr, flush=True)

@@ -1,0 +1,274 @@
+"""What made this file, and does it fit? Manifests are the edges between stages, receipts tell how a run went.
+
+`<artefact>.manifest.json` lists files, sizes, sha256, the recipe digests of the artefact and of everything it was made
+from: nothing in it varies between equal runs. `<artefact>.receipt.json` has what varies: time, device, versions, speed.
+Every artefact is written under a temporary name and moved when complete, its manifest last.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import resource
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from t3d import recipes
+from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError
+from t3d.params import Experiment
+
+SCHEMA = 1
+MANIFEST, RECEIPT = ".manifest.json", ".receipt.json"
+_LIBRARIES = ("t3d", "torch", "transformers", "tokenizers", "numpy", "pyarrow", "lm-eval", "reasoning-gym")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A manifest that was read: `base` is the artefact's path without suffix, `recipes` maps artefact -> digest."""
+
+    path: Path
+    artefact: str
+    recipe: str
+    recipes: dict[str, str]
+    files: dict[str, dict[str, Any]]
+    facts: dict[str, Any]
+
+    @property
+    def base(self) -> Path:
+        """Path of the artefact's folder, or of its file without suffix."""
+        return Path(str(self.path).removesuffix(MANIFEST))
+
+    def digest(self) -> str:
+        """sha256 of the manifest file itself."""
+        return sha256(self.path)
+
+    def file(self, suffix: str) -> Path:
+        """The artefact's single file with `suffix`, checked against its size.
+
+        Raises:
+            MissingInputError, CorruptArtefactError: as `check`.
+        """
+        self.check(contents=True)
+        return self.base.with_name(self.base.name + suffix)
+
+    def folder(self) -> Path:
+        """The artefact's folder, every file checked.
+
+        Raises:
+            MissingInputError, CorruptArtefactError: as `check`.
+        """
+        self.check(contents=True)
+        return self.base
+
+    def check(self, contents: bool) -> None:
+        """Compare the files on disk with the manifest.
+
+        Args:
+            contents: compare sha256 too, not only the sizes.
+
+        Raises:
+            MissingInputError: a listed file is not there.
+            CorruptArtefactError: a file has another size or digest than listed.
+        """
+        for name, entry in self.files.items():
+            path = self.path.parent / name
+            if not path.is_file():
+                raise MissingInputError(f"{path} is missing, though {self.path} lists it. Run its stage again.")
+            if path.stat().st_size != entry["size"]:
+                raise CorruptArtefactError(
+                    f"{path}: {path.stat().st_size} bytes, {self.path} says {entry['size']}. Delete {self.path} and run "
+                    "its stage again."
+                )
+            if contents and sha256(path) != entry["sha256"]:
+                raise CorruptArtefactError(
+                    f"{path}: the content does not match the sha256 in {self.path}. Delete {self.path} and run its stage "
+                    "again."
+                )
+
+
+def read(path: str | Path, kind: str | None = None) -> Manifest:
+    """Read a manifest.
+
+    Args:
+        path: `<artefact>.manifest.json`.
+        kind: the first part of the artefact's name that is expected, `teachers` for example.
+
+    Raises:
+        MissingInputError: there is no such file.
+        CorruptArtefactError: it is not a manifest of this schema, or of another kind of artefact.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingInputError(f"{path} is missing: make it first (snakemake {path}).")
+    try:
+        content = json.loads(path.read_text())
+        manifest = Manifest(path, *(content[k] for k in ("artefact", "recipe", "recipes", "files", "facts")))
+        if content["schema"] != SCHEMA:
+            raise CorruptArtefactError(f"{path}: schema {content['schema']}, this version reads {SCHEMA}.")
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise CorruptArtefactError(f"{path} is not a manifest ({error!r}). Delete it and run its stage again.") from error
+    if kind is not None and not manifest.artefact.startswith(kind + "/"):
+        raise CorruptArtefactError(f"{path} describes {manifest.artefact}, expected one of {kind}/.")
+    return manifest
+
+
+def check_recipes(manifest: Manifest, experiment: Experiment) -> None:
+    """Check that an artefact and all it was made from were made with the parameters of `experiment`.
+
+    Raises:
+        ParameterError: they were not; the message names the artefact that no longer fits.
+    """
+    for artefact, found in manifest.recipes.items():
+        if recipes.digest(experiment, artefact) != found:
+            raise ParameterError(
+                f"{manifest.path}: {artefact} was made with other parameters than params/{experiment.name}.yaml holds now. "
+                "Run snakemake to make it again, or restore the parameters."
+            )
+
+
+@dataclass
+class Making:
+    """An artefact being made; files go to `folder` or `file`, what is worth keeping to `facts` and `receipt`."""
+
+    base: Path
+    partial: Path
+    facts: dict[str, Any] = field(default_factory=dict)
+    receipt: dict[str, Any] = field(default_factory=dict)
+
+    def folder(self) -> Path:
+        """The folder that becomes the artefact."""
+        path = self.partial / self.base.name
+        path.mkdir(exist_ok=True)
+        return path
+
+    def file(self, suffix: str) -> Path:
+        """The path of the file that becomes `<artefact><suffix>`."""
+        return self.partial / (self.base.name + suffix)
+
+
+@contextmanager
+def making(
+    experiment: Experiment, artefact: str, out: str | Path, inputs: list[Manifest] | None = None, device: str = "cpu"
+) -> Iterator[Making]:
+    """Make `artefact`: on success its files, manifest and receipt are moved to `out`; on failure nothing changes.
+
+    Args:
+        experiment: whose parameters are recorded.
+        artefact: its name, see `t3d.recipes`.
+        out: path of the manifest, `<artefact>.manifest.json`.
+        inputs: manifests of what it is made from.
+        device: recorded in the receipt.
+
+    Raises:
+        ParameterError: an input was made with other parameters, or `out` is not a manifest's name.
+    """
+    out = Path(out)
+    if not out.name.endswith(MANIFEST):
+        raise ParameterError(f"--out must end in {MANIFEST}, found {out}")
+    lineage = {artefact: recipes.digest(experiment, artefact)}
+    for manifest in inputs or []:
+        check_recipes(manifest, experiment)
+        lineage |= manifest.recipes
+    base = Path(str(out).removesuffix(MANIFEST))
+    partial = base.with_name(base.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    job = Making(base, partial)
+    started = time.time()
+    try:
+        yield job
+        files = _listing(partial)
+        manifest_path = partial / out.name
+        content = {
+            "schema": SCHEMA,
+            "artefact": artefact,
+            "recipe": lineage[artefact],
+            "recipes": lineage,
+            "inputs": {m.artefact: m.digest() for m in inputs or []},
+            "files": files,
+            "facts": job.facts,
+        }
+        _write_json(manifest_path, content)
+        receipt = {
+            "artefact": artefact,
+            "params": recipes.artefact_params(experiment, artefact),
+            **_circumstances(device, started),
+            **job.receipt,
+        }
+        _write_json(partial / (base.name + RECEIPT), receipt)
+        _move(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _move(partial: Path, out: Path) -> None:
+    """Replace the artefact: the old manifest goes first, the new one comes last."""
+    out.unlink(missing_ok=True)
+    entries = sorted(partial.iterdir(), key=lambda p: p.name == out.name)
+    for entry in entries:
+        target = out.parent / entry.name
+        if entry.is_dir():
+            shutil.rmtree(target, ignore_errors=True)
+        os.replace(entry, target)
+
+
+def _listing(folder: Path) -> dict[str, dict[str, Any]]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {p.relative_to(folder).as_posix(): {"size": p.stat().st_size, "sha256": sha256(p)} for p in files}
+
+
+def sha256(path: Path) -> str:
+    """sha256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
+
+
+def _circumstances(device: str, started: float) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "seconds": round(time.time() - started, 2),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "device": _device_name(device),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in _LIBRARIES},
+        "git_commit": _git_commit(),
+    }
+    if device.startswith("cuda"):
+        import torch
+
+        facts["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20)
+    return facts
+
+
+def _device_name(device: str) -> str:
+    if not device.startswith("cuda"):
+        return "cpu"
+    import torch
+
+    return torch.cuda.get_device_name()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

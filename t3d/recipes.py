@@ -1,0 +1,87 @@
+"""What an artefact should be made of: the resolved parameters of each stage and their digest.
+
+An artefact is named by its path below `data/<experiment>/` without a suffix: `teachers/pocket-sdar`,
+`prompts/gsm-train`, `trajectories/gsm/0-of-2`, `students/t3d-seed0`, `answers/t3d-seed0/gsm/b8s2`, `scores/...` alike.
+Its recipe digest covers the parameters that decide its content and the stage's `recipe` number in
+`workflow/recipes.yaml`, which is bumped when code changes what the stage makes. Parameters that change speed alone (batch
+size, device) are left out.
+"""
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from t3d.errors import ParameterError
+from t3d.params import Experiment, Teacher
+
+RECIPES = Path(__file__).parents[1] / "workflow" / "recipes.yaml"
+
+
+def artefact_params(experiment: Experiment, artefact: str) -> dict[str, Any]:
+    """The parameters that decide what `artefact` contains, inputs left out.
+
+    Raises:
+        ParameterError: the experiment makes no such artefact.
+    """
+    kind, _, rest = artefact.partition("/")
+    parts = rest.split("/")
+    try:
+        return _params(experiment, kind, parts)
+    except (KeyError, ValueError) as error:
+        raise ParameterError(f"experiment {experiment.name} makes no artefact {artefact!r}: unknown {error}.") from error
+
+
+def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, Any]:
+    seed = experiment.seed
+    if kind == "teachers":
+        (name,) = parts
+        return {"seed": seed, "teacher": _dump(experiment.teachers[name])}
+    if kind == "prompts":
+        (name,) = parts
+        return {"seed": seed, "prompts": _dump(experiment.prompt_sets[name])}
+    if kind == "trajectories":
+        name, shard = parts
+        spec = _dump(experiment.trajectories[name])
+        return {"seed": seed, "trajectories": spec, "shard": shard}
+    if kind == "students":
+        (run,) = parts
+        name, run_seed = experiment.runs[run]
+        student = experiment.students[name]
+        spec = student.model_dump(mode="json", exclude={"label", "seeds", "checkpoint_every"})
+        return {"seed": seed, "student": spec, "student_seed": run_seed}
+    if kind in ("answers", "scores"):
+        _, benchmark, budget = parts
+        spec = _dump(experiment.benchmarks[benchmark])
+        task = spec.pop("task")
+        if kind == "scores":
+            return {"task": task}
+        return {"seed": seed, "benchmark": spec, "budget": budget}
+    raise KeyError(kind)
+
+
+def digest(experiment: Experiment, artefact: str) -> str:
+    """The recipe digest of `artefact`, a sha256 in hex."""
+    stage = artefact.partition("/")[0]
+    content = {"stage": stage, "recipe": _numbers()[stage], "params": artefact_params(experiment, artefact)}
+    return hashlib.sha256(canonical(content).encode()).hexdigest()
+
+
+def canonical(content: Any) -> str:
+    """JSON with sorted keys and no spaces: equal content gives equal text."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def _dump(model: Any) -> dict[str, Any]:
+    content = model.model_dump(mode="json", exclude={"label"})
+    if not isinstance(model, Teacher):
+        content.pop("batch_size", None)
+    return content
+
+
+@lru_cache(maxsize=1)
+def _numbers() -> dict[str, int]:
+    return {stage: entry["recipe"] for stage, entry in yaml.safe_load(RECIPES.read_text()).items()}
