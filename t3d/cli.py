@@ -1,4 +1,8 @@
-"""`t3d <verb>`: one verb per rule of the workflow, each line of which can be typed by hand."""
+"""`t3d <verb>`: one verb per rule of the workflow. Each rule's command line can be typed by hand.
+
+Manifests (`<artefact>.manifest.json`) stand for artefacts: an input is the manifest of something made before, `--out` the
+manifest that is written last, when the artefact beside it is complete.
+"""
 
 import sys
 from pathlib import Path
@@ -9,15 +13,23 @@ import typer
 from t3d import params
 from t3d.errors import T3DError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 ExperimentName = Annotated[str, typer.Option("--experiment", help="Name of a file in params/, without .yaml.")]
-Out = Annotated[Path, typer.Option(help="The manifest to write, <artefact>.manifest.json; the artefact lies beside it.")]
+Out = Annotated[Path, typer.Option(help="Manifest to write, <artefact>.manifest.json; the artefact lies beside it.")]
+TeacherManifest = Annotated[Path, typer.Option(help="Manifest of the teacher.")]
+PromptsManifest = Annotated[Path, typer.Option(help="Manifest of the prompt set.")]
+ScoreManifests = Annotated[list[Path], typer.Argument(help="Manifests of the scores it shows.")]
+
+# The imports below are inside the verbs: PyTorch and lm-eval take seconds to load, and `--help` needs neither.
 
 
 @app.callback()
 def verbs() -> None:
-    """Few-step diffusion language models by trajectory self-distillation."""
+    """Few-step diffusion language models by trajectory self-distillation.
+
+    Snakemake runs these verbs in order (`snakemake -n results/table1.csv` shows how); each can be run by hand.
+    """
 
 
 @app.command("teacher")
@@ -30,6 +42,103 @@ def make_teacher(
     from t3d.models import teacher
 
     teacher.make(params.find(experiment), name, out)
+
+
+@app.command("prompts")
+def make_prompts(
+    experiment: ExperimentName,
+    name: Annotated[str, typer.Option(help="Key of the prompt set in the experiment.")],
+    teacher: TeacherManifest,
+    out: Out,
+) -> None:
+    """Draw the questions of a prompt set and tokenise them for a teacher."""
+    from t3d.prompts import sets
+
+    sets.make(params.find(experiment), name, teacher, out)
+
+
+@app.command("rollout")
+def make_trajectories(
+    experiment: ExperimentName,
+    name: Annotated[str, typer.Option(help="Key of the trajectories in the experiment.")],
+    shard: Annotated[str, typer.Option(help="Which part of the prompts, 0-of-2 for example.")],
+    teacher: TeacherManifest,
+    prompts: PromptsManifest,
+    out: Out,
+) -> None:
+    """Record a teacher's full-step decoding of its prompts: one trajectory shard."""
+    from t3d.trajectories import rollout
+
+    rollout.make(params.find(experiment), name, shard, teacher, prompts, out)
+
+
+@app.command("distill")
+def make_student(
+    experiment: ExperimentName,
+    run: Annotated[str, typer.Option(help="Student and seed, t3d-seed0 for example.")],
+    teacher: TeacherManifest,
+    work: Annotated[Path, typer.Option(help="Folder for resumable training states.")],
+    out: Out,
+    data: Annotated[list[Path], typer.Argument(help="Manifests of trajectory shards, or of a prompt set.")],
+) -> None:
+    """Train a student. Killed or requeued, it resumes from its last state in --work."""
+    from t3d.distillation import trainer
+
+    trainer.make(params.find(experiment), run, teacher, data, work, out)
+
+
+@app.command("generate-answers")
+def make_answers(
+    experiment: ExperimentName,
+    benchmark: Annotated[str, typer.Option(help="Key of the benchmark in the experiment.")],
+    budget: Annotated[str, typer.Option(help="b8s2 (block 8, 2 steps) or b8t0.9 (block 8, threshold .9).")],
+    model: Annotated[Path, typer.Option(help="Manifest of a teacher or a student.")],
+    prompts: PromptsManifest,
+    out: Out,
+) -> None:
+    """Answer a benchmark with a model at a step budget, through lm-eval."""
+    from t3d.evaluation import answers
+
+    answers.make(params.find(experiment), benchmark, budget, model, prompts, out)
+
+
+@app.command("score")
+def make_score(
+    experiment: ExperimentName,
+    answers: Annotated[Path, typer.Option(help="Manifest of the answers.")],
+    prompts: PromptsManifest,
+    out: Out,
+) -> None:
+    """Score recorded answers with lm-eval; needs no GPU and no model."""
+    from t3d.evaluation import scores
+
+    scores.make(params.find(experiment), answers, prompts, out)
+
+
+@app.command("table")
+def make_table(
+    experiment: ExperimentName,
+    name: Annotated[str, typer.Option(help="Key of the table in the experiment.")],
+    out: Annotated[Path, typer.Option(help="CSV to write; Markdown and LaTeX lie beside it.")],
+    scores: ScoreManifests,
+) -> None:
+    """Build a table. Scores made with other parameters than the experiment's are refused."""
+    from t3d.reporting import tables
+
+    tables.write(params.find(experiment), name, scores, out)
+
+
+@app.command("figure")
+def make_figure(
+    experiment: ExperimentName,
+    name: Annotated[str, typer.Option(help="Key of the figure in the experiment.")],
+    out: Annotated[Path, typer.Option(help="PDF to write; a PNG lies beside it.")],
+    scores: ScoreManifests,
+) -> None:
+    """Draw a figure. Scores made with other parameters than the experiment's are refused."""
+    from t3d.reporting import figures
+
+    figures.accuracy_figure(params.find(experiment), name, scores, out)
 
 
 def main() -> None:

@@ -89,6 +89,15 @@ class Sampling(Strict):
     """Highest-scoring tokens kept, 0 keeps all."""
 
 
+class Difficulty(Strict):
+    """Limits on procedural problems, so that a small model can be good at them; None sets no limit."""
+
+    max_steps: Positive | None = None
+    """Sentences of the worked answer."""
+    max_number: Positive | None = None
+    """Every number of question and worked answer is whole and at most this."""
+
+
 class PocketModel(Strict):
     """The shape of a pocket SDAR that is pretrained from scratch."""
 
@@ -115,6 +124,8 @@ class Pretraining(Strict):
     """Its shape."""
     problems: Positive = 600_000
     """Distinct training problems, each phrased once."""
+    difficulty: Difficulty = Difficulty()
+    """Which problems are drawn."""
     max_length: Positive = 320
     """Rows longer than this are left out, tokens."""
     block_sizes: tuple[Positive, ...] = (4, 8)
@@ -164,6 +175,8 @@ class PromptSet(Strict):
     """Splits are disjoint by the text of the problem."""
     count: Positive
     """Number of prompts."""
+    difficulty: Difficulty = Difficulty()
+    """Which problems are drawn."""
     suffix: str = ""
     """Text put after every question, at rollout and at evaluation alike."""
 

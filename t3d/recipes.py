@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from t3d.errors import ParameterError
+from t3d.errors import MissingInputError, ParameterError
 from t3d.params import Experiment, Teacher
 
 RECIPES = Path(__file__).parents[1] / "workflow" / "recipes.yaml"
@@ -39,7 +39,10 @@ def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, An
     seed = experiment.seed
     if kind == "teachers":
         (name,) = parts
-        return {"seed": seed, "teacher": _dump(experiment.teachers[name])}
+        spec = experiment.teachers[name]
+        if spec.path is not None:
+            return {"teacher": _dump(spec), "shipped": _content_of(spec.path)}
+        return {"seed": seed, "teacher": _dump(spec)}
     if kind == "prompts":
         (name,) = parts
         return {"seed": seed, "prompts": _dump(experiment.prompt_sets[name])}
@@ -68,6 +71,14 @@ def digest(experiment: Experiment, artefact: str) -> str:
     stage = artefact.partition("/")[0]
     content = {"stage": stage, "recipe": _numbers()[stage], "params": artefact_params(experiment, artefact)}
     return hashlib.sha256(canonical(content).encode()).hexdigest()
+
+
+def _content_of(shipped: str) -> str:
+    """sha256 of a shipped teacher's manifest, which lists the digests of its files."""
+    manifest = Path(shipped + ".manifest.json")
+    if not manifest.is_file():
+        raise MissingInputError(f"{manifest} is missing: a shipped teacher is a folder with its manifest beside it.")
+    return hashlib.sha256(manifest.read_bytes()).hexdigest()
 
 
 def canonical(content: Any) -> str:

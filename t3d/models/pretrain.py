@@ -7,14 +7,17 @@ phrasing of its worked answer in chat form; only the answer is masked and learne
 
 import multiprocessing
 import os
+from collections import deque
 from collections.abc import Iterator
-from itertools import islice
+from concurrent.futures import Future, ProcessPoolExecutor
+from itertools import count, islice
 from pathlib import Path
 from random import Random
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.utils.data import DataLoader, Dataset
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from t3d.models.layout import Layout, lay_out
@@ -29,8 +32,8 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-_TOKENIZER_PROBLEMS = 20_000
-_DRAWS_PER_TASK = 4_000
+_TOKENIZER_PROBLEMS = 10_000
+_DRAWS_PER_TASK = 2_000
 
 
 def build_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -69,51 +72,64 @@ class Corpus:
     def __len__(self) -> int:
         return len(self.prompt_lengths)
 
-    def batch(self, indices: np.ndarray, block_size: int, device: str) -> Layout:
+    def batch(self, indices: np.ndarray, block_size: int) -> Layout:
         """Lay out the rows of `indices`."""
         rows = [self.ids[self.offsets[i] : self.offsets[i + 1]] for i in indices]
-        return lay_out(rows, self.prompt_lengths[indices], block_size, device)
+        return lay_out(rows, self.prompt_lengths[indices], block_size)
+
+
+class _Batches(Dataset):
+    """The layout of every step, for a data loader: on a GPU, making them beside the training halves a step."""
+
+    def __init__(self, corpus: Corpus, pretraining: Pretraining, seed: int) -> None:
+        self.corpus, self.block_sizes = corpus, pretraining.block_sizes
+        self.indices = list(islice(batches(corpus, pretraining.batch_size, seed), pretraining.steps))
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, step: int) -> Layout:
+        return self.corpus.batch(self.indices[step], self.block_sizes[step % len(self.block_sizes)])
 
 
 def build_corpus(tokenizer: PreTrainedTokenizerFast, pretraining: Pretraining, seed: int) -> Corpus:
     """Draw `pretraining.problems` distinct training problems and tokenise one phrasing of each, on all cores."""
-    grid = max(pretraining.block_sizes)
     rows: dict[str, tuple[list[int], list[int]]] = {}
     tokenizer_text = tokenizer.backend_tokenizer.to_str()
-    tasks = ((tokenizer_text, seed, start, grid, pretraining.max_length) for start in _task_starts())
+    workers = os.cpu_count() or 1
     progress = Progress("problems", pretraining.problems)
-    with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
-        for part in pool.imap(_tokenised_rows, tasks):
-            for key, prompt, response in part:
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        starts = count(0, _DRAWS_PER_TASK)
+        pending: deque[Future] = deque()
+        while len(rows) < pretraining.problems:
+            # Tasks are taken in order, so the corpus does not depend on the number of workers.
+            while len(pending) < 2 * workers:
+                task = (tokenizer_text, seed, next(starts), pretraining)
+                pending.append(pool.submit(_tokenised_rows, task))
+            for key, prompt, response in pending.popleft().result():
                 if len(rows) < pretraining.problems:
                     rows.setdefault(key, (prompt, response))
             progress.update(len(rows))
-            if len(rows) >= pretraining.problems:
-                pool.terminate()
-                break
+        pool.shutdown(cancel_futures=True)
     return Corpus(list(rows.values()))
 
 
-def _task_starts() -> Iterator[int]:
-    # A pool's feeder would run through an endless generator, so the supply ends well beyond any need.
-    return iter(range(0, 50_000_000, _DRAWS_PER_TASK))
-
-
-def _tokenised_rows(task: tuple[str, int, int, int, int]) -> list[tuple[str, list[int], list[int]]]:
-    tokenizer_text, seed, start, grid, max_length = task
+def _tokenised_rows(task: tuple[str, int, int, Pretraining]) -> list[tuple[str, list[int], list[int]]]:
+    tokenizer_text, seed, start, pretraining = task
+    grid = max(pretraining.block_sizes)
     backend = Tokenizer.from_str(tokenizer_text)
     kept = []
     for draw in range(start, start + _DRAWS_PER_TASK):
         item = seed_for(seed, "gsm", draw)
         problem = gsm.draw_problem(item)
-        if problem is not None and problem.split == "train":
+        if problem is not None and problem.split == "train" and problem.fits(pretraining.difficulty):
             kept.append((problem, gsm.paraphrase(problem, Random(item))))
     prompts = backend.encode_batch([chat_prompt(problem.question) for problem, _ in kept])
     responses = backend.encode_batch([text + END_OF_TURN for _, text in kept])
     rows = []
     for (problem, _), prompt, response in zip(kept, prompts, responses, strict=True):
         ids = fill_last_block(prompt.ids, response.ids, grid, backend.token_to_id(END))
-        if len(prompt.ids) + len(ids) <= max_length:
+        if len(prompt.ids) + len(ids) <= pretraining.max_length:
             rows.append((problem.id, prompt.ids, ids))
     return rows
 
@@ -173,7 +189,7 @@ def pretrain(pretraining: Pretraining, seed: int, device: str, folder: Path) -> 
         The final training loss (mean over the last 100 steps) and the number of rows and parameters.
     """
     print("training the tokenizer", flush=True)
-    pairs = ((p, gsm.paraphrase(p, Random(seed_for(seed, "tokenizer", p.id)))) for p in gsm.problems("train", seed))
+    pairs = ((p, gsm.paraphrase(p, Random(seed_for(seed, "tokenizer", p.id)))) for p in gsm.problems("train", seed, pretraining.difficulty))
     texts = (chat_prompt(p.question) + text + END_OF_TURN for p, text in islice(pairs, _TOKENIZER_PROBLEMS))
     tokenizer = build_tokenizer(texts, pretraining.model.vocab_size)
     corpus = build_corpus(tokenizer, pretraining, seed)
@@ -213,14 +229,17 @@ def _train(model, corpus: Corpus, pretraining: Pretraining, seed: int, device: s
     optimizer = torch.optim.AdamW(groups, lr=pretraining.learning_rate, betas=(0.9, 0.95), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate(step, pretraining))
     if pretraining.compile:
-        model.model.compile(dynamic=True)
+        for layer in model.model.layers:
+            layer.compile(dynamic=True)
     generator = torch.Generator(device=device)
     cuda = device.startswith("cuda")
     model.train()
     recent = torch.zeros(100, device=device)
     progress = Progress("pretraining steps", pretraining.steps)
-    for step, indices in enumerate(islice(batches(corpus, pretraining.batch_size, seed), pretraining.steps)):
-        layout = corpus.batch(indices, pretraining.block_sizes[step % len(pretraining.block_sizes)], device)
+    workers = min(6, (os.cpu_count() or 1) - 1) if cuda else 0
+    loader = DataLoader(_Batches(corpus, pretraining, seed), batch_size=None, num_workers=workers, pin_memory=cuda)
+    for step, layout in enumerate(loader):
+        layout = layout.to(device)
         masked = mask_blocks(layout, generator.manual_seed(seed_for(seed, "pretrain-masks", step)))
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=cuda):
             hidden = layout.hidden_states(model, layout.noisy_ids.masked_fill(masked, mask_id))

@@ -3,11 +3,10 @@
 import shutil
 from pathlib import Path
 
-import torch
-
 from t3d import receipts
 from t3d.errors import ParameterError
 from t3d.models import pretrain
+from t3d.models.device import pick_device
 from t3d.params import Experiment
 
 
@@ -30,16 +29,3 @@ def make(experiment: Experiment, name: str, out: Path) -> None:
             shipped = receipts.read(spec.path + receipts.MANIFEST, kind="teachers")
             shutil.copytree(shipped.folder(), job.folder(), dirs_exist_ok=True)
             job.receipt["shipped"] = {"manifest": str(shipped.path), "sha256": shipped.digest()}
-
-
-def pick_device(experiment: Experiment) -> str:
-    """The device an expensive verb runs on.
-
-    Raises:
-        ParameterError: the experiment asks for a GPU and there is none.
-    """
-    if experiment.device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if experiment.device == "cuda" and not torch.cuda.is_available():
-        raise ParameterError(f"params/{experiment.name}.yaml: device is cuda, but PyTorch sees no GPU here.")
-    return experiment.device

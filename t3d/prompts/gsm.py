@@ -16,8 +16,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
+from itertools import count
 from random import Random
 
+from t3d.params import Difficulty
 from t3d.seeds import seed_for
 
 SPLITS = ("train", "validation", "test")
@@ -75,19 +77,26 @@ class Problem:
         return {0: "test", 1: "validation"}.get(bucket, "train")
 
 
-def problems(split: str, seed: int, start: int = 0) -> Iterator[Problem]:
-    """Yield distinct problems of `split` without end, in an order fixed by `seed`.
+    def fits(self, difficulty: Difficulty) -> bool:
+        """Whether the problem is no harder than `difficulty`."""
+        if difficulty.max_steps is not None and len(self.steps) > difficulty.max_steps:
+            return False
+        if difficulty.max_number is None:
+            return True
+        numbers = [_value(n.rstrip("%")) for n in re.findall(_NUMBER, " ".join((self.question, *self.steps)))]
+        return all(n.denominator == 1 and n <= difficulty.max_number for n in numbers)
 
-    `start` moves to another stretch of the sequence, so that workers can share the drawing.
-    """
+
+def problems(split: str, seed: int, difficulty: Difficulty | None = None) -> Iterator[Problem]:
+    """Yield distinct problems of `split`, no harder than `difficulty`, without end, in an order fixed by `seed`."""
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; allowed: {', '.join(SPLITS)}")
     seen: set[str] = set()
-    draw = start
-    while True:
+    for draw in count():
         problem = draw_problem(seed_for(seed, "gsm", draw))
-        draw += 1
-        if problem is not None and problem.split == split and problem.id not in seen:
+        if problem is None or problem.split != split or problem.id in seen:
+            continue
+        if difficulty is None or problem.fits(difficulty):
             seen.add(problem.id)
             yield problem
 

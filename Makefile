@@ -1,0 +1,34 @@
+# Every target makes `.venv` first if it is not there or the lock has changed. PYTHON chooses the interpreter (3.11 to 3.13).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Snakemake's rules call `t3d`, which lies beside it.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo test check clean
+
+demo: $(VENV)/installed ## distil a diffusion LM on this machine and print Table 1
+	snakemake --cores all
+	@cat results/demo/table1.md
+	@echo "Table 1 is in results/table1.csv, the figure in results/demo/figures/accuracy.png."
+
+test: $(VENV)/installed ## run the tests
+	pytest
+
+check: $(VENV)/installed ## formatting, linting, types
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	mypy
+	snakemake --lint
+
+clean: ## remove the environment and everything that can be made again
+	rm -rf $(VENV) .snakemake data/demo results/table*.csv work logs build *.egg-info
+
+$(VENV)/installed: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	  || { echo "T3D needs Python 3.11, 3.12 or 3.13; choose one: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@

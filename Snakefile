@@ -1,0 +1,59 @@
+"""The whole chain, from a teacher to the tables and figures of an experiment.
+
+    snakemake results/table1.csv --cores all                              # experiment `demo`
+    snakemake results/table1.csv --cores all --config experiment=pocket   # params/pocket.yaml
+
+A teacher's full-step trajectories are recorded (trajectories.smk), students are distilled from them (distill.smk), every
+model answers every benchmark at every step budget (evaluate.smk), and scores become tables and figures (report.smk).
+"""
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+from t3d import params, recipes
+from t3d.errors import T3DError
+from t3d.params import Budget
+from t3d.receipts import MANIFEST
+from t3d.trajectories.names import shard_names
+
+min_version("9.27")
+
+try:
+    E = params.find(config.get("experiment", "demo"))
+except T3DError as error:
+    raise WorkflowError(str(error)) from error
+
+DATA = f"data/{E.name}"
+LOGS = f"logs/{E.name}"
+# A CPU job is one thread: two small jobs side by side do more than one job on two cores.
+CORES = 8 if E.gpus else 1
+
+
+def manifest(artefact):
+    """Path of an artefact's manifest: the edge between two stages."""
+    return f"{DATA}/{artefact}{MANIFEST}"
+
+
+def recipe(artefact):
+    """Digest of what decides an artefact's content; a change of it plans the artefact again."""
+    return recipes.digest(E, artefact)
+
+
+wildcard_constraints:
+    name="[^/]+",
+    shard=r"\d+-of-\d+",
+    budget=r"b\d+[st][\d.]+",
+
+
+include: "workflow/rules/teacher.smk"
+include: "workflow/rules/trajectories.smk"
+include: "workflow/rules/distill.smk"
+include: "workflow/rules/evaluate.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        expand("results/{table}.csv", table=E.tables),
+        expand(f"results/{E.name}/figures/{{figure}}.pdf", figure=E.figures),

@@ -1,0 +1,135 @@
+"""lm-eval's side of evaluation: a model that decodes, a model that replays, and one call for both.
+
+Generation and scoring are separate stages. `answers.py` runs lm-eval with `BlockDiffusionLM` and keeps what was decoded;
+`scores.py` runs it again with `RecordedAnswers`, which needs no model, and keeps what lm-eval extracted and counted.
+"""
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+# Tasks and data are local files; lm-eval and datasets would otherwise ask the hub about them.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+
+import lm_eval
+import lm_eval.models  # noqa: F401  registers lm-eval's models, which must precede ours
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from lm_eval.api.registry import register_model
+from lm_eval.tasks import TaskManager
+
+from t3d.errors import DataError
+from t3d.params import Budget, Sampling
+
+if TYPE_CHECKING:
+    from t3d.decoding.decoder import Response
+    from t3d.models.sdar import SDARForCausalLM
+
+TASKS = Path(__file__).parent / "tasks"
+
+
+class _GenerationOnly(LM):
+    """A model for `generate_until` tasks."""
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        raise DataError("a block-diffusion LM generates; tasks that ask for log-likelihoods cannot be run with it.")
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        return self.loglikelihood(requests)  # type: ignore[return-value]
+
+
+@register_model("sdar-block-diffusion")
+class BlockDiffusionLM(_GenerationOnly):
+    """Decodes each question at one budget and keeps the responses, by question id, in `responses`."""
+
+    def __init__(
+        self,
+        model: "SDARForCausalLM",
+        tokenizer,
+        budget: Budget,
+        *,
+        stop_ids: frozenset[int],
+        max_new_tokens: int,
+        sampling: Sampling,
+        batch_size: int,
+        seed_of: Callable[[str], int],
+        on_finished: Callable[[int], None] | None = None,
+    ) -> None:
+        """Wrap a model; the arguments are those of `decode`, and `seed_of` gives the seed of a question's draws."""
+        super().__init__()
+        self.model, self.tokenizer, self.budget = model, tokenizer, budget
+        self.stop_ids, self.max_new_tokens, self.sampling = stop_ids, max_new_tokens, sampling
+        self.batch_size, self.seed_of, self.on_finished = batch_size, seed_of, on_finished
+        self.responses: dict[str, "Response"] = {}
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Texts of the responses; prompts are the recorded ids of each document, never re-tokenised text."""
+        # Imported here: scoring recorded answers needs no model, and starts three seconds sooner without one.
+        from t3d.decoding.decoder import Request, decode
+        from t3d.models.sdar import mask_id
+
+        responses = decode(
+            self.model,
+            [Request(r.doc["prompt_ids"], self.seed_of(r.doc["id"])) for r in requests],
+            self.budget,
+            mask_id=mask_id(self.tokenizer),
+            stop_ids=self.stop_ids,
+            max_new_tokens=self.max_new_tokens,
+            sample=self.sampling,
+            batch_size=self.batch_size,
+            on_finished=self.on_finished,
+        )
+        self.responses |= {r.doc["id"]: response for r, response in zip(requests, responses, strict=True)}
+        return [text_of(self.tokenizer, response.ids[: response.length]) for response in responses]
+
+
+class RecordedAnswers(_GenerationOnly):
+    """Returns answers that were decoded before."""
+
+    def __init__(self, texts: dict[str, str]) -> None:
+        """Replay `texts`, by question id."""
+        super().__init__()
+        self.texts = texts
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Texts of the recorded answers.
+
+        Raises:
+            DataError: a question has no recorded answer.
+        """
+        missing = [r.doc["id"] for r in requests if r.doc["id"] not in self.texts]
+        if missing:
+            raise DataError(f"no answer is recorded for {len(missing)} questions, {missing[0]} for one.")
+        return [self.texts[r.doc["id"]] for r in requests]
+
+
+def text_of(tokenizer, ids: Sequence[int]) -> str:
+    """Text of response ids without special tokens."""
+    return tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def evaluate(model: LM, task: str, questions: Path, *, score: bool) -> list[dict[str, Any]]:
+    """Run an lm-eval task over the questions of a prompt set.
+
+    Args:
+        model: what answers.
+        task: name of a task in `t3d/evaluation/tasks/`.
+        questions: the prompt set's `.jsonl`.
+        score: extract and count answers; otherwise they are only generated.
+
+    Returns:
+        lm-eval's samples, one per question, in the order of the file.
+    """
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory() as cache:
+        spec = {"task": task, "dataset_kwargs": {"data_files": {"test": str(questions)}, "cache_dir": cache}}
+        manager = TaskManager(include_path=str(TASKS), include_defaults=False)
+        results = lm_eval.simple_evaluate(
+            model=model, tasks=[spec], task_manager=manager, bootstrap_iters=0, predict_only=not score, log_samples=True
+        )
+    assert results is not None
+    return sorted(results["samples"][task], key=lambda sample: sample["doc_id"])

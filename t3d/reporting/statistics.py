@@ -1,0 +1,65 @@
+"""How sure is an accuracy, and does a student differ from its teacher?
+
+Both answers are about the questions: a benchmark's questions are a sample and the trained students are given, so
+neither covers how much another training seed would move a number. `tables.py` and `figures.py` use them.
+"""
+
+from fractions import Fraction
+from math import lcm
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import binom
+from statsmodels.stats.proportion import proportion_confint
+
+from t3d.errors import DataError
+
+
+def wilson(correct: float, n: int) -> tuple[float, float]:
+    """95 % Wilson score interval of a proportion.
+
+    Args:
+        correct: correct answers; a mean over seeds need not be whole.
+        n: questions.
+
+    Returns:
+        Lower and upper end, in 0..1.
+
+    Raises:
+        DataError: there are no answers.
+    """
+    if n == 0:
+        raise DataError("an interval over zero answers does not exist: the benchmark's prompt set holds no question.")
+    low, high = proportion_confint(correct, n, alpha=0.05, method="wilson")
+    return float(low), float(high)
+
+
+def paired_test(ours: ArrayLike, base: ArrayLike) -> float:
+    """p-value of a two-sided exact sign-flip test on questions: is the mean difference of `ours` and `base` zero?
+
+    Under the null a question's difference is as likely with the other sign; the p-value is the share of all sign
+    choices whose sum is at least as far from zero as the sum found. For one seed a difference is -1, 0 or 1, the signs
+    are tosses of a fair coin, and this is the exact McNemar test.
+
+    A sign test would not do for several seeds: of two models that are right 85 % of the time, the one that is averaged
+    over three seeds is below a single 1 far more often than above a single 0.
+
+    Args:
+        ours: share of seeds that answer a question correctly, [questions].
+        base: the same of the model compared with, [questions], in the same order.
+
+    Returns:
+        The p-value; 1 when no question differs.
+    """
+    difference = np.subtract(ours, base)
+    sizes, counts = np.unique(np.abs(difference[difference != 0]).round(9), return_counts=True)
+    # Shares of k seeds differ by multiples of 1/k: in that unit sums are whole and their distribution is a list.
+    unit = lcm(*(Fraction(size).limit_denominator(1000).denominator for size in sizes.tolist()))
+    chance = np.ones(1)
+    for size, count in zip(np.rint(sizes * unit).astype(int), counts, strict=True):
+        flips = np.zeros(2 * size * count + 1)
+        flips[:: 2 * size] = binom.pmf(np.arange(count + 1), count, 0.5)
+        chance = np.convolve(chance, flips)
+    sums = np.arange(len(chance)) - len(chance) // 2
+    found = abs(round(float(difference.sum()) * unit))
+    return min(1.0, float(chance[np.abs(sums) >= found].sum()))

@@ -1,0 +1,85 @@
+"""Rollouts: the teacher decodes its prompts full-step and every commit is recorded.
+
+A rollout depends on its prompt alone: which shard it is in, and who shares its batch, changes nothing.
+"""
+
+import time
+from pathlib import Path
+
+from t3d import receipts
+from t3d.decoding.decoder import Request, decode
+from t3d.errors import ParameterError
+from t3d.models.device import pick_device
+from t3d.models.sdar import load_model, load_tokenizer, mask_id, stop_ids
+from t3d.params import Budget, Experiment
+from t3d.progress import Progress
+from t3d.prompts import sets
+from t3d.seeds import seed_for
+from t3d.trajectories import shards
+from t3d.trajectories.names import shard_names
+from t3d.trajectories.record import Trajectory
+
+
+def make(experiment: Experiment, name: str, shard: str, teacher: Path, prompts: Path, out: Path) -> None:
+    """Decode one shard of trajectories `name`.
+
+    Args:
+        experiment: whose `trajectories` has `name`.
+        name: key of the trajectories.
+        shard: `<index>-of-<count>`; prompt i is in shard i mod count.
+        teacher: the teacher's manifest.
+        prompts: the prompt set's manifest.
+        out: manifest to write; `<shard>.parquet` lies beside it.
+    """
+    if name not in experiment.trajectories:
+        raise ParameterError(f"experiment {experiment.name} has no trajectories {name!r}.")
+    spec = experiment.trajectories[name]
+    index, count = _parse(shard, spec.shards)
+    budget = Budget.parse(spec.budget)
+    if budget.steps is None:
+        raise ParameterError(f"trajectories.{name}.budget: a rollout needs steps per block, found {spec.budget}.")
+    device = pick_device(experiment)
+    inputs = [receipts.read(teacher, kind="teachers"), receipts.read(prompts, kind="prompts")]
+    folder = inputs[0].folder()
+    mine = sets.read(inputs[1])[index::count]
+    requests = [Request(p.prompt_ids, seed_for(experiment.seed, "rollout", p.id)) for p in mine]
+    progress = Progress(f"rollouts {name} {shard}", len(requests))
+    done = 0
+
+    def finished(number: int) -> None:
+        nonlocal done
+        done += number
+        progress.update(done)
+
+    with receipts.making(experiment, f"trajectories/{name}/{shard}", out, inputs=inputs, device=device) as job:
+        model, tokenizer = load_model(folder, device), load_tokenizer(folder)
+        started = time.monotonic()
+        responses = decode(
+            model,
+            requests,
+            budget,
+            mask_id=mask_id(tokenizer),
+            stop_ids=stop_ids(folder),
+            max_new_tokens=spec.max_new_tokens,
+            sample=spec.sampling,
+            batch_size=spec.batch_size,
+            on_finished=finished,
+        )
+        seconds = time.monotonic() - started
+        trajectories = [
+            Trajectory(p.id, p.prompt_ids, r.ids, r.step_map, r.confidence, r.finish_reason, request.seed)
+            for p, request, r in zip(mine, requests, responses, strict=True)
+        ]
+        metadata = shards.ShardMetadata(
+            inputs[0].digest(), budget.block_size, budget.steps, spec.sampling.temperature
+        )
+        shards.write(job.file(".parquet"), trajectories, metadata)
+        tokens = sum(r.length for r in responses)
+        job.facts |= {"trajectories": len(trajectories), "response_tokens": tokens}
+        job.receipt["speed"] = {"tokens_per_second": tokens / seconds, "batch_size": spec.batch_size}
+
+
+def _parse(shard: str, count: int) -> tuple[int, int]:
+    if shard not in shard_names(count):
+        raise ParameterError(f"no shard {shard!r}; the experiment has {', '.join(shard_names(count))}.")
+    return int(shard.split("-")[0]), count

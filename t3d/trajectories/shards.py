@@ -1,0 +1,81 @@
+"""Trajectory shards: parquet files of checked records, read and written here alone."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from t3d.errors import CorruptArtefactError
+from t3d.trajectories.record import Trajectory, problem_with
+
+SCHEMA_VERSION = 1
+_METADATA_KEY = b"t3d"
+_SCHEMA = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("prompt_ids", pa.list_(pa.int32())),
+        ("response_ids", pa.list_(pa.int32())),
+        ("step_map", pa.list_(pa.int16())),
+        ("confidence", pa.list_(pa.float32())),
+        ("finish_reason", pa.string()),
+        ("seed", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class ShardMetadata:
+    """How a shard's trajectories were decoded."""
+
+    teacher: str
+    block_size: int
+    steps: int
+    temperature: float
+    remasking: str = "low_confidence_static"
+    schema_version: int = SCHEMA_VERSION
+
+
+def write(path: Path, trajectories: Sequence[Trajectory], metadata: ShardMetadata) -> None:
+    """Write a shard.
+
+    Raises:
+        CorruptArtefactError: a record does not fit the schema; nothing is written.
+    """
+    _check(path, trajectories, metadata)
+    table = pa.Table.from_pylist([asdict(t) for t in trajectories], schema=_SCHEMA)
+    table = table.replace_schema_metadata({_METADATA_KEY: json.dumps(asdict(metadata), sort_keys=True).encode()})
+    pq.write_table(table, path, compression="zstd")
+
+
+def read(path: Path) -> tuple[list[Trajectory], ShardMetadata]:
+    """Read a shard and check every record.
+
+    Raises:
+        CorruptArtefactError: the file is no shard of this schema version, or a record does not fit; the message names file
+            and row.
+    """
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise CorruptArtefactError(f"{path} is not a readable parquet file: {error}") from error
+    raw = (table.schema.metadata or {}).get(_METADATA_KEY)
+    found: dict[str, Any] = json.loads(raw) if raw else {}
+    if found.get("schema_version") != SCHEMA_VERSION or set(found) != {f.name for f in fields(ShardMetadata)}:
+        raise CorruptArtefactError(f"{path}: not a trajectory shard of schema version {SCHEMA_VERSION}.")
+    if table.schema.names != _SCHEMA.names:
+        raise CorruptArtefactError(f"{path}: columns {table.schema.names}, expected {_SCHEMA.names}.")
+    metadata = ShardMetadata(**found)
+    trajectories = [Trajectory(**row) for row in table.to_pylist()]
+    _check(path, trajectories, metadata)
+    return trajectories, metadata
+
+
+def _check(path: Path, trajectories: Sequence[Trajectory], metadata: ShardMetadata) -> None:
+    for row, trajectory in enumerate(trajectories):
+        problem = problem_with(trajectory, metadata.block_size, metadata.steps)
+        if problem is not None:
+            raise CorruptArtefactError(f"{path}, row {row} (prompt {trajectory.prompt_id}): {problem}.")

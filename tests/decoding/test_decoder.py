@@ -1,0 +1,170 @@
+"""Decoding: the prompt guard, independence of the batch, step maps, budgets, and a slow reference."""
+
+from itertools import product
+
+import pytest
+import torch
+
+from t3d.decoding import remasking
+from t3d.decoding.decoder import Request, decode
+from t3d.params import Budget, Sampling
+from tests.conftest import MASK, tiny_model
+
+STATIC = ["b4s4", "b4s3", "b4s2", "b4s1", "b8s8", "b8s3", "b8s1", "b3s2", "b1s1"]
+DYNAMIC = ["b4t0.9", "b8t0.3", "b8t0.05"]
+
+
+def prompts(count, shortest=3, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randint(4, 97, (shortest + i % 11,), generator=generator).tolist() for i in range(count)]
+
+
+def requests(count, **kwargs):
+    return [Request(prompt, seed=1000 + i) for i, prompt in enumerate(prompts(count, **kwargs))]
+
+
+def run(model, items, budget, **kwargs):
+    settings = {"mask_id": MASK, "stop_ids": frozenset(), "max_new_tokens": 20} | kwargs
+    return decode(model, items, Budget.parse(budget), **settings)
+
+
+def reference_decode(model, prompt, budget, max_new_tokens, stop_ids):
+    """The method, literally: no cache, no batch, one full forward per step, greedy. Returns ids and step map."""
+    size, ids, steps = budget.block_size, list(prompt), []
+    while True:
+        start = len(ids) // size * size
+        block = ids[start:] + [MASK] * (size - (len(ids) - start))
+        visible = len(ids) - start
+        taken = [0] * size
+        step = 0
+        while MASK in block:
+            step += 1
+            sequence = torch.tensor([ids[:start] + block])
+            blocks = torch.arange(sequence.shape[1])[None] // size
+            from t3d.models.masks import block_causal
+
+            logits = model(sequence, attention_mask=block_causal(blocks, blocks)).logits[0, start:].double()
+            logits[:, MASK] = float("-inf")
+            best = logits.softmax(-1).max(-1)
+            masked = [i for i in range(size) if block[i] == MASK]
+            ranked = sorted(masked, key=lambda i: -best.values[i].item())
+            if budget.steps:
+                share, rest = divmod(size, budget.steps)
+                chosen = ranked[: share + (step <= rest)]
+            else:
+                chosen = [i for i in masked if best.values[i] > budget.threshold] or ranked[:1]
+            for i in chosen:
+                block[i], taken[i] = best.indices[i].item(), step
+        ids = ids[:start] + block
+        steps += taken[visible:]
+        new = ids[len(prompt) :]
+        if len(new) >= max_new_tokens or any(token in stop_ids for token in new):
+            return new, steps
+
+
+@pytest.mark.parametrize("budget", STATIC + DYNAMIC)
+def test_equals_the_slow_reference(model, budget):
+    for item, response in zip(requests(6), run(model, requests(6), budget), strict=True):
+        ids, steps = reference_decode(model, item.prompt_ids, Budget.parse(budget), 20, frozenset())
+        assert response.ids == ids
+        assert response.step_map == steps
+
+
+@pytest.mark.parametrize(("budget", "temperature"), [*product(["b4s2", "b8s8", "b8t0.3"], [0.0, 1.0])])
+def test_tokens_do_not_depend_on_batch_size_or_order(model, budget, temperature):
+    items = requests(64)
+    sample = Sampling(temperature=temperature)
+    alone, some, together = (run(model, items, budget, batch_size=n, sample=sample) for n in (1, 7, 64))
+    for other in (some, together):
+        assert [(r.ids, r.step_map, r.finish_reason) for r in other] == [
+            (r.ids, r.step_map, r.finish_reason) for r in alone
+        ]
+    assert run(model, items[::-1], budget, batch_size=7, sample=sample)[::-1] != []
+    backwards = run(model, items[::-1], budget, batch_size=7, sample=sample)[::-1]
+    assert [r.ids for r in backwards] == [r.ids for r in alone]
+
+
+def test_seeds_matter_with_temperature_only(model):
+    prompt = prompts(1)[0]
+    pair = [Request(prompt, 1), Request(prompt, 2)]
+    warm = run(model, pair, "b4s2", sample=Sampling(temperature=1.0))
+    cold = run(model, pair, "b4s2")
+    assert warm[0].ids != warm[1].ids
+    assert cold[0].ids == cold[1].ids
+
+
+@pytest.mark.parametrize("budget", STATIC + DYNAMIC)
+@pytest.mark.parametrize("length", range(1, 10))
+def test_a_visible_token_never_changes(model, budget, length, monkeypatch):
+    """The prompt guard: for every prompt length modulo the block, only masked positions are ever committed."""
+    original = remasking.choose
+
+    def watched(log_odds, masked, chosen_budget, step):
+        chosen = original(log_odds, masked, chosen_budget, step)
+        assert not (chosen & ~masked).any()
+        assert (chosen.sum(1) >= 1)[masked.any(1)].all()
+        return chosen
+
+    monkeypatch.setattr(remasking, "choose", watched)
+    prompt = prompts(1, shortest=length)[0]
+    response = run(model, [Request(prompt, 0)], budget)[0]
+    block = Budget.parse(budget).block_size
+    assert (len(prompt) + len(response.ids)) % block == 0
+    assert MASK not in response.ids
+
+
+@pytest.mark.parametrize("budget", ["b4s4", "b4s3", "b8s2", "b8s8"])
+def test_step_map_and_forward_counts(model, budget):
+    parsed = Budget.parse(budget)
+    for item, response in zip(requests(8), run(model, requests(8), budget), strict=True):
+        start = len(item.prompt_ids)
+        blocks = {}
+        for offset, step in enumerate(response.step_map):
+            blocks.setdefault((start + offset) // parsed.block_size, []).append(step)
+        assert all(set(steps) == set(range(1, max(steps) + 1)) for steps in blocks.values())
+        assert response.denoising_steps == sum(max(steps) for steps in blocks.values())
+        assert response.commit_passes == len(blocks) - 1
+        assert len(response.confidence) == len(response.ids)
+        assert all(0 < c <= 1 for c in response.confidence)
+
+
+def test_static_budget_sets_tokens_per_step(model):
+    """A prompt of whole blocks: every block takes exactly S steps."""
+    item = Request(prompts(1, shortest=8)[0], 0)
+    for budget, steps in (("b4s1", 1), ("b4s2", 2), ("b4s4", 4)):
+        response = run(model, [item], budget)[0]
+        assert response.denoising_steps == steps * len(response.ids) / 4
+
+
+def test_stop_token_ends_a_response_and_its_block_is_kept_whole(model):
+    free = run(model, requests(5), "b4s2")
+    stop = free[0].ids[6]
+    for item, before, response in zip(
+        requests(5), free, run(model, requests(5), "b4s2", stop_ids=frozenset([stop])), strict=True
+    ):
+        if stop not in before.ids:
+            assert response.finish_reason == "length"
+            continue
+        first = before.ids.index(stop)
+        assert response.finish_reason == "stop"
+        assert response.length == first + 1
+        assert response.ids == before.ids[: len(response.ids)]
+        end = len(item.prompt_ids) + len(response.ids)
+        assert end % 4 == 0
+        assert end - (len(item.prompt_ids) + first) <= 4
+
+
+def test_length_limit(model):
+    for response in run(model, requests(5), "b8s4", max_new_tokens=9):
+        assert response.finish_reason == "length"
+        assert 9 <= len(response.ids) < 9 + 8
+
+
+def test_low_threshold_is_faster_than_high(model):
+    steps = [sum(r.denoising_steps for r in run(model, requests(8), b)) for b in ("b8t0.01", "b8t0.99")]
+    assert steps[0] < steps[1]
+
+
+def test_a_prompt_shorter_than_a_block_decodes():
+    model = tiny_model(block_size=8)
+    assert run(model, [Request([5], 0)], "b8s2", max_new_tokens=7)[0].length == 7

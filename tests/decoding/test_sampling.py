@@ -1,0 +1,54 @@
+"""Drawing tokens: the distributions, and what the draws depend on."""
+
+import torch
+
+from t3d.decoding.sampling import draw, hashed_uniform, tempered
+from t3d.params import Sampling
+
+
+def logits_of(*probabilities: float) -> torch.Tensor:
+    return torch.tensor(probabilities).log()
+
+
+def test_hashed_numbers_are_uniform_and_independent_across_arguments():
+    n = 20_000
+    item = torch.arange(n)
+    zero = torch.zeros(1, dtype=torch.long)
+    columns = [hashed_uniform(item, zero, zero), hashed_uniform(zero, item, zero), hashed_uniform(zero, zero, item)]
+    for numbers in columns:
+        assert numbers.min() >= 0
+        assert numbers.max() < 1
+        counts = torch.histc(numbers, bins=20, min=0, max=1)
+        chi_square = ((counts - n / 20) ** 2 / (n / 20)).sum()
+        assert chi_square < 43.8  # 99.9 % quantile, 19 degrees of freedom
+    correlation = torch.corrcoef(torch.stack([*columns, columns[0].roll(1)]))
+    assert (correlation - torch.eye(4)).abs().max() < 0.03
+
+
+def test_draws_follow_the_tempered_distribution():
+    n = 40_000
+    logits = logits_of(0.5, 0.3, 0.2).expand(n, 3)
+    sampling = Sampling(temperature=0.5)
+    zero = torch.zeros(n, dtype=torch.long)
+    tokens, _ = draw(logits, sampling, torch.arange(n), zero, zero)
+    expected = torch.tensor([0.25, 0.09, 0.04]) / 0.38
+    found = torch.bincount(tokens, minlength=3) / n
+    assert (found - expected).abs().max() < 4 * (0.25 / n) ** 0.5
+
+
+def test_top_k_and_top_p_keep_the_likeliest():
+    logits = logits_of(0.4, 0.3, 0.2, 0.1)
+    kept = tempered(logits, Sampling(temperature=1.0, top_k=2))
+    torch.testing.assert_close(kept.float(), torch.tensor([4 / 7, 3 / 7, 0, 0]))
+    kept = tempered(logits, Sampling(temperature=1.0, top_p=0.65))
+    torch.testing.assert_close(kept.float(), torch.tensor([4 / 7, 3 / 7, 0, 0]))
+
+
+def test_log_odds_are_the_model_s_own_and_do_not_saturate():
+    logits = torch.tensor([[30.0, 0.0, 0.0], [31.0, 0.0, 0.0]])
+    zero = torch.zeros(2, dtype=torch.long)
+    for sampling in (Sampling(), Sampling(temperature=0.1)):
+        tokens, log_odds = draw(logits, sampling, zero, zero, zero)
+        assert tokens.tolist() == [0, 0]
+        torch.testing.assert_close(log_odds, torch.tensor([30.0, 31.0]) - torch.tensor(2.0).log())
+    assert log_odds.sigmoid().tolist() == [1.0, 1.0]

@@ -1,0 +1,125 @@
+"""Training states: what is visible, what they depend on, and that they are what the decoder saw."""
+
+import numpy as np
+import pytest
+import torch
+
+from t3d.decoding.decoder import Request, decode
+from t3d.distillation.examples import Example
+from t3d.distillation.states import draw_batch, draw_ratio, random_mask, trajectory_mask
+from t3d.models.layout import lay_out
+from t3d.params import Budget, States
+from tests.conftest import MASK, tiny_model
+
+TRAJECTORY = States(kind="trajectory", random_tokens=0.1)
+
+
+def examples(count=6, block=4):
+    rng = np.random.default_rng(0)
+    made = []
+    for i in range(count):
+        prompt, length = 5 + i, (8 + i) // block * block + block * 3 - (5 + i)
+        step_map = [(j % block) + 1 for j in range(length)]
+        made.append(
+            Example(f"e{i}", rng.integers(4, 97, prompt).tolist(), rng.integers(4, 97, length).tolist(), step_map)
+        )
+    return made
+
+
+def draw(rows, epochs, states=TRAJECTORY, seed=0):
+    return draw_batch(
+        rows, epochs, states, steps=4, block_size=4, mask_id=MASK, vocabulary=97, seed=seed
+    )
+
+
+def test_visible_is_what_was_committed_by_the_step():
+    step_map = np.array([1, 3, 2, 4, 1, 2])
+    assert trajectory_mask(step_map, 4, 1.0).all()
+    assert trajectory_mask(step_map, 4, 0.5).tolist() == [False, True, False, True, False, False]
+    assert trajectory_mask(step_map, 4, 0.25).tolist() == [False, False, False, True, False, False]
+
+
+def test_states_do_not_depend_on_the_batch():
+    rows = examples()
+    together = draw(rows, [2] * len(rows))
+    for i, row in enumerate(rows):
+        alone = draw([row], [2])
+        width = alone.noisy_input.shape[1]
+        assert torch.equal(together.noisy_input[i, :width][alone.layout.is_response[0]], alone.noisy_input[alone.layout.is_response])
+        assert torch.equal(together.masked[i, :width], alone.masked[0])
+
+
+def test_states_are_fresh_each_epoch_and_follow_the_seed():
+    rows = examples()
+    first = draw(rows, [0] * 6).noisy_input
+    assert torch.equal(first, draw(rows, [0] * 6).noisy_input)
+    assert not torch.equal(first, draw(rows, [1] * 6).noisy_input)
+    assert not torch.equal(first, draw(rows, [0] * 6, seed=1).noisy_input)
+
+
+def test_the_prompt_and_padding_are_never_masked():
+    for kind in ("trajectory", "random"):
+        batch = draw(examples(), [0] * 6, States(kind=kind))
+        assert not (batch.masked & ~batch.layout.is_response).any()
+        assert torch.equal(batch.noisy_input[~batch.masked], batch.layout.noisy_ids[~batch.masked])
+
+
+def test_random_tokens_have_their_ratio_and_stay_in_the_loss():
+    rows = examples(40)
+    batch = draw(rows, [0] * 40, States(kind="trajectory", mask_ratios={1.0: 1.0}, random_tokens=0.3))
+    assert batch.masked[batch.layout.is_response].all()
+    share = (batch.noisy_input[batch.masked] != MASK).float().mean()
+    assert abs(share - 0.3) < 0.06
+
+
+def test_level_distribution():
+    rng = np.random.default_rng(0)
+    drawn = [draw_ratio(States(kind="trajectory"), rng) for _ in range(4000)]
+    assert abs(drawn.count(1.0) / 4000 - 0.906) < 0.02
+    assert abs(drawn.count(0.75) / 4000 - 0.091) < 0.02
+    only = States(kind="trajectory", mask_ratios={0.5: 1.0})
+    assert {draw_ratio(only, rng) for _ in range(20)} == {0.5}
+
+
+def test_random_masks_are_uniform_in_ratio_and_never_empty():
+    rng = np.random.default_rng(0)
+    masks = [random_mask(20, rng) for _ in range(3000)]
+    assert all(mask.any() for mask in masks)
+    shares = np.array([mask.mean() for mask in masks])
+    assert abs(shares.mean() - 0.5) < 0.02
+    assert abs(np.quantile(shares, 0.25) - 0.25) < 0.06
+
+
+@pytest.mark.parametrize("prompt_length", [5, 6, 8])
+def test_states_replay_the_decoder(prompt_length, monkeypatch):
+    """The states built from a step map equal, step by step, the inputs the decoder saw when it recorded it."""
+    model = tiny_model()
+    seen = []
+    original = type(model).hidden_states
+
+    def spy(self, input_ids, mask, positions, **kwargs):
+        seen.append(input_ids[0].tolist())
+        return original(self, input_ids, mask, positions, **kwargs)
+
+    prompt = list(range(10, 10 + prompt_length))
+    with monkeypatch.context() as patch:
+        patch.setattr(type(model), "hidden_states", spy)
+        response = decode(
+            model, [Request(prompt, 0)], Budget.parse("b4s4"), mask_id=MASK, stop_ids=frozenset(), max_new_tokens=11
+        )[0]
+    layout = lay_out([np.array(prompt + response.ids)], [prompt_length], 4)
+    columns = layout.is_response[0].numpy()
+    step_map = np.array(response.step_map)
+    rebuilt = []
+    for step in range(4):
+        noisy = layout.noisy_ids[0].numpy().copy()
+        noisy[columns.nonzero()[0][trajectory_mask(step_map, 4, 1 - step / 4)]] = MASK
+        rebuilt.append(noisy)
+    inputs = [block for block in seen if MASK in block and len(block) == 4]
+    expected = []
+    for block in range((prompt_length + len(response.ids)) // 4 - prompt_length // 4):
+        for step in range(4):
+            state = rebuilt[step][block * 4 : block * 4 + 4].tolist()
+            if MASK in state:
+                expected.append(state)
+    assert inputs == expected

@@ -1,0 +1,237 @@
+"""Training: accumulation, the schedule, the reference's rounds, and runs that are killed and resumed."""
+
+import copy
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from t3d.distillation import losses, trainer
+from t3d.distillation.checkpoints import Checkpoints
+from t3d.distillation.examples import Example
+from t3d.errors import TrainingError
+from t3d.params import Objective, Optimizer, States, Student
+from tests.conftest import MASK, tiny_model
+
+
+def student(name="t3d", **optimizer) -> Student:
+    settings = {"steps": 6, "batch_size": 8, "learning_rate": 1e-3, "warmup_steps": 1} | optimizer
+    random = name in ("sft", "redi")
+    return Student(
+        label=name,
+        prompts="p" if name == "sft" else None,
+        trajectories=None if name == "sft" else "t",
+        objective=Objective(name=name, refresh_every=2),
+        states=States(kind="random" if random else "trajectory", random_tokens=0.0 if random else 0.1),
+        block_size=4,
+        optimizer=Optimizer(**settings),
+        checkpoint_every=2,
+    )
+
+
+def setting(name="t3d", **optimizer) -> trainer.Setting:
+    rng = np.random.default_rng(0)
+    examples = []
+    for i in range(12):
+        prompt, blocks = 3 + i, 2 + i % 3
+        length = (prompt // 4 + blocks) * 4 - prompt
+        step_map = [int(s) for j in range(blocks + 1) for s in rng.permutation(4) + 1][:length]
+        examples.append(
+            Example(f"e{i}", rng.integers(4, 97, prompt).tolist(), rng.integers(4, 97, length).tolist(), step_map)
+        )
+    return trainer.Setting(student(name, **optimizer), examples, 4, MASK, seed=1)
+
+
+def weights(model):
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+@pytest.mark.parametrize("name", ["sft", "redi", "naive_td", "t3d"])
+def test_accumulated_gradient_equals_the_large_batch_gradient(name):
+    reference = tiny_model(seed=5) if name == "t3d" else None
+    gradients = []
+    for size in (8, 2):
+        model = tiny_model()
+        job = setting(name, micro_batch_size=size)
+        for batch in trainer.micro_batches(job, step=0):
+            loss, _ = losses.compute(job.student.objective, model, reference, batch, 4)
+            (loss * len(batch.ids) / 8).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert gradients[0].abs().max() > 1e-4
+    torch.testing.assert_close(gradients[0], gradients[1], atol=2e-6, rtol=1e-4)
+
+
+def test_losses_equal_a_plain_per_sample_computation():
+    """t3d over a batch against one sample at a time, with full logits and no gathering."""
+    model, reference = tiny_model(), tiny_model(seed=5)
+    job = setting()
+    objective = job.student.objective
+    batch = next(iter(trainer.micro_batches(job, 0)))
+    loss, parts = losses.compute(objective, model, reference, batch, 4)
+    with torch.no_grad():
+        scores = [
+            m.lm_head(batch.layout.hidden_states(m, batch.noisy_input)).double().log_softmax(-1) for m in (model, reference)
+        ]
+        masked_scores = losses.masked_log_probabilities(reference, batch)
+        fake = losses.fake_tokens(masked_scores, batch, "draw")
+    real_terms, fake_terms, path_terms, disagreements = [], [], [], []
+    for row in range(len(batch.ids)):
+        places = batch.masked[row].nonzero().flatten().tolist()
+        real_tokens, fake_tokens = batch.layout.noisy_ids[row], fake[row]
+
+        def ratio(tokens, row=row, places=places):
+            return sum((scores[0][row, i, tokens[i]] - scores[1][row, i, tokens[i]]).item() for i in places) / len(places)
+
+        real_terms.append(-np.log(1 / (1 + np.exp(-0.1 * ratio(real_tokens)))))
+        fake_terms.append(-np.log(1 - 1 / (1 + np.exp(-0.1 * ratio(fake_tokens)))))
+        path = [(4 - batch.step_map[row, i].item() + 1) / 4 * scores[0][row, i, real_tokens[i]].item() for i in places]
+        path_terms.append(-sum(path) / len(places))
+        disagreements += [real_tokens[i].item() != fake_tokens[i].item() for i in places]
+    assert parts["real_term"].item() == pytest.approx(np.mean(real_terms), abs=1e-5)
+    assert parts["fake_term"].item() == pytest.approx(np.mean(fake_terms), abs=1e-5)
+    assert parts["path_term"].item() == pytest.approx(np.mean(path_terms), abs=1e-5)
+    assert parts["disagreement"].item() == pytest.approx(np.mean(disagreements), abs=1e-5)
+    expected = np.mean(real_terms) + 0.5 * np.mean(fake_terms) + 0.2 * np.mean(path_terms)
+    assert loss.item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_fake_tokens_follow_the_reference_and_not_the_batch():
+    reference = tiny_model(seed=5)
+    job = setting()
+    whole = next(iter(trainer.micro_batches(job, 0)))
+    fake = losses.fake_tokens(losses.masked_log_probabilities(reference, whole), whole, "draw")
+    parts = trainer.micro_batches(setting(micro_batch_size=2), 0)
+    by_id = dict(zip(whole.ids, fake, strict=True))
+    for batch in parts:
+        found = losses.fake_tokens(losses.masked_log_probabilities(reference, batch), batch, "draw")
+        for row, item in enumerate(batch.ids):
+            masked = batch.masked[row]
+            assert torch.equal(found[row][masked], by_id[item][: len(masked)][masked])
+    greedy = losses.fake_tokens(losses.masked_log_probabilities(reference, whole), whole, "argmax")
+    assert not torch.equal(greedy, fake)
+
+
+def test_learning_rate_schedule():
+    spec = Optimizer(steps=10, batch_size=1, learning_rate=1.0, warmup_steps=2, final_fraction=0.1)
+    rates = [trainer.learning_rate(spec, step) for step in range(10)]
+    assert rates[:2] == [0.5, 1.0]
+    assert rates[2] == 1.0
+    assert rates[-1] == pytest.approx(0.1)
+    assert all(a >= b for a, b in zip(rates[1:], rates[2:], strict=False))
+
+
+def test_the_schedule_counts_optimizer_steps_not_micro_batches():
+    rates = [
+        [entry["learning_rate"] for entry in trainer.train(tiny_model(), setting("naive_td", micro_batch_size=size))]
+        for size in (8, 2)
+    ]
+    assert rates[0] == rates[1]
+
+
+def test_epochs_visit_every_example_once():
+    samples = [s for step in range(3) for s in trainer.samples_of(12, 8, step, seed=0)]
+    for epoch in (0, 1):
+        assert sorted(index for e, index in samples if e == epoch) == list(range(12))
+    assert [i for e, i in samples if e == 0] != [i for e, i in samples if e == 1]
+
+
+def test_training_lowers_the_loss_and_the_reference_follows():
+    log = trainer.train(tiny_model(), setting("naive_td", steps=30, learning_rate=3e-3))
+    assert log[-1]["loss"] < 0.8 * log[0]["loss"]
+    log = trainer.train(tiny_model(), setting("t3d", steps=4, learning_rate=1e-3))
+    # Where a round begins (steps 1 and 3) student and reference are equal: both DDO terms are log 2.
+    for entry in (log[0], log[2]):
+        assert entry["real_term"] == pytest.approx(np.log(2), abs=1e-5)
+        assert entry["fake_term"] == pytest.approx(np.log(2), abs=1e-5)
+    for entry in (log[1], log[3]):
+        assert entry["real_term"] != pytest.approx(np.log(2), abs=1e-7)
+
+
+@pytest.mark.parametrize("name", ["naive_td", "t3d"])
+@pytest.mark.parametrize("killed_after", [1, 3, 5])
+def test_a_killed_and_resumed_run_ends_bitwise_equal(tmp_path, monkeypatch, name, killed_after):
+    unbroken = tiny_model()
+    log = trainer.train(unbroken, setting(name))
+
+    original = trainer._step
+
+    def dies(model, reference, optimizer, job, step):
+        if step == killed_after:
+            raise KeyboardInterrupt
+        return original(model, reference, optimizer, job, step)
+
+    checkpoints = Checkpoints(tmp_path / "run", "recipe")
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "_step", dies)
+        with pytest.raises(KeyboardInterrupt):
+            trainer.train(tiny_model(), setting(name), checkpoints)
+    resumed = tiny_model()
+    assert trainer.train(resumed, setting(name), Checkpoints(tmp_path / "run", "recipe")) == log
+    assert torch.equal(weights(resumed), weights(unbroken))
+
+
+def test_sigterm_saves_the_step_in_progress(tmp_path, monkeypatch):
+    unbroken = tiny_model()
+    trainer.train(unbroken, setting())
+    original = trainer._step
+
+    def warned(model, reference, optimizer, job, step):
+        if step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(model, reference, optimizer, job, step)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "_step", warned)
+        with pytest.raises(SystemExit) as stopped:
+            trainer.train(tiny_model(), setting(), Checkpoints(tmp_path / "run", "recipe"))
+    assert stopped.value.code == 143
+    assert sorted(p.name for p in (tmp_path / "run").glob("step-*"))[-1] == "step-0000003.pt"
+    resumed = tiny_model()
+    trainer.train(resumed, setting(), Checkpoints(tmp_path / "run", "recipe"))
+    assert torch.equal(weights(resumed), weights(unbroken))
+
+
+def test_another_recipe_starts_clean_and_a_torn_state_is_skipped(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "run", "recipe")
+    for step in (2, 4, 6):
+        checkpoints.save(step, {"step": step})
+    assert sorted(p.name for p in (tmp_path / "run").glob("step-*")) == ["step-0000004.pt", "step-0000006.pt"]
+    (tmp_path / "run" / "step-0000006.pt").write_bytes(b"torn")
+    assert Checkpoints(tmp_path / "run", "recipe").latest() == {"step": 4}
+    assert Checkpoints(tmp_path / "run", "other").latest() is None
+
+
+def test_a_full_disk_is_a_clear_error_that_keeps_the_last_state(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / "run", "recipe")
+    checkpoints.save(2, {"step": 2})
+
+    def full(state, path):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(TrainingError, match=r"No space left on device.*last good state is kept"):
+        checkpoints.save(4, {"step": 4})
+    assert checkpoints.latest() == {"step": 2}
+    assert not list((tmp_path / "run").glob("*.partial"))
+
+
+def test_a_loss_that_is_not_finite_names_the_samples():
+    model = tiny_model()
+    with torch.no_grad():
+        model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(TrainingError, match=r"step 1: the loss is nan on samples e\d"):
+        trainer.train(model, setting("naive_td"))
+
+
+def test_the_teacher_is_not_changed_by_its_student():
+    teacher = tiny_model()
+    before = copy.deepcopy(teacher.state_dict())
+    pupil = tiny_model()
+    pupil.load_state_dict(teacher.state_dict())
+    trainer.train(pupil, setting(steps=2))
+    assert all(torch.equal(before[k], v) for k, v in teacher.state_dict().items())
+    assert not torch.equal(weights(pupil), weights(teacher))

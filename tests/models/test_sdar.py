@@ -1,0 +1,127 @@
+"""The model: block-causal attention, the cache, the training layout, and Hugging Face folders."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from t3d.errors import MissingInputError, ParameterError
+from t3d.models.layout import lay_out
+from t3d.models.masks import block_causal
+from t3d.models.sdar import SDARForCausalLM, load_model, load_tokenizer
+from tests.conftest import MASK, tiny_model
+
+
+@pytest.mark.parametrize("block_size", [1, 3, 4, 8])
+@pytest.mark.parametrize("position", [0, 5, 10, 18])
+def test_a_token_reaches_its_own_and_later_blocks_only(block_size, position):
+    model = tiny_model(block_size=block_size)
+    ids = torch.randint(4, 97, (1, 19), generator=torch.Generator().manual_seed(1))
+    changed = ids.clone()
+    changed[0, position] = (changed[0, position] + 1) % 97
+    moved = (model(ids).logits - model(changed).logits).abs().amax(dim=-1)[0] > 1e-6
+    start = position // block_size * block_size
+    assert not moved[:start].any()
+    assert moved[start:].all()
+
+
+@pytest.mark.parametrize("length", range(9, 17))
+def test_cached_blocks_equal_the_full_forward(model, length):
+    """For every length modulo the block size: whole blocks go through the cache one by one."""
+    from t3d.decoding.decoder import _PrefixCache
+
+    size = 4
+    ids = torch.randint(4, 97, (2, length), generator=torch.Generator().manual_seed(length))
+    full = model(ids).logits
+    cache = _PrefixCache(capacity=length)
+    blocks = torch.arange(length).expand(2, -1) // size
+    for start in range(0, length, size):
+        end = min(start + size, length)
+        mask = block_causal(blocks[:, start:end], blocks[:, :end])
+        positions = torch.arange(start, end).expand(2, -1)
+        hidden = model.hidden_states(ids[:, start:end], mask, positions, past_key_values=cache, use_cache=True)
+        cache.length = end
+        torch.testing.assert_close(model.lm_head(hidden), full[:, start:end], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("prompt_length", range(5, 13))
+@pytest.mark.parametrize("block_size", [4, 8])
+def test_training_layout_equals_prefix_and_noisy_block(prompt_length, block_size):
+    """One forward over clean + noisy copy gives, block by block, what the decoder would see."""
+    model = tiny_model(block_size=block_size)
+    rng = np.random.default_rng(prompt_length)
+    total = (prompt_length // block_size + 3) * block_size
+    rows = [rng.integers(4, 97, total), rng.integers(4, 97, total + block_size)]
+    prompts = [prompt_length, prompt_length + 1]
+    layout = lay_out(rows, prompts, block_size)
+    generator = torch.Generator().manual_seed(0)
+    masked = layout.is_response & (torch.rand(layout.is_response.shape, generator=generator) < 0.6)
+    noisy = layout.noisy_ids.masked_fill(masked, MASK)
+    logits = model.lm_head(layout.hidden_states(model, noisy))
+    for row, (ids, prompt) in enumerate(zip(rows, prompts, strict=True)):
+        first = prompt // block_size * block_size
+        for start in range(first, len(ids), block_size):
+            column = start - first
+            block = noisy[row, column : column + block_size]
+            sequence = torch.cat([torch.from_numpy(ids[:start]), block])[None]
+            expected = model(sequence).logits[0, start:]
+            torch.testing.assert_close(logits[row, column : column + block_size], expected, atol=1e-5, rtol=0)
+
+
+def test_layout_refuses_half_blocks():
+    with pytest.raises(ValueError, match="whole blocks of 4"):
+        lay_out([np.arange(10)], [3], 4)
+
+
+def test_eager_and_sdpa_attention_agree(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    eager = SDARForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
+    ids = torch.randint(4, 97, (2, 14))
+    torch.testing.assert_close(eager(ids).logits, model(ids).logits, atol=1e-5, rtol=0)
+
+
+def test_padding_on_the_left_changes_nothing(model):
+    ids = torch.randint(4, 97, (1, 10))
+    padded = torch.cat([torch.zeros(1, 4, dtype=torch.long), ids], dim=1)
+    mask = (torch.arange(14) >= 4).long()[None]
+    torch.testing.assert_close(model(padded, attention_mask=mask).logits[:, 4:], model(ids).logits, atol=1e-5, rtol=0)
+
+
+def test_auto_classes_load_what_was_saved(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path).model_type == "sdar"
+    again = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    ids = torch.randint(4, 97, (1, 9))
+    assert torch.equal(again(ids).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_published_folder_shape_loads_without_remote_code(tmp_path, tied):
+    """An SDAR folder as on the hub names its own code (`auto_map`); ours is used, and the weights are Qwen3's."""
+    tiny_model(tie_word_embeddings=tied).save_pretrained(tmp_path, max_shard_size="20KB")
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForCausalLM": "modeling_sdar.SDARForCausalLM"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert (tmp_path / "model.safetensors.index.json").is_file()
+    names = set(load_model(tmp_path).state_dict())
+    assert {"model.layers.0.self_attn.q_norm.weight", "model.layers.1.mlp.gate_proj.weight"} <= names
+
+
+def test_other_models_are_refused_by_name(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(ParameterError, match="model_type is 'llama', expected 'sdar'"):
+        load_model(tmp_path)
+    with pytest.raises(MissingInputError, match=r"config\.json"):
+        load_model(tmp_path / "nowhere")
+
+
+def test_a_tokenizer_without_mask_token_is_refused(model, tokenizer, tmp_path):
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        text = (tmp_path / name).read_text().replace("<|MASK|>", "<|HOLE|>")
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ParameterError, match="no mask token"):
+        load_tokenizer(tmp_path)

@@ -1,0 +1,97 @@
+"""A tiny experiment, and its scores on disk as the score stage leaves them, answers and models in their lineage."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from t3d import receipts
+from t3d.params import Budget, Experiment
+
+BUDGETS = ("b4s2", "b8s4", "b8s1")
+ANSWERS = {
+    ("teacher", "b4s2"): "11100000",
+    ("teacher", "b8s4"): "11000000",
+    ("teacher", "b8s1"): "10000000",
+    ("t3d-seed0", "b4s2"): "11110000",
+    ("t3d-seed0", "b8s4"): "11111100",
+    ("t3d-seed0", "b8s1"): "00000000",
+    ("t3d-seed1", "b4s2"): "01111100",
+    ("t3d-seed1", "b8s4"): "11111111",
+    ("t3d-seed1", "b8s1"): "10000000",
+}
+"""Model, budget -> whether each of eight questions was answered correctly."""
+
+
+def experiment(**changes: object) -> Experiment:
+    """One teacher, one student of two seeds, one benchmark, a table and a figure; `changes` replace top-level keys."""
+    optimizer = {"steps": 2, "batch_size": 2, "learning_rate": 1e-4}
+    student = {
+        "label": "T3D",
+        "trajectories": "rollouts",
+        "objective": {"name": "t3d"},
+        "states": {"kind": "trajectory"},
+        "optimizer": optimizer,
+        "seeds": [0, 1],
+    }
+    shown = {"teacher": "teacher", "students": ["t3d"], "benchmarks": ["gsm"], "budgets": BUDGETS}
+    content: dict[str, object] = {
+        "name": "tiny",
+        "teachers": {"teacher": {"source": "pretrain", "pretraining": {}}},
+        "prompt_sets": {
+            "learn": {"teacher": "teacher", "split": "train", "count": 4},
+            "ask": {"teacher": "teacher", "split": "test", "count": 8},
+        },
+        "trajectories": {"rollouts": {"prompts": "learn"}},
+        "students": {"t3d": student},
+        "benchmarks": {"gsm": {"label": "GSM_100%", "prompts": "ask", "task": "gsm"}},
+        "tables": {"accuracy": {"caption": "Accuracy & speed", **shown}},
+        "figures": {"accuracy": {"caption": "Accuracy", **shown}},
+    }
+    return Experiment.model_validate(content | changes)
+
+
+def write_score(
+    made_by: Experiment, root: Path, model: str, benchmark: str, budget: str, correct: str, ids: list[str] | None = None
+) -> Path:
+    """Write one score and what it was made from below `root`; returns its manifest."""
+    kind = "students" if model in made_by.runs else "teachers"
+    source = root / kind / f"{model}.manifest.json"
+    if not source.exists():
+        with receipts.making(made_by, f"{kind}/{model}", source) as job:
+            job.file(".txt").write_text(model)
+    answers = root / "answers" / model / benchmark / f"{budget}.manifest.json"
+    with receipts.making(made_by, f"answers/{model}/{benchmark}/{budget}", answers, [receipts.read(source)]) as job:
+        job.file(".txt").write_text(correct)
+    out = root / "scores" / model / benchmark / f"{budget}.manifest.json"
+    right = [answer == "1" for answer in correct]
+    with receipts.making(made_by, f"scores/{model}/{benchmark}/{budget}", out, [receipts.read(answers)]) as job:
+        rows = {
+            "id": ids or [f"{benchmark}-{i}" for i in range(len(right))],
+            "extracted": [None if not answer else "42" for answer in right],
+            "correct": pd.Series(right, dtype=bool),
+            "response_tokens": 16,
+            "denoising_steps": 8,
+        }
+        pd.DataFrame(rows).to_parquet(job.file(".parquet"))
+        summary = {
+            "model": model,
+            "benchmark": benchmark,
+            "budget": budget,
+            "n": len(right),
+            "correct": sum(right),
+            "accuracy": sum(right) / len(right) if right else None,
+            "denoising_steps": 8 * len(right),
+            "commit_passes": 4 * len(right),
+            "response_tokens": 16 * len(right),
+            "tokens_per_step": Budget.parse(budget).tokens_per_step,
+            "tokens_per_forward": 1.0,
+            "finish_reasons": {"stop": len(right), "length": 0},
+        }
+        job.file(".json").write_text(json.dumps(summary))
+    return out
+
+
+def write_scores(made_by: Experiment, root: Path) -> list[Path]:
+    """Write the scores of `ANSWERS`; returns their manifests."""
+    return [write_score(made_by, root, model, "gsm", budget, right) for (model, budget), right in ANSWERS.items()]

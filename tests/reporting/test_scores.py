@@ -1,0 +1,101 @@
+import json
+
+import pytest
+
+from t3d.errors import CorruptArtefactError, DataError, MissingInputError, ParameterError
+from t3d.reporting import scores
+from tests.reporting.helpers import ANSWERS, experiment, write_score, write_scores
+
+
+def test_a_row_per_model_budget_and_question_in_the_experiments_order(tmp_path):
+    tiny = experiment()
+    frame = scores.load(tiny, tiny.tables["accuracy"], write_scores(tiny, tmp_path)[::-1])
+    assert len(frame) == len(ANSWERS) * 8
+    assert list(frame["method"].unique()) == ["Original", "T3D"]
+    t3d = frame[(frame["student"] == "t3d") & (frame["seed"] == 1) & (frame["budget"] == "b8s4")]
+    assert t3d["correct"].all()
+    assert set(t3d["block_size"]) == {8}
+    assert set(t3d["tokens_per_step"]) == {2.0}
+
+
+def changed(kind, key, **values):
+    tiny = experiment()
+    group = getattr(tiny, kind)
+    return tiny.model_copy(update={kind: group | {key: group[key].model_copy(update=values)}})
+
+
+@pytest.mark.parametrize(
+    ("edited", "culprit"),
+    [
+        (changed("benchmarks", "gsm", max_new_tokens=64), "answers/teacher/gsm/b4s2"),
+        (changed("benchmarks", "gsm", task="other"), "scores/teacher/gsm/b4s2"),
+        (changed("students", "t3d", block_size=4), "students/t3d-seed0"),
+    ],
+)
+def test_old_scores_with_edited_parameters_are_an_error(tmp_path, edited, culprit):
+    manifests = write_scores(experiment(), tmp_path)
+    with pytest.raises(ParameterError, match=f"{culprit} was made with other parameters"):
+        scores.load(edited, edited.tables["accuracy"], manifests)
+
+
+def test_a_new_label_is_not_another_parameter(tmp_path):
+    manifests = write_scores(experiment(), tmp_path)
+    edited = changed("students", "t3d", label="Ours")
+    assert "Ours" in set(scores.load(edited, edited.tables["accuracy"], manifests)["method"])
+
+
+def test_a_missing_cell_names_the_file_to_make(tmp_path):
+    tiny = experiment()
+    manifests = write_scores(tiny, tmp_path)
+    with pytest.raises(MissingInputError, match="data/tiny/scores/t3d-seed1/gsm/b8s1.manifest.json"):
+        scores.load(tiny, tiny.tables["accuracy"], manifests[:-1])
+
+
+def test_a_cell_nobody_asked_for_is_refused(tmp_path):
+    tiny = experiment()
+    manifests = write_scores(tiny, tmp_path)
+    extra = write_score(tiny, tmp_path, "teacher", "gsm", "b8s8", "1" * 8)
+    with pytest.raises(DataError, match="scores/teacher/gsm/b8s8 is not asked for"):
+        scores.load(tiny, tiny.tables["accuracy"], [*manifests, extra])
+    with pytest.raises(DataError, match="or given twice"):
+        scores.load(tiny, tiny.tables["accuracy"], [*manifests, manifests[0]])
+
+
+@pytest.mark.parametrize("suffix", [".json", ".parquet"])
+def test_a_flipped_byte_is_found(tmp_path, suffix):
+    tiny = experiment()
+    manifests = write_scores(tiny, tmp_path)
+    damaged = manifests[4].with_name("b8s4" + suffix)
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    with pytest.raises(CorruptArtefactError, match=f"b8s4{suffix}: the content does not match"):
+        scores.load(tiny, tiny.tables["accuracy"], manifests)
+
+
+def test_a_manifest_under_another_name_is_refused(tmp_path):
+    tiny = experiment()
+    manifests = write_scores(tiny, tmp_path)
+    for path, other in zip(manifests[:2], ("b8s4", "b4s2"), strict=True):
+        content = json.loads(path.read_text())
+        content["artefact"] = f"scores/teacher/gsm/{other}"
+        path.write_text(json.dumps(content))
+    with pytest.raises(CorruptArtefactError, match="Delete it and run its stage again"):
+        scores.load(tiny, tiny.tables["accuracy"], manifests)
+
+
+@pytest.mark.parametrize("ids", [[f"other-{i}" for i in range(8)], ["gsm-0"] * 8])
+def test_models_that_answered_other_questions_are_not_compared(tmp_path, ids):
+    tiny = experiment()
+    manifests = write_scores(tiny, tmp_path)
+    write_score(tiny, tmp_path, "t3d-seed1", "gsm", "b8s1", "10000000", ids)
+    with pytest.raises(DataError, match="gsm at b8s1, t3d seed 1"):
+        scores.load(tiny, tiny.tables["accuracy"], manifests)
+
+
+def test_two_methods_may_not_share_a_label(tmp_path):
+    tiny = experiment()
+    manifests = write_scores(tiny, tmp_path)
+    edited = changed("students", "t3d", label="Original")
+    with pytest.raises(ParameterError, match="shares its label 'Original'"):
+        scores.load(edited, edited.tables["accuracy"], manifests)

@@ -1,0 +1,48 @@
+from itertools import product
+from math import comb, sqrt
+from statistics import mean
+
+import pytest
+
+from t3d.errors import DataError
+from t3d.reporting.statistics import paired_test, wilson
+
+
+@pytest.mark.parametrize(("correct", "n"), [(0, 7), (7, 7), (850, 1000), (1, 2), (131.5, 164)])
+def test_wilson_is_the_textbook_formula(correct, n):
+    z, p = 1.959963984540054, correct / n
+    centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    assert wilson(correct, n) == pytest.approx((centre - half, centre + half), abs=1e-12)
+
+
+def test_wilson_needs_answers():
+    with pytest.raises(DataError, match="an interval over zero answers"):
+        wilson(0, 0)
+
+
+@pytest.mark.parametrize(("gained", "lost"), [(9, 1), (1, 9), (5, 5), (0, 6), (30, 17)])
+def test_paired_test_of_one_seed_is_exact_mcnemar(gained, lost):
+    ours = [1] * gained + [0] * lost + [1, 1, 0]
+    base = [0] * gained + [1] * lost + [1, 1, 0]
+    discordant = gained + lost
+    tail = sum(comb(discordant, k) for k in range(min(gained, lost) + 1)) / 2**discordant
+    assert paired_test(ours, base) == pytest.approx(min(1.0, 2 * tail), rel=1e-12)
+
+
+def test_paired_test_of_equal_answers_is_one():
+    assert paired_test([1, 0, 1], [1, 0, 1]) == 1.0
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 4])
+def test_paired_test_of_several_seeds_counts_every_choice_of_signs(seeds):
+    ours = [k % (seeds + 1) / seeds for k in (1, 2, 3, 4, 5, 7, 9, 11)]
+    base = [0, 0, 1, 0, 1, 0, 0, 1]
+    difference = [a - b for a, b in zip(ours, base, strict=True)]
+    sums = [abs(sum(s * d for s, d in zip(signs, difference, strict=True))) for signs in product((1, -1), repeat=8)]
+    assert paired_test(ours, base) == pytest.approx(mean(s >= abs(sum(difference)) - 1e-9 for s in sums), rel=1e-12)
+
+
+def test_averaging_over_seeds_alone_is_no_difference():
+    """Both are right three times in four; a sign test would count six questions lost and two won."""
+    assert paired_test([0.75] * 8, [1] * 6 + [0] * 2) == pytest.approx(1.0)

@@ -1,0 +1,194 @@
+import pandas as pd
+import pytest
+
+from t3d.errors import DataError, MissingInputError, ParameterError
+from t3d.reporting import scores, tables
+from t3d.reporting.statistics import wilson
+from tests.reporting.helpers import ANSWERS, experiment, write_score, write_scores
+
+
+@pytest.fixture(scope="module")
+def manifests(tmp_path_factory):
+    return write_scores(experiment(), tmp_path_factory.mktemp("data"))
+
+
+def tidy_of(tiny, manifests, reported=None):
+    table = tiny.tables["accuracy"]
+    return tables.accuracy_table(tiny, table, scores.load(tiny, table, manifests), reported)
+
+
+def row_of(tidy, method, tokens_per_step, benchmark, block_size=None):
+    block = tidy["block_size"].isna() if block_size is None else tidy["block_size"] == block_size
+    here = (tidy["method"] == method) & (tidy["tokens_per_step"] == tokens_per_step) & (tidy["benchmark"] == benchmark)
+    (row,) = tidy[here & block].to_dict("records")
+    return row
+
+
+def with_paper(tiny, **changes):
+    """`tiny` whose table stands beside the paper's table 1, and the paper's values of four cells and an average."""
+    shown = {"tables": {"accuracy": tiny.tables["accuracy"].model_copy(update={"paper_table": 1})}}
+    cells = [("gsm", 4, 60.0), ("gsm", 8, 40.0), ("average", None, 50.0)]
+    rows = [
+        {"table": 1, "model": "Teacher", "method": "T3D", "benchmark": benchmark, "block_size": block}
+        | {"tokens_per_step": 2, "remasking": "low_confidence_static", "metric": "accuracy", "value": value}
+        for benchmark, block, value in cells
+    ]
+    return tiny.model_copy(update=shown), pd.DataFrame(rows).assign(**changes)
+
+
+def test_rows_are_in_the_order_of_the_paper(manifests):
+    tidy = tidy_of(experiment(), manifests)
+    found = list(
+        zip(tidy["tokens_per_step"], tidy["method"], tidy["block_size"].fillna(0), tidy["benchmark"], strict=True)
+    )
+    at_two = [(4, "gsm"), (8, "gsm"), (0, "average")]
+    at_eight = [(8, "gsm"), (0, "average")]
+    assert found == [
+        (tokens, method, *cell)
+        for tokens, cells in ((2, at_two), (8, at_eight))
+        for method in ("Original", "T3D")
+        for cell in cells
+    ]
+
+
+def test_a_teachers_cell(manifests):
+    row = row_of(tidy_of(experiment(), manifests), "Original", 2, "gsm", 4)
+    assert (row["n"], row["seeds"], row["accuracy"]) == (8, 1, 37.5)
+    assert (row["low"], row["high"]) == pytest.approx([100 * end for end in wilson(3, 8)], abs=0.005)
+    assert pd.isna(row["difference"])
+    assert pd.isna(row["p_value"])
+
+
+def test_a_students_cell_is_the_mean_over_seeds_compared_by_question(manifests):
+    row = row_of(tidy_of(experiment(), manifests), "T3D", 2, "gsm", 4)
+    assert (row["n"], row["seeds"], row["accuracy"], row["difference"]) == (8, 2, 56.25, 18.75)
+    assert (row["low"], row["high"]) == pytest.approx([100 * end for end in wilson(4.5, 8)], abs=0.005)
+    # Question 3 gains 1, questions 4 and 5 gain 1/2, question 0 loses 1/2: 8 of 16 signs give 3/2 or more either way.
+    assert row["p_value"] == 0.5
+
+
+def test_averages_and_their_relative_change(manifests):
+    tidy = tidy_of(experiment(), manifests)
+    teacher, student = (row_of(tidy, method, 2, "average") for method in ("Original", "T3D"))
+    assert (teacher["accuracy"], student["accuracy"]) == (31.25, 71.88)  # (37.5 + 25) / 2, (56.25 + 87.5) / 2
+    assert (student["difference"], student["relative_change"]) == (40.62, 130.0)
+    assert row_of(tidy, "T3D", 8, "average")["relative_change"] == -50.0
+    assert pd.isna(teacher["relative_change"])
+    assert all(pd.isna(student[column]) for column in ("n", "low", "high", "p_value"))
+
+
+def test_a_teacher_that_is_always_wrong_has_no_relative_change(tmp_path):
+    tiny = experiment()
+    made = [
+        write_score(tiny, tmp_path, model, "gsm", budget, "0" * 8 if model == "teacher" else right)
+        for (model, budget), right in ANSWERS.items()
+    ]
+    row = row_of(tidy_of(tiny, made), "T3D", 2, "average")
+    assert row["difference"] == 71.88
+    assert pd.isna(row["relative_change"])
+
+
+def test_zero_answers_are_an_error(tmp_path):
+    tiny = experiment()
+    made = [write_score(tiny, tmp_path, model, "gsm", budget, "") for model, budget in ANSWERS]
+    with pytest.raises(DataError, match="an interval over zero answers"):
+        tidy_of(tiny, made)
+
+
+def test_the_papers_value_stands_beside_the_same_cell(manifests):
+    tidy = tidy_of(*with_paper(experiment())[:1], manifests, with_paper(experiment())[1])
+    row = row_of(tidy, "T3D", 2, "gsm", 4)
+    assert (row["reported"], row["difference_from_reported"]) == (60.0, -3.75)
+    assert row_of(tidy, "T3D", 2, "average")["reported"] == 50.0
+    assert pd.isna(row_of(tidy, "T3D", 8, "gsm", 8)["reported"])
+    assert pd.isna(row_of(tidy, "Original", 2, "gsm", 4)["reported"])
+
+
+@pytest.mark.parametrize(
+    "other", [{"model": "Another"}, {"table": 2}, {"remasking": "low_confidence_dynamic@0.9"}, {"metric": "steps"}]
+)
+def test_values_of_another_model_table_or_decoder_do_not(manifests, other):
+    tiny, reported = with_paper(experiment(), **other)
+    assert tidy_of(tiny, manifests, reported)["reported"].isna().all()
+
+
+def test_an_average_over_other_cells_does_not_stand_beside_ours(manifests):
+    tiny, reported = with_paper(experiment())
+    more = reported.iloc[[0]].assign(benchmark="math500")
+    tidy = tidy_of(tiny, manifests, pd.concat([reported, more]))
+    assert row_of(tidy, "T3D", 2, "gsm", 4)["reported"] == 60.0
+    assert pd.isna(row_of(tidy, "T3D", 2, "average")["reported"])
+
+
+def test_equal_scores_give_equal_bytes(manifests, tmp_path):
+    tiny = experiment()
+    for folder, order in (("a", manifests), ("b", manifests[::-1])):
+        tables.write(tiny, "accuracy", order, tmp_path / folder / "accuracy.csv")
+    names = ["accuracy.csv", "accuracy.md", "accuracy.tex"]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == names
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_the_csv(manifests, tmp_path):
+    tables.write(experiment(), "accuracy", manifests, tmp_path / "accuracy.csv")
+    lines = (tmp_path / "accuracy.csv").read_bytes().decode().split("\n")
+    assert lines[0].startswith(
+        "method,tokens_per_step,block_size,benchmark,n,seeds,accuracy,low,high,difference,p_value,"
+    )
+    assert lines[1] == "Original,2,4,gsm,8,1,37.50,13.68,69.43,,,,,"
+    assert lines[4] == "T3D,2,4,gsm,8,2,56.25,25.89,82.55,18.75,0.5,,,"
+    assert lines[6] == "T3D,2,,average,,2,71.88,,,40.62,,130.00,,"
+
+
+def test_the_markdown(manifests, tmp_path):
+    tables.write(experiment(), "accuracy", manifests, tmp_path / "accuracy.csv")
+    text = (tmp_path / "accuracy.md").read_text(encoding="utf-8")
+    assert text.startswith(
+        "Accuracy & speed\n\n| Tokens per step | Method | GSM\\_100%, block 4 | GSM\\_100%, block 8 |"
+    )
+    assert "| 2 | Original | 37.5 [13.7, 69.4] | 25.0 [7.2, 59.1] | 31.2 | – |" in text
+    assert "| 2 | T3D | **56.2** [25.9, 82.5] | **87.5** [52.9, 97.8]† | **71.9** | +130.0 % |" in text
+    assert "| 8 | T3D | – | 6.2 [0.7, 40.2] | 6.2 | \N{MINUS SIGN}50.0 % |" in text
+    assert "| 8 | Original | – | **12.5** [2.2, 47.1] | **12.5** | – |" in text
+    assert "Questions (n): GSM\\_100% 8. Training seeds averaged: T3D 2." in text
+
+
+def test_the_latex(manifests, tmp_path):
+    tables.write(experiment(), "accuracy", manifests, tmp_path / "accuracy.csv")
+    text = (tmp_path / "accuracy.tex").read_text(encoding="utf-8")
+    assert r"\caption{Accuracy \& speed}" in text
+    assert r" &  & \multicolumn{1}{c}{Block size 4} & \multicolumn{1}{c}{Block size 8} &  &  \\" in text
+    assert r"Tokens per step & Method & GSM\_100\% & GSM\_100\% & Average & Relative change \\" in text
+    assert (
+        r"2 & T3D & \textbf{56.2} [25.9, 82.5] & \textbf{87.5} [52.9, 97.8]$^{\dagger}$ & \textbf{71.9} & +130.0 \% \\"
+        in text
+    )
+    assert r"8 & T3D & -- & 6.2 [0.7, 40.2] & 6.2 & $-$50.0 \% \\" in text
+    assert r"8 & Original & -- & \textbf{12.5} [2.2, 47.1] & \textbf{12.5} & -- \\" in text
+
+
+def test_the_renderings_show_the_papers_value(manifests, tmp_path, monkeypatch):
+    tiny, reported = with_paper(experiment())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingInputError, match=r"params/reported.csv is missing"):
+        tables.write(tiny, "accuracy", manifests, tmp_path / "accuracy.csv")
+    (tmp_path / "params").mkdir()
+    reported.to_csv("params/reported.csv", index=False)
+    tables.write(tiny, "accuracy", manifests, tmp_path / "accuracy.csv")
+    text = (tmp_path / "accuracy.md").read_text(encoding="utf-8")
+    assert "**56.2** [25.9, 82.5] (60.0)" in text
+    assert "the paper's value" in text
+
+
+def test_an_error_leaves_the_old_table(manifests, tmp_path):
+    out = tmp_path / "accuracy.csv"
+    out.write_text("old")
+    with pytest.raises(MissingInputError):
+        tables.write(experiment(), "accuracy", manifests[1:], out)
+    assert out.read_text() == "old"
+
+
+def test_an_unknown_table_is_named_with_those_there(tmp_path):
+    with pytest.raises(ParameterError, match="no table 'tabel'. Tables there: accuracy"):
+        tables.write(experiment(), "tabel", [], tmp_path / "tabel.csv")

@@ -1,0 +1,30 @@
+# The untouched model, and the questions in its own tokens.
+
+
+rule teacher:
+    output:
+        manifest("teachers/{name}"),
+    log:
+        f"{LOGS}/teachers/{{name}}.log",
+    params:
+        recipe=lambda w: recipe(f"teachers/{w.name}"),
+    threads: CORES
+    resources:
+        gpu=lambda w: E.gpus if E.teachers[w.name].source == "pretrain" else 0,
+    shell:
+        "t3d teacher --experiment {E.name} --name {wildcards.name} --out {output} 2>&1 | tee {log}"
+
+
+rule prompts:
+    input:
+        teacher=lambda w: manifest(f"teachers/{E.prompt_sets[w.name].teacher}"),
+    output:
+        manifest("prompts/{name}"),
+    log:
+        f"{LOGS}/prompts/{{name}}.log",
+    params:
+        recipe=lambda w: recipe(f"prompts/{w.name}"),
+    localrule: True
+    shell:
+        "t3d prompts --experiment {E.name} --name {wildcards.name} --teacher {input.teacher} --out {output}"
+        " 2>&1 | tee {log}"

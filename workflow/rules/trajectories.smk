@@ -1,0 +1,19 @@
+# The teacher's own full-step decoding, shard by shard.
+
+
+rule trajectories:
+    input:
+        teacher=lambda w: manifest(f"teachers/{E.prompt_sets[E.trajectories[w.name].prompts].teacher}"),
+        prompts=lambda w: manifest(f"prompts/{E.trajectories[w.name].prompts}"),
+    output:
+        manifest("trajectories/{name}/{shard}"),
+    log:
+        f"{LOGS}/trajectories/{{name}}/{{shard}}.log",
+    params:
+        recipe=lambda w: recipe(f"trajectories/{w.name}/{w.shard}"),
+    threads: CORES
+    resources:
+        gpu=E.gpus,
+    shell:
+        "t3d rollout --experiment {E.name} --name {wildcards.name} --shard {wildcards.shard}"
+        " --teacher {input.teacher} --prompts {input.prompts} --out {output} 2>&1 | tee {log}"
