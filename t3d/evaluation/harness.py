@@ -17,6 +17,7 @@ os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 import lm_eval
 import lm_eval.models  # noqa: F401  registers lm-eval's models, which must precede ours
+import yaml
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
@@ -125,11 +126,21 @@ def evaluate(model: LM, task: str, questions: Path, *, score: bool) -> list[dict
         lm-eval's samples, one per question, in the order of the file.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory() as cache:
-        spec = {"task": task, "dataset_kwargs": {"data_files": {"test": str(questions)}, "cache_dir": cache}}
-        manager = TaskManager(include_path=str(TASKS), include_defaults=False)
+    with tempfile.TemporaryDirectory() as folder:
+        data = {"data_files": {"test": str(questions.resolve())}, "cache_dir": folder}
+        spec = Path(folder) / "task.yaml"
+        spec.write_text(yaml.safe_dump({"include": str(TASKS / f"{task}.yaml"), "dataset_kwargs": data}))
         results = lm_eval.simple_evaluate(
-            model=model, tasks=[spec], task_manager=manager, bootstrap_iters=0, predict_only=not score, log_samples=True
+            model=model,
+            tasks=[str(spec)],
+            task_manager=TaskManager(include_defaults=False),
+            bootstrap_iters=0,
+            # Nothing is drawn from global generators: draws depend on (seed, question) alone.
+            random_seed=None,
+            numpy_random_seed=None,
+            torch_random_seed=None,
+            predict_only=not score,
+            log_samples=True,
         )
     assert results is not None
     return sorted(results["samples"][task], key=lambda sample: sample["doc_id"])

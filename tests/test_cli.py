@@ -1,0 +1,90 @@
+"""Wrong input at the command line: one message that names file and field, exit status 1, nothing half-written."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A working directory with the demo's parameters and the shipped teacher."""
+    shutil.copytree(ROOT / "params", tmp_path / "params")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
+    return tmp_path
+
+
+def t3d(project, *arguments):
+    command = [sys.executable, "-m", "t3d.cli", *map(str, arguments)]
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=120)
+
+
+def files(project):
+    return sorted(p.relative_to(project).as_posix() for p in (project / "data").rglob("*") if p.is_file())
+
+
+def refused(project, message, *arguments):
+    before = files(project)
+    done = t3d(project, *arguments)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert files(project) == before
+    return done.stderr
+
+
+TEACHER = "data/demo/teachers/pocket-sdar.manifest.json"
+TRAIN = "data/demo/prompts/gsm-train.manifest.json"
+
+
+def test_unknown_experiment(project):
+    message = refused(
+        project, "unknown experiment 'dmeo'", "teacher", "--experiment", "dmeo", "--name", "x", "--out", TEACHER
+    )
+    assert "Experiments there: demo, pocket" in message
+
+
+def test_unknown_key(project):
+    path = project / "params" / "demo.yaml"
+    path.write_text(path.read_text().replace("learning_rate:", "learning_rat:"))
+    message = refused(
+        project,
+        "students.sft.optimizer.learning_rat: unknown key",
+        *("teacher", "--experiment", "demo", "--name", "pocket-sdar", "--out", TEACHER),
+    )
+    assert "params/demo.yaml" in message
+
+
+def test_missing_and_damaged_inputs(project):
+    arguments = ("rollout", "--experiment", "demo", "--name", "gsm", "--shard", "0-of-2", "--teacher", TEACHER)
+    out = ("--prompts", TRAIN, "--out", "data/demo/trajectories/gsm/0-of-2.manifest.json")
+    refused(project, f"{TEACHER} is missing: make it first", *arguments, *out)
+    made = t3d(project, "teacher", "--experiment", "demo", "--name", "pocket-sdar", "--out", TEACHER)
+    assert made.returncode == 0, made.stderr
+    refused(project, f"{TRAIN} is missing: make it first", *arguments, *out)
+    weights = project / "data" / "demo" / "teachers" / "pocket-sdar" / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[1000] ^= 1
+    weights.write_bytes(content)
+    prompts = ("prompts", "--experiment", "demo", "--name", "gsm-train", "--teacher", TEACHER, "--out", TRAIN)
+    refused(project, "model.safetensors: the content does not match", *prompts)
+
+
+def test_an_out_that_is_no_manifest(project):
+    refused(
+        project,
+        "--out must end in .manifest.json",
+        *("teacher", "--experiment", "demo", "--name", "pocket-sdar", "--out", "data/demo/teacher"),
+    )
+
+
+def test_help_explains_every_verb(project):
+    done = t3d(project, "--help")
+    assert done.returncode == 0
+    for verb in ("teacher", "prompts", "rollout", "distill", "generate-answers", "score", "table", "figure"):
+        assert verb in done.stdout
+        assert t3d(project, verb, "--help").returncode == 0

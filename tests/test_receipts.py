@@ -1,0 +1,90 @@
+"""Artefacts: whole or absent, checked by digest, and tied to the parameters that made them."""
+
+import json
+
+import pytest
+
+from t3d import receipts, recipes
+from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError
+from t3d.params import Experiment
+
+
+@pytest.fixture
+def experiment():
+    return Experiment(
+        name="x",
+        teachers={"m": {"source": "pretrain", "pretraining": {}}},
+        prompt_sets={"p": {"teacher": "m", "split": "test", "count": 3}},
+    )
+
+
+def make(experiment, tmp_path, text="content", inputs=None):
+    out = tmp_path / "p.manifest.json"
+    with receipts.making(experiment, "prompts/p", out, inputs=inputs) as job:
+        job.file(".jsonl").write_text(text)
+        job.facts["prompts"] = 3
+    return receipts.read(out, kind="prompts")
+
+
+def test_equal_runs_make_equal_manifests_and_receipts_tell_them_apart(experiment, tmp_path):
+    first = make(experiment, tmp_path).path.read_bytes()
+    again = make(experiment, tmp_path)
+    assert again.path.read_bytes() == first
+    assert again.file(".jsonl").read_text() == "content"
+    receipt = json.loads((tmp_path / "p.receipt.json").read_text())
+    assert receipt["versions"]["torch"]
+    assert receipt["seconds"] >= 0
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_failed_job_leaves_the_finished_artefact_alone(experiment, tmp_path):
+    before = make(experiment, tmp_path).path.read_bytes()
+    with pytest.raises(RuntimeError), receipts.making(experiment, "prompts/p", tmp_path / "p.manifest.json") as job:
+        job.file(".jsonl").write_text("half")
+        raise RuntimeError
+    assert (tmp_path / "p.jsonl").read_text() == "content"
+    assert (tmp_path / "p.manifest.json").read_bytes() == before
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_damage_is_named(experiment, tmp_path):
+    manifest = make(experiment, tmp_path)
+    (tmp_path / "p.jsonl").write_text("cOntent")
+    with pytest.raises(CorruptArtefactError, match=r"p\.jsonl: the content does not match"):
+        manifest.file(".jsonl")
+    (tmp_path / "p.jsonl").write_text("longer content")
+    with pytest.raises(CorruptArtefactError, match=r"p\.jsonl: 14 bytes"):
+        manifest.file(".jsonl")
+    (tmp_path / "p.jsonl").unlink()
+    with pytest.raises(MissingInputError, match=r"p\.jsonl is missing"):
+        manifest.file(".jsonl")
+    with pytest.raises(MissingInputError, match="make it first"):
+        receipts.read(tmp_path / "other.manifest.json")
+    manifest.path.write_text("{}")
+    with pytest.raises(CorruptArtefactError, match="is not a manifest"):
+        receipts.read(manifest.path)
+
+
+def test_lineage_and_edited_parameters(experiment, tmp_path):
+    prompts = make(experiment, tmp_path)
+    receipts.check_recipes(prompts, experiment)
+    spec = experiment.prompt_sets["p"].model_copy(update={"count": 4})
+    edited = experiment.model_copy(update={"prompt_sets": {"p": spec}})
+    with pytest.raises(ParameterError, match="prompts/p was made with other parameters"):
+        receipts.check_recipes(prompts, edited)
+
+
+def test_recipes_name_what_does_not_exist(experiment):
+    with pytest.raises(ParameterError, match="makes no artefact 'prompts/q'"):
+        recipes.digest(experiment, "prompts/q")
+
+
+def test_labels_and_batch_sizes_do_not_change_a_recipe(experiment):
+    benchmark = {"label": "A", "prompts": "p", "task": "gsm_boxed", "batch_size": 8}
+    other = benchmark | {"label": "B", "batch_size": 64}
+    harder = benchmark | {"max_new_tokens": 9}
+    digests = [
+        recipes.digest(Experiment(**(experiment.model_dump() | {"benchmarks": {"b": b}})), "answers/m/b/b4s1")
+        for b in (benchmark, other, harder)
+    ]
+    assert digests[0] == digests[1] != digests[2]
