@@ -10,11 +10,8 @@ model answers every benchmark at every step budget (evaluate.smk), and scores be
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from t3d import params, recipes
+from t3d import params
 from t3d.errors import T3DError
-from t3d.params import Budget
-from t3d.receipts import MANIFEST
-from t3d.trajectories.names import shard_names
 
 min_version("9.27")
 
@@ -25,18 +22,9 @@ except T3DError as error:
 
 DATA = f"data/{E.name}"
 LOGS = f"logs/{E.name}"
+# `conda: "t3d"` in the rules is the environment that environment.yml makes; it is entered only with `--sdm conda`.
 # A CPU job is one thread: two small jobs side by side do more than one job on two cores.
 CORES = 8 if E.gpus else 1
-
-
-def manifest(artefact):
-    """Path of an artefact's manifest: the edge between two stages."""
-    return f"{DATA}/{artefact}{MANIFEST}"
-
-
-def recipe(artefact):
-    """Digest of what decides an artefact's content; a change of it plans the artefact again."""
-    return recipes.digest(E, artefact)
 
 
 wildcard_constraints:
@@ -45,6 +33,7 @@ wildcard_constraints:
     budget=r"b\d+[st][\d.]+",
 
 
+include: "workflow/rules/common.smk"
 include: "workflow/rules/teacher.smk"
 include: "workflow/rules/trajectories.smk"
 include: "workflow/rules/distill.smk"

@@ -1,7 +1,7 @@
 """`t3d <verb>`: one verb per rule of the workflow. Each rule's command line can be typed by hand.
 
-Manifests (`<artefact>.manifest.json`) stand for artefacts: an input is the manifest of something made before, `--out` the
-manifest that is written last, when the artefact beside it is complete.
+Manifests (`<artefact>.manifest.json`) stand for artefacts: an input is the manifest of something made before, `--out`
+the manifest that is written last, when the artefact beside it is complete.
 """
 
 import sys

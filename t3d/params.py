@@ -307,7 +307,9 @@ class Student(Strict):
             raise ValueError(f"objective {self.objective.name} learns from `{wants}`, not from `{other}`")
         wants_map = {"sft": "random", "redi": "random"}.get(self.objective.name, "trajectory")
         if self.states.kind != wants_map:
-            raise ValueError(f"objective {self.objective.name} is defined on {wants_map} states, not {self.states.kind}")
+            raise ValueError(
+                f"objective {self.objective.name} is defined on {wants_map} states, not {self.states.kind}"
+            )
         if not self.seeds:
             raise ValueError("a student needs at least one seed")
         return self

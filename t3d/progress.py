@@ -48,4 +48,6 @@ class Progress:
         rate = done / elapsed
         left = (self.total - done) / rate if rate else float("inf")
         ending = f"done in {elapsed:.0f} s" if finished else f"{left:.0f} s left"
-        print(f"{self.title}: {done}/{self.total}, {rate:.3g}/s, {ending}  {text}".rstrip(), file=sys.stderr, flush=True)
+        print(
+            f"{self.title}: {done}/{self.total}, {rate:.3g}/s, {ending}  {text}".rstrip(), file=sys.stderr, flush=True
+        )

@@ -83,13 +83,13 @@ class Manifest:
                 raise MissingInputError(f"{path} is missing, though {self.path} lists it. Run its stage again.")
             if path.stat().st_size != entry["size"]:
                 raise CorruptArtefactError(
-                    f"{path}: {path.stat().st_size} bytes, {self.path} says {entry['size']}. Delete {self.path} and run "
-                    "its stage again."
+                    f"{path}: {path.stat().st_size} bytes, {self.path} says {entry['size']}. Delete {self.path} and "
+                    "run its stage again."
                 )
             if contents and sha256(path) != entry["sha256"]:
                 raise CorruptArtefactError(
-                    f"{path}: the content does not match the sha256 in {self.path}. Delete {self.path} and run its stage "
-                    "again."
+                    f"{path}: the content does not match the sha256 in {self.path}. Delete {self.path} and run "
+                    "its stage again."
                 )
 
 
@@ -113,7 +113,9 @@ def read(path: str | Path, kind: str | None = None) -> Manifest:
         if content["schema"] != SCHEMA:
             raise CorruptArtefactError(f"{path}: schema {content['schema']}, this version reads {SCHEMA}.")
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise CorruptArtefactError(f"{path} is not a manifest ({error!r}). Delete it and run its stage again.") from error
+        raise CorruptArtefactError(
+            f"{path} is not a manifest ({error!r}). Delete it and run its stage again."
+        ) from error
     if kind is not None and not manifest.artefact.startswith(kind + "/"):
         raise CorruptArtefactError(f"{path} describes {manifest.artefact}, expected one of {kind}/.")
     return manifest
@@ -128,8 +130,8 @@ def check_recipes(manifest: Manifest, experiment: Experiment) -> None:
     for artefact, found in manifest.recipes.items():
         if recipes.digest(experiment, artefact) != found:
             raise ParameterError(
-                f"{manifest.path}: {artefact} was made with other parameters than params/{experiment.name}.yaml holds now. "
-                "Run snakemake to make it again, or restore the parameters."
+                f"{manifest.path}: {artefact} was made with other parameters than params/{experiment.name}.yaml holds "
+                "now. Run snakemake to make it again, or restore the parameters."
             )
 
 

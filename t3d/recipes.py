@@ -3,8 +3,8 @@
 An artefact is named by its path below `data/<experiment>/` without a suffix: `teachers/pocket-sdar`,
 `prompts/gsm-train`, `trajectories/gsm/0-of-2`, `students/t3d-seed0`, `answers/t3d-seed0/gsm/b8s2`, `scores/...` alike.
 Its recipe digest covers the parameters that decide its content and the stage's `recipe` number in
-`workflow/recipes.yaml`, which is bumped when code changes what the stage makes. Parameters that change speed alone (batch
-size, device) are left out.
+`workflow/recipes.yaml`, which is bumped when code changes what the stage makes. Parameters that change speed alone
+(batch size, device) are left out.
 """
 
 import hashlib
@@ -32,17 +32,19 @@ def artefact_params(experiment: Experiment, artefact: str) -> dict[str, Any]:
     try:
         return _params(experiment, kind, parts)
     except (KeyError, ValueError) as error:
-        raise ParameterError(f"experiment {experiment.name} makes no artefact {artefact!r}: unknown {error}.") from error
+        raise ParameterError(
+            f"experiment {experiment.name} makes no artefact {artefact!r}: unknown {error}."
+        ) from error
 
 
 def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, Any]:
     seed = experiment.seed
     if kind == "teachers":
         (name,) = parts
-        spec = experiment.teachers[name]
-        if spec.path is not None:
-            return {"teacher": _dump(spec), "shipped": _content_of(spec.path)}
-        return {"seed": seed, "teacher": _dump(spec)}
+        teacher = experiment.teachers[name]
+        if teacher.path is not None:
+            return {"teacher": _dump(teacher), "shipped": _content_of(teacher.path)}
+        return {"seed": seed, "teacher": _dump(teacher)}
     if kind == "prompts":
         (name,) = parts
         return {"seed": seed, "prompts": _dump(experiment.prompt_sets[name])}

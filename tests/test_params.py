@@ -46,9 +46,15 @@ def test_every_experiment_is_valid(path):
         (lambda c: c["students"]["t3d"]["objective"].update(alpha=-1), "objective.alpha: .*greater than or equal to 0"),
         (lambda c: c["students"]["t3d"].update(prompts="gsm-train"), "learns from `trajectories`, not from `prompts`"),
         (lambda c: c["students"]["sft"]["states"].update(kind="trajectory"), "is defined on random states"),
-        (lambda c: c["trajectories"]["gsm"].update(prompts="gsm-tset"), "names 'gsm-tset', which is not among prompt_sets"),
+        (
+            lambda c: c["trajectories"]["gsm"].update(prompts="gsm-tset"),
+            "names 'gsm-tset', which is not among prompt_sets",
+        ),
         (lambda c: c["trajectories"]["gsm"].update(prompts="gsm-test"), "only prompts of split train"),
-        (lambda c: c["trajectories"]["gsm"].update(budget="8x8"), "trajectories.gsm.budget: budget '8x8' is not of the form"),
+        (
+            lambda c: c["trajectories"]["gsm"].update(budget="8x8"),
+            "trajectories.gsm.budget: budget '8x8' is not of the form",
+        ),
         (lambda c: c["tables"]["table1"]["budgets"].append("b8t0.9"), "b8t0.9 is dynamic"),
         (lambda c: c["students"]["t3d"]["optimizer"].update(micro_batch_size=5), "micro_batch_size 5 does not divide"),
         (lambda c: c["teachers"]["pocket-sdar"].pop("path"), "a teacher with source: shipped needs `path`"),
@@ -64,7 +70,7 @@ def test_bad_values_give_file_field_and_remedy(tmp_path, edit, message):
 
 def test_unknown_experiment_lists_those_that_exist(tmp_path):
     (tmp_path / "a.yaml").write_text("")
-    with pytest.raises(ParameterError, match="unknown experiment 'b'.*Experiments there: a"):
+    with pytest.raises(ParameterError, match=r"unknown experiment 'b'.*Experiments there: a"):
         params.load(tmp_path / "b.yaml")
     with pytest.raises(ParameterError, match="expected a mapping"):
         params.load(tmp_path / "a.yaml")

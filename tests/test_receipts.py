@@ -39,9 +39,14 @@ def test_equal_runs_make_equal_manifests_and_receipts_tell_them_apart(experiment
 
 def test_a_failed_job_leaves_the_finished_artefact_alone(experiment, tmp_path):
     before = make(experiment, tmp_path).path.read_bytes()
-    with pytest.raises(RuntimeError), receipts.making(experiment, "prompts/p", tmp_path / "p.manifest.json") as job:
-        job.file(".jsonl").write_text("half")
-        raise RuntimeError
+
+    def fails():
+        with receipts.making(experiment, "prompts/p", tmp_path / "p.manifest.json") as job:
+            job.file(".jsonl").write_text("half")
+            raise KeyError("died")
+
+    with pytest.raises(KeyError, match="died"):
+        fails()
     assert (tmp_path / "p.jsonl").read_text() == "content"
     assert (tmp_path / "p.manifest.json").read_bytes() == before
     assert not list(tmp_path.glob("*.partial"))

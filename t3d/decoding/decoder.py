@@ -28,9 +28,9 @@ class Request:
 class Response:
     """One decoded response: whole blocks on the global grid, the last block complete.
 
-    `step_map[i]` is the denoising step 1..S within its block at which `ids[i]` was committed, `confidence[i]` the model's
-    probability of the token at that moment. `length` counts the tokens up to and including the end-of-text token.
-    `denoising_steps` and `commit_passes` are the forwards this item needed.
+    `step_map[i]` is the denoising step 1..S within its block at which `ids[i]` was committed, `confidence[i]` the
+    model's probability of the token at that moment. `length` counts the tokens up to and including the end-of-text
+    token. `denoising_steps` and `commit_passes` are the forwards this item needed.
     """
 
     ids: list[int]
@@ -176,7 +176,9 @@ class _Batch:
             hidden = self._forward(tokens, mask, positions)
             logits = self.model.lm_head(hidden[masked]).float()
             logits[:, self.mask_id] = float("-inf")  # the mask is an input, never an answer
-            seeds, at, row_step = (x[masked] for x in (*torch.broadcast_tensors(self.seeds[:, None], positions, step[:, None]),))
+            seeds, at, row_step = (
+                x[masked] for x in (*torch.broadcast_tensors(self.seeds[:, None], positions, step[:, None]),)
+            )
             drawn, log_odds = sampling.draw(logits, sample, seeds, at, row_step)
             drawn = tokens.masked_scatter(masked, drawn)
             log_odds = confidence.new_zeros(count, size).masked_scatter(masked, log_odds)

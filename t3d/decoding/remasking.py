@@ -1,7 +1,7 @@
 """Which masked positions a denoising step commits: static quota or dynamic threshold.
 
-Both commit masked positions only and never more than are left, so a visible token never changes, whatever the budget and
-wherever the prompt ends in the first block (the prompt guard).
+Both commit masked positions only and never more than are left, so a visible token never changes, whatever the budget
+and wherever the prompt ends in the first block (the prompt guard).
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Drawing tokens: greedy, or by temperature, top-k and top-p from numbers that depend on the item alone.
 
-Every random number is a hash of (item seed, position, step), so a token depends neither on batch size nor on order nor on
-the device.
+Every random number is a hash of (item seed, position, step), so a token depends neither on batch size nor on order nor
+on the device.
 """
 
 import torch
@@ -21,9 +21,9 @@ def draw(logits: Tensor, sampling: Sampling, seeds: Tensor, positions: Tensor, s
         step: denoising step within the block, int64, broadcastable to `[...]`.
 
     Returns:
-        tokens `[...]` and their log-odds log(p / (1 - p)) `[...]` under the model's own, untempered distribution. Log-odds
-        order tokens as p does but do not saturate: two confidences that both round to 1.0 in float32 stay ordered, so the
-        order of commitment does not hang on rounding.
+        tokens `[...]` and their log-odds log(p / (1 - p)) `[...]` under the model's own, untempered distribution.
+        Log-odds order tokens as p does but do not saturate: two confidences that both round to 1.0 in float32 stay
+        ordered, so the order of commitment does not hang on rounding.
     """
     if sampling.temperature == 0:
         tokens = logits.argmax(dim=-1)

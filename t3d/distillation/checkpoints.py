@@ -43,7 +43,7 @@ class Checkpoints:
         except (OSError, RuntimeError) as error:
             partial.unlink(missing_ok=True)
             raise TrainingError(
-                f"cannot write the training state {path}: {error}. The last good state is kept; make room and run again."
+                f"cannot write the training state {path}: {error}. The last good state is kept; make room and retry."
             ) from error
         for old in self._states()[:-_KEPT]:
             old.unlink()
@@ -51,7 +51,8 @@ class Checkpoints:
     def latest(self) -> dict[str, Any] | None:
         """The newest state that can be read, or None."""
         for path in reversed(self._states()):
-            # A state is a zip file; one that was torn by a dying disk no longer has its directory, or fails its checksums.
+            # A state is a zip file; one that was torn by a dying disk no longer has its directory, or fails its
+            # checksums.
             with suppress(RuntimeError):
                 if zipfile.is_zipfile(path):
                     return torch.load(path, map_location="cpu", weights_only=True)

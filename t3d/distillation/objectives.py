@@ -1,7 +1,7 @@
 """The losses, one function per row of the paper's tables. Equation numbers are those of arXiv 2602.12262 v1.
 
-log p of a sample is the mean over its masked positions of log p(x_0^i | x_t): the scale of beta and lambda does then not
-depend on how many tokens are masked. All tensors are float32; a loss is the mean over the batch's samples.
+log p of a sample is the mean over its masked positions of log p(x_0^i | x_t): the scale of beta and lambda does then
+not depend on how many tokens are masked. All tensors are float32; a loss is the mean over the batch's samples.
 """
 
 import torch
@@ -45,7 +45,8 @@ def ddo_fake(log_ratio: Tensor, beta: float) -> Tensor:
 def path(log_p: Tensor, masked: Tensor, step_map: Tensor, steps: int) -> Tensor:
     """Path consistency (8), (9): -E sum_i w_i log p_theta(x_0^i | x_t), w_i = (S - pi_i + 1) / S.
 
-    Tokens committed early weigh more, because their errors spread. As in the other terms the sum over positions is a mean.
+    Tokens committed early weigh more, because their errors spread. As in the other terms the sum over positions is a
+    mean.
 
     Args:
         log_p: log p_theta(x_0^i | x_t), `[batch, N]`.

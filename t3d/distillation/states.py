@@ -53,8 +53,7 @@ def draw_batch(
         steps: S of the step maps, for trajectory states.
         block_size: tokens per block.
         mask_id: id of the mask token.
-        vocabulary: random tokens are drawn from ids below this, special tokens and the mask among them left out by chance
-            of being rare; the loss treats them like any other wrong input.
+        vocabulary: random tokens are drawn uniformly from the ids below this.
         seed: the student's seed.
         device: where the tensors go.
     """
@@ -77,8 +76,18 @@ def draw_batch(
         swapped = chosen & (rng.random(len(columns)) < states.random_tokens)
         random_ids[row, columns[swapped]] = rng.integers(0, vocabulary, swapped.sum())
     noisy = np.where(masked, np.where(random_ids >= 0, random_ids, mask_id), layout.noisy_ids.numpy())
-    tensors = (torch.from_numpy(array).to(device) for array in (noisy, masked, step_map))
-    return Batch([e.id for e in examples], layout.to(device), *tensors, seeds=torch.tensor(seeds, device=device))
+
+    def tensor(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(device)
+
+    return Batch(
+        ids=[example.id for example in examples],
+        layout=layout.to(device),
+        noisy_input=tensor(noisy),
+        masked=tensor(masked),
+        step_map=tensor(step_map),
+        seeds=torch.tensor(seeds, device=device),
+    )
 
 
 def draw_ratio(states: States, rng: np.random.Generator) -> float:

@@ -3,6 +3,7 @@
 Nothing here is random: order, states and fake tokens follow from (seed, step), so a resumed run repeats them.
 """
 
+import copy
 import json
 import math
 import signal
@@ -37,6 +38,7 @@ class Setting:
     examples: Sequence[data.Example]
     steps_per_block: int
     mask_id: int
+    vocabulary: int
     seed: int
     device: str = "cpu"
 
@@ -63,14 +65,16 @@ def make(experiment: Experiment, run: str, teacher: Path, inputs: Sequence[Path]
     tokenizer = load_tokenizer(folder)
     examples, steps = data.load(experiment, student, manifests, tokenizer.pad_token_id)
     seed = seed_for(experiment.seed, "student", run_seed)
-    setting = Setting(student, examples, steps, mask_id(tokenizer), seed, device)
     artefact = f"students/{run}"
-    identity = recipes.canonical([recipes.digest(experiment, artefact), source.digest(), *(m.digest() for m in manifests)])
+    identity = recipes.canonical(
+        [recipes.digest(experiment, artefact), source.digest(), *(m.digest() for m in manifests)]
+    )
     checkpoints = Checkpoints(work / run, identity)
     with receipts.making(experiment, artefact, out, inputs=[source, *manifests], device=device) as job:
         model = load_model(folder, device)
+        setting = Setting(student, examples, steps, mask_id(tokenizer), model.config.vocab_size, seed, device)
         log = train(model, setting, checkpoints, title=f"distill {run}")
-        model.to(torch.bfloat16).save_pretrained(job.folder())
+        model.bfloat16().save_pretrained(job.folder())
         tokenizer.save_pretrained(job.folder())
         lines = "".join(json.dumps(entry) + "\n" for entry in log)
         (job.folder() / "training.jsonl").write_text(lines)
@@ -178,7 +182,7 @@ def micro_batches(setting: Setting, step: int) -> Iterator[Batch]:
             steps=setting.steps_per_block,
             block_size=setting.student.block_size,
             mask_id=setting.mask_id,
-            vocabulary=setting.mask_id,
+            vocabulary=setting.vocabulary,
             seed=setting.seed,
             device=setting.device,
         )
@@ -198,9 +202,7 @@ def _order(count: int, epoch: int, seed: int) -> np.ndarray:
 
 
 def _frozen_copy(model: SDARForCausalLM) -> SDARForCausalLM:
-    reference = SDARForCausalLM(model.config).to(model.device).eval().requires_grad_(False)
-    reference.load_state_dict(model.state_dict())
-    return reference
+    return copy.deepcopy(model).eval().requires_grad_(False)
 
 
 def _state(step: int, model, reference, optimizer, log) -> dict[str, Any]:

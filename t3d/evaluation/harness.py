@@ -1,7 +1,8 @@
 """lm-eval's side of evaluation: a model that decodes, a model that replays, and one call for both.
 
-Generation and scoring are separate stages. `answers.py` runs lm-eval with `BlockDiffusionLM` and keeps what was decoded;
-`scores.py` runs it again with `RecordedAnswers`, which needs no model, and keeps what lm-eval extracted and counted.
+Generation and scoring are separate stages. `answers.py` runs lm-eval with `BlockDiffusionLM` and keeps what was
+decoded; `scores.py` runs it again with `RecordedAnswers`, which needs no model, and keeps what lm-eval extracted and
+counted.
 """
 
 import logging
@@ -16,7 +17,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 import lm_eval
-import lm_eval.models  # noqa: F401  registers lm-eval's models, which must precede ours
+import lm_eval.models
 import yaml
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
@@ -65,7 +66,7 @@ class BlockDiffusionLM(_GenerationOnly):
         self.model, self.tokenizer, self.budget = model, tokenizer, budget
         self.stop_ids, self.max_new_tokens, self.sampling = stop_ids, max_new_tokens, sampling
         self.batch_size, self.seed_of, self.on_finished = batch_size, seed_of, on_finished
-        self.responses: dict[str, "Response"] = {}
+        self.responses: dict[str, Response] = {}
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Texts of the responses; prompts are the recorded ids of each document, never re-tokenised text."""

@@ -54,7 +54,7 @@ def _row(sample, recorded) -> dict:
         "id": recorded["id"],
         "extracted": extracted or None,
         # A score counts only when it is exactly 1.
-        "correct": sample["exact_match"] == 1.0,
+        "correct": bool(sample["exact_match"] == 1.0),
         "response_tokens": recorded["response_tokens"],
         "denoising_steps": recorded["denoising_steps"],
     }

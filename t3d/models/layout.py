@@ -7,7 +7,8 @@ distillation share it.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,6 @@ from torch import Tensor
 
 from t3d.models.masks import PADDING, clean_and_noisy
 from t3d.models.sdar import SDARForCausalLM
-
 
 _ALIGNMENT = 8
 """The noisy copy is padded to a multiple of this, which fused attention needs of its mask's rows."""
@@ -25,9 +25,10 @@ _ALIGNMENT = 8
 class Layout:
     """Index tensors of one batch.
 
-    `clean_ids [batch, C]` and `noisy_ids [batch, N]` hold x_0; `is_response [batch, N]` marks the positions that a state
-    may mask (the first noisy block can begin with the prompt's tail). N is a whole number of blocks of `block_size`.
-    `clean_blocks`, `noisy_blocks` are block numbers (`PADDING` outside a row), `positions [batch, C + N]` global ones.
+    `clean_ids [batch, C]` and `noisy_ids [batch, N]` hold x_0; `is_response [batch, N]` marks the positions that a
+    state may mask (the first noisy block can begin with the prompt's tail). N is a whole number of blocks of
+    `block_size`. `clean_blocks`, `noisy_blocks` are block numbers (`PADDING` outside a row), `positions [batch, C + N]`
+    global ones.
     """
 
     clean_ids: Tensor
@@ -63,7 +64,8 @@ class Layout:
         return self._map(Tensor.pin_memory)
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Layout":
-        return Layout(*(function(v) if isinstance(v, Tensor) else v for v in vars(self).values()))
+        tensors: dict[str, Any] = {k: function(v) for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **tensors)
 
 
 def lay_out(rows: Sequence[np.ndarray], prompt_lengths: Sequence[int] | np.ndarray, block_size: int) -> Layout:
@@ -99,6 +101,16 @@ def lay_out(rows: Sequence[np.ndarray], prompt_lengths: Sequence[int] | np.ndarr
     clean_ids, clean_blocks = gather(clean_positions, lengths - block_size)
     noisy_ids, noisy_blocks = gather(noisy_positions, lengths)
     is_response = (noisy_positions >= prompts[:, None]) & (noisy_blocks != PADDING)
-    positions = np.concatenate([clean_positions, noisy_positions], axis=1)
-    arrays = (clean_ids, noisy_ids, is_response, positions, clean_blocks, noisy_blocks)
-    return Layout(*(torch.from_numpy(np.ascontiguousarray(a)) for a in arrays), block_size)
+
+    def tensor(array: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array))
+
+    return Layout(
+        clean_ids=tensor(clean_ids),
+        noisy_ids=tensor(noisy_ids),
+        is_response=tensor(is_response),
+        positions=tensor(np.concatenate([clean_positions, noisy_positions], axis=1)),
+        clean_blocks=tensor(clean_blocks),
+        noisy_blocks=tensor(noisy_blocks),
+        block_size=block_size,
+    )

@@ -1,7 +1,7 @@
 """Who may look at whom: block-causal attention over one global block grid.
 
-The grid starts at position 0 of the prompt; token `p` is in block `p // block_size`. All masks are boolean, True where a
-query may attend to a key, shape `[batch, queries, keys]`. `sdar.SDARForCausalLM` turns them into what its attention
+The grid starts at position 0 of the prompt; token `p` is in block `p // block_size`. All masks are boolean, True where
+a query may attend to a key, shape `[batch, queries, keys]`. `sdar.SDARForCausalLM` turns them into what its attention
 implementation understands.
 """
 

@@ -1,8 +1,8 @@
 """Pretraining a pocket teacher: an SDAR small enough for a laptop, trained from scratch on procedural problems.
 
 Text and tokenizer are made on the spot, so the stage needs no data set and no network. Each row is a problem and one
-phrasing of its worked answer in chat form; only the answer is masked and learned. Where to look next: the problems are in
-`t3d/prompts/gsm.py`, the layout in `layout.py`.
+phrasing of its worked answer in chat form; only the answer is masked and learned. Where to look next: the problems are
+in `t3d/prompts/gsm.py`, the layout in `layout.py`.
 """
 
 import multiprocessing
@@ -37,7 +37,7 @@ _DRAWS_PER_TASK = 2_000
 
 
 def build_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Train a byte-level BPE tokenizer whose digits are single tokens, with SDAR's special tokens and a chat template."""
+    """Train a byte-level BPE tokenizer: digits are single tokens, special tokens and chat template are SDAR's."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
@@ -62,7 +62,7 @@ def build_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenize
 
 
 class Corpus:
-    """Token rows in one flat array: row i is `ids[offsets[i]:offsets[i + 1]]`, its first `prompt_lengths[i]` the prompt."""
+    """Token rows in one array: row i is `ids[offsets[i]:offsets[i + 1]]`, its prompt the first `prompt_lengths[i]`."""
 
     def __init__(self, rows: list[tuple[list[int], list[int]]]) -> None:
         self.ids = np.concatenate([np.array(p + r, dtype=np.uint16) for p, r in rows])
@@ -118,6 +118,7 @@ def _tokenised_rows(task: tuple[str, int, int, Pretraining]) -> list[tuple[str, 
     tokenizer_text, seed, start, pretraining = task
     grid = max(pretraining.block_sizes)
     backend = Tokenizer.from_str(tokenizer_text)
+    filler = backend.get_vocab()[END]
     kept = []
     for draw in range(start, start + _DRAWS_PER_TASK):
         item = seed_for(seed, "gsm", draw)
@@ -128,7 +129,7 @@ def _tokenised_rows(task: tuple[str, int, int, Pretraining]) -> list[tuple[str, 
     responses = backend.encode_batch([text + END_OF_TURN for _, text in kept])
     rows = []
     for (problem, _), prompt, response in zip(kept, prompts, responses, strict=True):
-        ids = fill_last_block(prompt.ids, response.ids, grid, backend.token_to_id(END))
+        ids = fill_last_block(prompt.ids, response.ids, grid, filler)
         if len(prompt.ids) + len(ids) <= pretraining.max_length:
             rows.append((problem.id, prompt.ids, ids))
     return rows
@@ -189,17 +190,20 @@ def pretrain(pretraining: Pretraining, seed: int, device: str, folder: Path) -> 
         The final training loss (mean over the last 100 steps) and the number of rows and parameters.
     """
     print("training the tokenizer", flush=True)
-    pairs = ((p, gsm.paraphrase(p, Random(seed_for(seed, "tokenizer", p.id)))) for p in gsm.problems("train", seed, pretraining.difficulty))
+    pairs = (
+        (p, gsm.paraphrase(p, Random(seed_for(seed, "tokenizer", p.id))))
+        for p in gsm.problems("train", seed, pretraining.difficulty)
+    )
     texts = (chat_prompt(p.question) + text + END_OF_TURN for p, text in islice(pairs, _TOKENIZER_PROBLEMS))
     tokenizer = build_tokenizer(texts, pretraining.model.vocab_size)
     corpus = build_corpus(tokenizer, pretraining, seed)
     torch.manual_seed(seed_for(seed, "pretrain-weights"))
-    model = SDARForCausalLM(_config(pretraining, tokenizer)).to(device)
-    loss = _train(model, corpus, pretraining, seed, device, tokenizer.convert_tokens_to_ids(MASK_TOKEN))
-    model.generation_config = GenerationConfig(
-        eos_token_id=[tokenizer.convert_tokens_to_ids(END_OF_TURN), tokenizer.convert_tokens_to_ids(END)]
-    )
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model = SDARForCausalLM(_config(pretraining, tokenizer))
+    torch.nn.Module.to(model, device)
+    ids = tokenizer.get_vocab()
+    loss = _train(model, corpus, pretraining, seed, device, ids[MASK_TOKEN])
+    model.generation_config = GenerationConfig(eos_token_id=[ids[END_OF_TURN], ids[END]])
+    model.bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return {"loss": loss, "rows": len(corpus), "parameters": sum(p.numel() for p in model.parameters())}
 
@@ -217,8 +221,8 @@ def _config(pretraining: Pretraining, tokenizer: PreTrainedTokenizerFast) -> SDA
         max_position_embeddings=4096,
         tie_word_embeddings=True,
         block_size=max(pretraining.block_sizes),
-        eos_token_id=tokenizer.convert_tokens_to_ids(END_OF_TURN),
-        pad_token_id=tokenizer.convert_tokens_to_ids(END),
+        eos_token_id=tokenizer.get_vocab()[END_OF_TURN],
+        pad_token_id=tokenizer.get_vocab()[END],
     )
 
 

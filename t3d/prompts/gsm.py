@@ -1,6 +1,7 @@
 """The offline math benchmark: word problems with worked answers that can be phrased in many ways.
 
-reasoning-gym's `gsm_symbolic` writes a problem and a worked answer from one of 85 templates. Three things are added here:
+reasoning-gym's `gsm_symbolic` writes a problem and a worked answer from one of 85 templates. Three things are added
+here:
 
 * every equation of a worked answer is checked and a problem with a false or degenerate one (`48=48`) is dropped;
 * a problem's split follows from a hash of its text, so train, validation and test can never share a problem;
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from itertools import count
+from itertools import count, pairwise
 from random import Random
 
 from t3d.params import Difficulty
@@ -46,7 +47,33 @@ _OLD_OPENER = re.compile(
     re.IGNORECASE,
 )
 _LOWER_AFTER_OPENER = frozenset(
-    "the there he she they it in on after while when if each a an to for of since we out all from together with".split()
+    [
+        "the",
+        "there",
+        "he",
+        "she",
+        "they",
+        "it",
+        "in",
+        "on",
+        "after",
+        "while",
+        "when",
+        "if",
+        "each",
+        "a",
+        "an",
+        "to",
+        "for",
+        "of",
+        "since",
+        "we",
+        "out",
+        "all",
+        "from",
+        "together",
+        "with",
+    ]
 )
 _CLOSINGS = (
     "The answer is \\boxed{%s}.",
@@ -75,7 +102,6 @@ class Problem:
         """The split this problem belongs to, by its text alone: 90 % train, 5 % validation, 5 % test."""
         bucket = int(self.id[:8], 16) % 20
         return {0: "test", 1: "validation"}.get(bucket, "train")
-
 
     def fits(self, difficulty: Difficulty) -> bool:
         """Whether the problem is no harder than `difficulty`."""
@@ -144,7 +170,7 @@ def equations_hold(sentence: str) -> bool:
     letter (`T = 20`, `Jennifer = 442 points`) claims nothing that can be checked and passes.
     """
     sides = sentence.split("=")
-    for left, right in zip(sides, sides[1:], strict=False):
+    for left, right in pairwise(sides):
         stated = _leading_value(right)
         claimed = _trailing_expression(left)
         if claimed is None:

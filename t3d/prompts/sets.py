@@ -1,7 +1,8 @@
 """Prompt sets: questions of a domain, tokenised once. Ids, never text, travel between the stages after this one.
 
-A prompt has: `id`, `domain`, `split`, `text` (the question), `prompt_ids` (after chat template and suffix), `reference` (a
-gold worked answer), `reference_ids` (its ids up to and including the end-of-turn token), `answer` (the final answer).
+A prompt has: `id`, `domain`, `split`, `text` (the question), `prompt_ids` (after chat template and suffix), `reference`
+(a gold worked answer), `reference_ids` (its ids up to and including the end-of-turn token), `answer` (the final
+answer).
 """
 
 import json

@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from t3d.errors import ParameterError
@@ -79,7 +80,7 @@ def _draw(experiment: Experiment, wanted: AccuracyFigure, tidy: pd.DataFrame) ->
         axis.set_xlabel("Tokens per denoising step")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     legend = figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3 * columns))
-    legend.set_title("Mean over training seeds; band: 95 % Wilson interval over questions", {"size": 8})
+    legend.set_title("Mean over training seeds; band: 95 % Wilson interval over questions", FontProperties(size=8))
     return figure
 
 

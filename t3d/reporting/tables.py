@@ -91,7 +91,7 @@ def accuracy_table(
     Raises:
         DataError: a cell has no answers.
     """
-    paper = {} if reported is None else _paper_values(table, reported)
+    paper = {} if reported is None or isinstance(table, AccuracyFigure) else _paper_values(table, reported)
     budgets = sorted({Budget.parse(b) for b in table.budgets}, key=lambda b: (b.tokens_per_step, b.block_size))
     rows = []
     for tokens_per_step, group in groupby(budgets, key=lambda b: b.tokens_per_step):
@@ -144,7 +144,7 @@ def _compare(cell: dict[str, Any], teachers: dict[str, Any]) -> None:
         cell["relative_change"] = 100 * cell["difference"] / teachers["accuracy"]
 
 
-def _paper_values(table: AccuracyTable | AccuracyFigure, reported: pd.DataFrame) -> dict[_PaperKey, float]:
+def _paper_values(table: AccuracyTable, reported: pd.DataFrame) -> dict[_PaperKey, float]:
     """The paper's accuracies of this table and teacher; a teacher's key is the model's name in lower case."""
     wanted = (
         (reported["table"] == table.paper_table)

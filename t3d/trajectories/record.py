@@ -12,8 +12,9 @@ FINISH_REASONS = ("stop", "length")
 class Trajectory:
     """A teacher's decoding of one prompt.
 
-    `response_ids` is complete to the end of its last block on the global grid. `step_map[i]` in 1..S is the denoising step
-    within its block at which response token i was committed, `confidence[i]` the model's probability of it at that moment.
+    `response_ids` is complete to the end of its last block on the global grid. `step_map[i]` in 1..S is the denoising
+    step within its block at which response token i was committed, `confidence[i]` the model's probability of it at that
+    moment.
     """
 
     prompt_id: str

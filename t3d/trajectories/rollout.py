@@ -70,9 +70,7 @@ def make(experiment: Experiment, name: str, shard: str, teacher: Path, prompts: 
             Trajectory(p.id, p.prompt_ids, r.ids, r.step_map, r.confidence, r.finish_reason, request.seed)
             for p, request, r in zip(mine, requests, responses, strict=True)
         ]
-        metadata = shards.ShardMetadata(
-            inputs[0].digest(), budget.block_size, budget.steps, spec.sampling.temperature
-        )
+        metadata = shards.ShardMetadata(inputs[0].digest(), budget.block_size, budget.steps, spec.sampling.temperature)
         shards.write(job.file(".parquet"), trajectories, metadata)
         tokens = sum(r.length for r in responses)
         job.facts |= {"trajectories": len(trajectories), "response_tokens": tokens}

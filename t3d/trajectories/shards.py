@@ -55,7 +55,8 @@ def read(path: Path) -> tuple[list[Trajectory], ShardMetadata]:
     """Read a shard and check every record.
 
     Raises:
-        CorruptArtefactError: the file is no shard of this schema version, or a record does not fit; the message names file
+        CorruptArtefactError: the file is no shard of this schema version, or a record does not fit; the message names
+        file
             and row.
     """
     try:

@@ -27,9 +27,7 @@ def examples(count=6, block=4):
 
 
 def draw(rows, epochs, states=TRAJECTORY, seed=0):
-    return draw_batch(
-        rows, epochs, states, steps=4, block_size=4, mask_id=MASK, vocabulary=97, seed=seed
-    )
+    return draw_batch(rows, epochs, states, steps=4, block_size=4, mask_id=MASK, vocabulary=97, seed=seed)
 
 
 def test_visible_is_what_was_committed_by_the_step():
@@ -45,7 +43,9 @@ def test_states_do_not_depend_on_the_batch():
     for i, row in enumerate(rows):
         alone = draw([row], [2])
         width = alone.noisy_input.shape[1]
-        assert torch.equal(together.noisy_input[i, :width][alone.layout.is_response[0]], alone.noisy_input[alone.layout.is_response])
+        assert torch.equal(
+            together.noisy_input[i, :width][alone.layout.is_response[0]], alone.noisy_input[alone.layout.is_response]
+        )
         assert torch.equal(together.masked[i, :width], alone.masked[0])
 
 

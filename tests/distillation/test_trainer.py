@@ -3,6 +3,7 @@
 import copy
 import os
 import signal
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def setting(name="t3d", **optimizer) -> trainer.Setting:
         examples.append(
             Example(f"e{i}", rng.integers(4, 97, prompt).tolist(), rng.integers(4, 97, length).tolist(), step_map)
         )
-    return trainer.Setting(student(name, **optimizer), examples, 4, MASK, seed=1)
+    return trainer.Setting(student(name, **optimizer), examples, 4, MASK, vocabulary=97, seed=1)
 
 
 def weights(model):
@@ -73,7 +74,8 @@ def test_losses_equal_a_plain_per_sample_computation():
     loss, parts = losses.compute(objective, model, reference, batch, 4)
     with torch.no_grad():
         scores = [
-            m.lm_head(batch.layout.hidden_states(m, batch.noisy_input)).double().log_softmax(-1) for m in (model, reference)
+            m.lm_head(batch.layout.hidden_states(m, batch.noisy_input)).double().log_softmax(-1)
+            for m in (model, reference)
         ]
         masked_scores = losses.masked_log_probabilities(reference, batch)
         fake = losses.fake_tokens(masked_scores, batch, "draw")
@@ -83,7 +85,9 @@ def test_losses_equal_a_plain_per_sample_computation():
         real_tokens, fake_tokens = batch.layout.noisy_ids[row], fake[row]
 
         def ratio(tokens, row=row, places=places):
-            return sum((scores[0][row, i, tokens[i]] - scores[1][row, i, tokens[i]]).item() for i in places) / len(places)
+            return sum((scores[0][row, i, tokens[i]] - scores[1][row, i, tokens[i]]).item() for i in places) / len(
+                places
+            )
 
         real_terms.append(-np.log(1 / (1 + np.exp(-0.1 * ratio(real_tokens)))))
         fake_terms.append(-np.log(1 - 1 / (1 + np.exp(-0.1 * ratio(fake_tokens)))))
@@ -114,13 +118,24 @@ def test_fake_tokens_follow_the_reference_and_not_the_batch():
     assert not torch.equal(greedy, fake)
 
 
+def test_random_tokens_come_from_the_whole_vocabulary():
+    found = set()
+    for step in range(12):
+        for batch in trainer.micro_batches(setting("naive_td"), step):
+            swapped = batch.masked & (batch.noisy_input != MASK)
+            found |= set(batch.noisy_input[swapped].tolist())
+    assert len(found) > 50
+    assert min(found) < 10
+    assert max(found) > 87
+
+
 def test_learning_rate_schedule():
     spec = Optimizer(steps=10, batch_size=1, learning_rate=1.0, warmup_steps=2, final_fraction=0.1)
     rates = [trainer.learning_rate(spec, step) for step in range(10)]
     assert rates[:2] == [0.5, 1.0]
     assert rates[2] == 1.0
     assert rates[-1] == pytest.approx(0.1)
-    assert all(a >= b for a, b in zip(rates[1:], rates[2:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[1:]))
 
 
 def test_the_schedule_counts_optimizer_steps_not_micro_batches():

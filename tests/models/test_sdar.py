@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from t3d.errors import MissingInputError, ParameterError
 from t3d.models.layout import lay_out
 from t3d.models.masks import block_causal
-from t3d.models.sdar import SDARForCausalLM, load_model, load_tokenizer
+from t3d.models.sdar import GROUPED, SDARForCausalLM, load_model, load_tokenizer
 from tests.conftest import MASK, tiny_model
 
 
@@ -75,11 +75,26 @@ def test_layout_refuses_half_blocks():
         lay_out([np.arange(10)], [3], 4)
 
 
-def test_eager_and_sdpa_attention_agree(model, tmp_path):
-    model.save_pretrained(tmp_path)
-    eager = SDARForCausalLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
+@pytest.mark.parametrize("heads", [1, 2, 4])
+@pytest.mark.parametrize("implementation", ["sdpa", GROUPED])
+def test_attention_implementations_agree(tmp_path, heads, implementation):
+    tiny_model(num_key_value_heads=heads).save_pretrained(tmp_path)
+    eager, other = (
+        SDARForCausalLM.from_pretrained(tmp_path, attn_implementation=name).eval() for name in ("eager", implementation)
+    )
     ids = torch.randint(4, 97, (2, 14))
-    torch.testing.assert_close(eager(ids).logits, model(ids).logits, atol=1e-5, rtol=0)
+    gradients = []
+    for model in (eager, other):
+        model(ids).logits.square().mean().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    torch.testing.assert_close(other(ids).logits, eager(ids).logits, atol=1e-5, rtol=0)
+    torch.testing.assert_close(gradients[1], gradients[0], atol=1e-4, rtol=1e-4)
+
+
+def test_other_attention_is_refused(model):
+    model.config._attn_implementation = "flex_attention"
+    with pytest.raises(ParameterError, match="'flex_attention' is not supported; use grouped_sdpa, sdpa or eager"):
+        model(torch.tensor([[5, 6, 7]]))
 
 
 def test_padding_on_the_left_changes_nothing(model):

@@ -28,5 +28,5 @@ def test_an_incomplete_figure_is_not_drawn(tmp_path):
 
 
 def test_an_unknown_figure_is_named_with_those_there(tmp_path):
-    with pytest.raises(ParameterError, match="no figure 'acuracy'. Figures there: accuracy"):
+    with pytest.raises(ParameterError, match=r"no figure 'acuracy'\. Figures there: accuracy"):
         accuracy_figure(experiment(), "acuracy", [], tmp_path / "acuracy.pdf")

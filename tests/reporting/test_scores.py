@@ -47,7 +47,7 @@ def test_a_new_label_is_not_another_parameter(tmp_path):
 def test_a_missing_cell_names_the_file_to_make(tmp_path):
     tiny = experiment()
     manifests = write_scores(tiny, tmp_path)
-    with pytest.raises(MissingInputError, match="data/tiny/scores/t3d-seed1/gsm/b8s1.manifest.json"):
+    with pytest.raises(MissingInputError, match=r"data/tiny/scores/t3d-seed1/gsm/b8s1\.manifest\.json"):
         scores.load(tiny, tiny.tables["accuracy"], manifests[:-1])
 
 

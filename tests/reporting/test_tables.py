@@ -190,5 +190,5 @@ def test_an_error_leaves_the_old_table(manifests, tmp_path):
 
 
 def test_an_unknown_table_is_named_with_those_there(tmp_path):
-    with pytest.raises(ParameterError, match="no table 'tabel'. Tables there: accuracy"):
+    with pytest.raises(ParameterError, match=r"no table 'tabel'\. Tables there: accuracy"):
         tables.write(experiment(), "tabel", [], tmp_path / "tabel.csv")

@@ -6,13 +6,16 @@ rule teacher:
         manifest("teachers/{name}"),
     log:
         f"{LOGS}/teachers/{{name}}.log",
-    params:
-        recipe=lambda w: recipe(f"teachers/{w.name}"),
+    conda:
+        "t3d"
     threads: CORES
     resources:
         gpu=lambda w: E.gpus if E.teachers[w.name].source == "pretrain" else 0,
+    params:
+        experiment=E.name,
+        recipe=lambda w: recipe(f"teachers/{w.name}"),
     shell:
-        "t3d teacher --experiment {E.name} --name {wildcards.name} --out {output} 2>&1 | tee {log}"
+        "t3d teacher --experiment {params.experiment} --name {wildcards.name} --out {output} 2>&1 | tee {log}"
 
 
 rule prompts:
@@ -22,9 +25,12 @@ rule prompts:
         manifest("prompts/{name}"),
     log:
         f"{LOGS}/prompts/{{name}}.log",
-    params:
-        recipe=lambda w: recipe(f"prompts/{w.name}"),
     localrule: True
+    conda:
+        "t3d"
+    params:
+        experiment=E.name,
+        recipe=lambda w: recipe(f"prompts/{w.name}"),
     shell:
-        "t3d prompts --experiment {E.name} --name {wildcards.name} --teacher {input.teacher} --out {output}"
+        "t3d prompts --experiment {params.experiment} --name {wildcards.name} --teacher {input.teacher} --out {output}"
         " 2>&1 | tee {log}"

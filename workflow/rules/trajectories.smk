@@ -9,11 +9,14 @@ rule trajectories:
         manifest("trajectories/{name}/{shard}"),
     log:
         f"{LOGS}/trajectories/{{name}}/{{shard}}.log",
-    params:
-        recipe=lambda w: recipe(f"trajectories/{w.name}/{w.shard}"),
+    conda:
+        "t3d"
     threads: CORES
     resources:
         gpu=E.gpus,
+    params:
+        experiment=E.name,
+        recipe=lambda w: recipe(f"trajectories/{w.name}/{w.shard}"),
     shell:
-        "t3d rollout --experiment {E.name} --name {wildcards.name} --shard {wildcards.shard}"
+        "t3d rollout --experiment {params.experiment} --name {wildcards.name} --shard {wildcards.shard}"
         " --teacher {input.teacher} --prompts {input.prompts} --out {output} 2>&1 | tee {log}"

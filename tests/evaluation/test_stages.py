@@ -1,0 +1,64 @@
+"""The two evaluation stages on real artefacts: answers are decoded, scores are counted from them."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from t3d import receipts
+from t3d.evaluation import answers, scores
+from t3d.models import teacher
+from t3d.params import Experiment
+from t3d.prompts import sets
+from tests.conftest import SHIPPED
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory):
+    """Paths of an evaluated pair of budgets: {budget: (answers manifest, scores manifest)}."""
+    root = tmp_path_factory.mktemp("evaluation")
+    experiment = Experiment(
+        name="x",
+        device="cpu",
+        teachers={"m": {"source": "shipped", "path": str(SHIPPED)}},
+        prompt_sets={"q": {"teacher": "m", "split": "test", "count": 6, "difficulty": {"max_steps": 2}}},
+        benchmarks={"b": {"label": "B", "prompts": "q", "task": "gsm_boxed", "max_new_tokens": 96}},
+    )
+    made = {name: root / f"{name}.manifest.json" for name in ("m", "q")}
+    teacher.make(experiment, "m", made["m"])
+    sets.make(experiment, "q", made["m"], made["q"])
+    results = {}
+    for budget in ("b8s8", "b8s1"):
+        pair = root / "answers" / f"{budget}.manifest.json", root / "scores" / f"{budget}.manifest.json"
+        answers.make(experiment, "b", budget, made["m"], made["q"], pair[0])
+        scores.make(experiment, pair[0], made["q"], pair[1])
+        results[budget] = pair
+    return results
+
+
+def totals(stages, budget):
+    return json.loads(receipts.read(stages[budget][1], kind="scores").file(".json").read_text())
+
+
+def test_budgets_that_answer_differently_score_differently(stages):
+    slow, fast = totals(stages, "b8s8"), totals(stages, "b8s1")
+    assert slow["correct"] > fast["correct"]
+    assert slow["tokens_per_step"] < 1.01 < 5 < fast["tokens_per_step"]
+    assert fast["tokens_per_forward"] < fast["tokens_per_step"]
+
+
+def test_totals_are_the_sum_of_the_questions(stages):
+    for budget, (answered, scored) in stages.items():
+        found = totals(stages, budget)
+        per_question = pq.read_table(receipts.read(scored).file(".parquet")).to_pylist()
+        recorded = pq.read_table(receipts.read(answered).file(".parquet")).to_pylist()
+        assert found["n"] == len(per_question) == len(recorded) == 6
+        assert found["correct"] == sum(row["correct"] for row in per_question)
+        assert found["accuracy"] == found["correct"] / 6
+        assert found["denoising_steps"] == sum(row["denoising_steps"] for row in recorded)
+        assert [row["id"] for row in per_question] == [row["id"] for row in recorded]
+
+
+def test_scores_carry_the_recipes_of_all_they_came_from(stages):
+    recipes = receipts.read(stages["b8s1"][1]).recipes
+    assert set(recipes) == {"scores/m/b/b8s1", "answers/m/b/b8s1", "prompts/q", "teachers/m"}

@@ -1,0 +1,166 @@
+"""The real Snakemake on a small twin of the demo: from nothing to the table, and what a change plans."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+
+STUDENTS = ("sft", "t3d")
+BUDGETS = ("b8s2", "b8s1")
+
+
+def twin() -> dict:
+    """The demo with a few questions, two students and two optimizer steps."""
+    content = yaml.safe_load((ROOT / "params" / "demo.yaml").read_text())
+    for prompts in content["prompt_sets"].values():
+        prompts["count"] = 6
+    content["students"] = {key: content["students"][key] for key in STUDENTS}
+    for student in content["students"].values():
+        student["optimizer"] |= {"steps": 2, "batch_size": 4, "micro_batch_size": 2, "warmup_steps": 1}
+    content["trajectories"]["gsm"]["max_new_tokens"] = 64
+    content["benchmarks"]["gsm"]["max_new_tokens"] = 64
+    for product in (content["tables"]["table1"], content["figures"]["accuracy"]):
+        product |= {"students": list(STUDENTS), "budgets": list(BUDGETS)}
+    return content
+
+
+def snakemake(project: Path, *arguments: str, experiment: str = "twin", check: bool = True):
+    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "-d", str(project), "--cores", "2"]
+    command += [*arguments, "--config", f"experiment={experiment}"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=project, timeout=600)
+    if check:
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def planned(project: Path) -> set[str]:
+    """Artefacts a dry run would make, by the path of their first output below the experiment."""
+    output = snakemake(project, "-n")
+    paths = re.findall(r"^\s+output: (\S+?)(?:,|$)", output, flags=re.MULTILINE)
+    names = {path.removesuffix(".manifest.json").removeprefix("data/twin/") for path in paths}
+    return {name.removeprefix("results/") for name in names}
+
+
+def write(project: Path, content: dict) -> None:
+    (project / "params" / "twin.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """A project directory in which the twin has run from nothing."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "params").mkdir()
+    shutil.copy(ROOT / "params" / "reported.csv", folder / "params")
+    (folder / "data").mkdir()
+    (folder / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
+    write(folder, twin())
+    snakemake(folder)
+    return folder
+
+
+@pytest.fixture
+def parameters(project):
+    """The twin's parameters, put back after a test has edited them."""
+    yield twin()
+    write(project, twin())
+
+
+EVALUATIONS = {f"{kind}/t3d-seed0/gsm/{budget}" for kind in ("answers", "scores") for budget in BUDGETS}
+REPORT = {"twin/table1.csv", "table1.csv", "twin/figures/accuracy.pdf"}
+
+
+def test_the_table_has_every_row(project):
+    table = pd.read_csv(project / "results" / "table1.csv")
+    cells = table[table["benchmark"] == "gsm"]
+    assert set(cells["method"]) == {"Original", "SFT", "T3D"}
+    assert set(cells["tokens_per_step"]) == {4, 8}
+    assert (cells["n"] == 6).all()
+    assert (project / "results" / "twin" / "figures" / "accuracy.png").stat().st_size > 10_000
+    assert (project / "results" / "twin" / "table1.tex").is_file()
+
+
+def test_nothing_to_be_done(project):
+    assert "Nothing to be done" in snakemake(project)
+
+
+def test_a_learning_rate_plans_that_student_and_what_follows(project, parameters):
+    parameters["students"]["t3d"]["optimizer"]["learning_rate"] = 1e-5
+    write(project, parameters)
+    assert planned(project) == {"students/t3d-seed0"} | EVALUATIONS | REPORT
+
+
+def test_a_new_budget_plans_its_evaluations(project, parameters):
+    parameters["tables"]["table1"]["budgets"].append("b8s4")
+    write(project, parameters)
+    models = ("pocket-sdar", "sft-seed0", "t3d-seed0")
+    new = {f"{kind}/{model}/gsm/b8s4" for kind in ("answers", "scores") for model in models}
+    assert planned(project) == new | {"twin/table1.csv", "table1.csv"}
+
+
+def test_a_label_plans_the_report_alone(project, parameters):
+    parameters["students"]["t3d"]["label"] = "T3D, ours"
+    write(project, parameters)
+    assert planned(project) == REPORT
+
+
+def test_a_batch_size_plans_nothing(project, parameters):
+    parameters["benchmarks"]["gsm"]["batch_size"] = 3
+    write(project, parameters)
+    assert planned(project) == set()
+
+
+def test_scores_of_other_parameters_are_an_error_not_a_table(project, parameters):
+    parameters["students"]["t3d"]["optimizer"]["learning_rate"] = 1e-5
+    write(project, parameters)
+    scores = sorted(
+        str(p.relative_to(project)) for p in (project / "data" / "twin" / "scores").rglob("*.manifest.json")
+    )
+    command = [sys.executable, "-m", "t3d.cli", "table", "--experiment", "twin", "--name", "table1"]
+    before = (project / "results" / "twin" / "table1.csv").read_bytes()
+    done = subprocess.run(
+        [*command, "--out", "results/twin/table1.csv", *scores], cwd=project, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "students/t3d-seed0 was made with other parameters than params/twin.yaml" in done.stderr
+    assert (project / "results" / "twin" / "table1.csv").read_bytes() == before
+
+
+def test_bad_parameters_stop_snakemake_with_one_message(project, parameters):
+    assert "unknown experiment 'nope'" in snakemake(project, "-n", experiment="nope", check=False)
+    parameters["students"]["t3d"]["stpes"] = 3
+    write(project, parameters)
+    output = snakemake(project, "-n", check=False)
+    assert "students.t3d.stpes: unknown key" in output
+    assert "Traceback" not in output
+
+
+def test_a_damaged_shard_stops_training_by_name(project):
+    shard = project / "data" / "twin" / "trajectories" / "gsm" / "0-of-2.parquet"
+    sound = shard.read_bytes()
+    shard.write_bytes(sound[:200] + bytes([sound[200] ^ 1]) + sound[201:])
+    try:
+        output = snakemake(project, "--forcerun", "data/twin/students/t3d-seed0.manifest.json", check=False)
+        assert "0-of-2.parquet: the content does not match the sha256" in output
+        assert not (project / "data" / "twin" / "students" / "t3d-seed0.manifest.json").exists()
+    finally:
+        shard.write_bytes(sound)
+
+
+def test_from_nothing_again_the_table_is_byte_identical(project):
+    """Runs last: it makes everything again, on another number of shards."""
+    results = {p.name: p.read_bytes() for p in (project / "results" / "twin").rglob("*.*") if p.suffix != ".png"}
+    shutil.rmtree(project / "results")
+    shutil.rmtree(project / "data" / "twin")
+    content = twin()
+    content["trajectories"]["gsm"]["shards"] = 3
+    write(project, content)
+    snakemake(project)
+    again = {p.name: p.read_bytes() for p in (project / "results" / "twin").rglob("*.*") if p.suffix != ".png"}
+    assert again == results
