@@ -22,7 +22,7 @@ except T3DError as error:
 
 DATA = f"data/{E.name}"
 LOGS = f"logs/{E.name}"
-# `conda: "t3d"` in the rules is the environment that environment.yml makes; it is entered only with `--sdm conda`.
+# The rules run in the environment that calls Snakemake; their `conda:` line says which file describes it.
 # A CPU job is one thread: two small jobs side by side do more than one job on two cores.
 CORES = 8 if E.gpus else 1
 

@@ -411,6 +411,8 @@ class Experiment(Strict):
                 raise ValueError(f"students.{key}: a teacher has the same name")
             if student.prompts is not None and self.prompt_sets[student.prompts].split != "train":
                 raise ValueError(f"students.{key}.prompts: only prompts of split train may be learned from")
+        if "average" in self.benchmarks:
+            raise ValueError("benchmarks.average: the tables use this name for the mean over benchmarks")
         for key, benchmark in self.benchmarks.items():
             check(f"benchmarks.{key}.prompts", "prompt_sets", [benchmark.prompts])
         for kind, products in (("tables", self.tables), ("figures", self.figures)):
@@ -418,6 +420,8 @@ class Experiment(Strict):
                 check(f"{kind}.{key}.teacher", "teachers", [product.teacher])
                 check(f"{kind}.{key}.students", "students", product.students)
                 check(f"{kind}.{key}.benchmarks", "benchmarks", product.benchmarks)
+                if len(set(product.budgets)) < len(product.budgets):
+                    raise ValueError(f"{kind}.{key}.budgets: a budget is listed twice")
                 for budget in product.budgets:
                     if Budget.parse(budget).steps is None:
                         raise ValueError(f"{kind}.{key}.budgets: {budget} is dynamic; tokens per step must be set")

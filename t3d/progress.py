@@ -16,7 +16,6 @@ class Progress:
     def __init__(self, title: str, total: int) -> None:
         self.title, self.total = title, total
         self.started = self.shown = time.monotonic()
-        self.first: int | None = None
         self.bar: RichProgress | None = None
         console = Console(file=sys.stderr)
         if console.is_terminal:
@@ -32,8 +31,6 @@ class Progress:
 
     def update(self, done: int, **numbers: float) -> None:
         """Say that `done` of the total are finished; `numbers` are shown beside it."""
-        if self.first is None:
-            self.first = 0 if time.monotonic() - self.started < 60 else done
         finished = done >= self.total
         if not finished and not self.due():
             return

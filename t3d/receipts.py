@@ -50,13 +50,16 @@ class Manifest:
         return sha256(self.path)
 
     def file(self, suffix: str) -> Path:
-        """The artefact's single file with `suffix`, checked against its size.
+        """The artefact's file with `suffix`, the whole artefact checked.
 
         Raises:
             MissingInputError, CorruptArtefactError: as `check`.
         """
         self.check(contents=True)
-        return self.base.with_name(self.base.name + suffix)
+        name = self.base.name + suffix
+        if name not in self.files:
+            raise MissingInputError(f"{self.path} lists no {name}: it holds {', '.join(self.files) or 'no files'}.")
+        return self.path.parent / name
 
     def folder(self) -> Path:
         """The artefact's folder, every file checked.

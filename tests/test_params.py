@@ -56,6 +56,8 @@ def test_every_experiment_is_valid(path):
             "trajectories.gsm.budget: budget '8x8' is not of the form",
         ),
         (lambda c: c["tables"]["table1"]["budgets"].append("b8t0.9"), "b8t0.9 is dynamic"),
+        (lambda c: c["tables"]["table1"]["budgets"].append("b8s1"), "tables.table1.budgets: a budget is listed twice"),
+        (lambda c: c["benchmarks"].update(average=c["benchmarks"]["gsm"]), "benchmarks.average: the tables use this"),
         (lambda c: c["students"]["t3d"]["optimizer"].update(micro_batch_size=5), "micro_batch_size 5 does not divide"),
         (lambda c: c["teachers"]["pocket-sdar"].pop("path"), "a teacher with source: shipped needs `path`"),
         (lambda c: c.update(name="x"), "`name` follows from the file's name"),

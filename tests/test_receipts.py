@@ -54,6 +54,8 @@ def test_a_failed_job_leaves_the_finished_artefact_alone(experiment, tmp_path):
 
 def test_damage_is_named(experiment, tmp_path):
     manifest = make(experiment, tmp_path)
+    with pytest.raises(MissingInputError, match=r"lists no p\.parquet: it holds p\.jsonl"):
+        manifest.file(".parquet")
     (tmp_path / "p.jsonl").write_text("cOntent")
     with pytest.raises(CorruptArtefactError, match=r"p\.jsonl: the content does not match"):
         manifest.file(".jsonl")

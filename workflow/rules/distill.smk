@@ -10,7 +10,7 @@ rule student:
     log:
         f"{LOGS}/students/{{run}}.log",
     conda:
-        "t3d"
+        "../../environment.yml"
     threads: CORES
     resources:
         gpu=E.gpus,

@@ -10,7 +10,7 @@ rule answers:
     log:
         f"{LOGS}/answers/{{model}}/{{benchmark}}/{{budget}}.log",
     conda:
-        "t3d"
+        "../../environment.yml"
     threads: CORES
     resources:
         gpu=E.gpus,
@@ -31,7 +31,7 @@ rule score:
     log:
         f"{LOGS}/scores/{{model}}/{{benchmark}}/{{budget}}.log",
     conda:
-        "t3d"
+        "../../environment.yml"
     params:
         experiment=E.name,
         recipe=lambda w: recipe(f"scores/{w.model}/{w.benchmark}/{w.budget}"),

@@ -13,7 +13,7 @@ rule table:
         f"{LOGS}/tables/{{name}}.log",
     localrule: True
     conda:
-        "t3d"
+        "../../environment.yml"
     params:
         experiment=E.name,
         shown=lambda w: shown(E.tables[w.name]),
@@ -31,7 +31,7 @@ rule figure:
         f"{LOGS}/figures/{{name}}.log",
     localrule: True
     conda:
-        "t3d"
+        "../../environment.yml"
     params:
         experiment=E.name,
         shown=lambda w: shown(E.figures[w.name]),
@@ -49,6 +49,6 @@ rule chosen_table:
         f"{LOGS}/tables/{{name}}.copy.log",
     localrule: True
     conda:
-        "t3d"
+        "../../environment.yml"
     shell:
         "cp {input} {output} 2> {log}"

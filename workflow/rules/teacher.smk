@@ -7,7 +7,7 @@ rule teacher:
     log:
         f"{LOGS}/teachers/{{name}}.log",
     conda:
-        "t3d"
+        "../../environment.yml"
     threads: CORES
     resources:
         gpu=lambda w: E.gpus if E.teachers[w.name].source == "pretrain" else 0,
@@ -27,7 +27,7 @@ rule prompts:
         f"{LOGS}/prompts/{{name}}.log",
     localrule: True
     conda:
-        "t3d"
+        "../../environment.yml"
     params:
         experiment=E.name,
         recipe=lambda w: recipe(f"prompts/{w.name}"),

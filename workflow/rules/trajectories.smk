@@ -10,7 +10,7 @@ rule trajectories:
     log:
         f"{LOGS}/trajectories/{{name}}/{{shard}}.log",
     conda:
-        "t3d"
+        "../../environment.yml"
     threads: CORES
     resources:
         gpu=E.gpus,
