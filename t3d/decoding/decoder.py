@@ -176,10 +176,8 @@ class _Batch:
             hidden = self._forward(tokens, mask, positions)
             logits = self.model.lm_head(hidden[masked]).float()
             logits[:, self.mask_id] = float("-inf")  # the mask is an input, never an answer
-            seeds, at, row_step = (
-                x[masked] for x in (*torch.broadcast_tensors(self.seeds[:, None], positions, step[:, None]),)
-            )
-            drawn, log_odds = sampling.draw(logits, sample, seeds, at, row_step)
+            origins = torch.broadcast_tensors(self.seeds[:, None], positions, step[:, None])
+            drawn, log_odds = sampling.draw(logits, sample, *(origin[masked] for origin in origins))
             drawn = tokens.masked_scatter(masked, drawn)
             log_odds = confidence.new_zeros(count, size).masked_scatter(masked, log_odds)
             chosen = remasking.choose(log_odds, masked, self.budget, step)
@@ -187,9 +185,19 @@ class _Batch:
             step_map = torch.where(chosen, step[:, None], step_map)
             confidence = torch.where(chosen, log_odds.sigmoid(), confidence)
             masked = masked & ~chosen
-        return self._close_block(tokens, step_map, confidence, step, key_blocks, mask, positions, stop_ids)
+        finished, going = self._record(tokens, step_map, confidence, step, stop_ids)
+        keep = torch.tensor(going, dtype=torch.long, device=device)
+        self._drop_all_but(keep)
+        if going:
+            # The commit pass: the finished block, all visible, replaces the last noisy one in the cache.
+            self._forward(tokens[keep], mask[keep], positions[keep])
+            self.cache.length += size
+            self.key_blocks = key_blocks[keep]
+            self.next_block = self.next_block + 1
+        return finished
 
-    def _close_block(self, tokens, step_map, confidence, step, key_blocks, mask, positions, stop_ids):
+    def _record(self, tokens, step_map, confidence, step, stop_ids) -> tuple[list[tuple[int, Response]], list[int]]:
+        """Add the block to each row's record; return the rows that finished with it, and those that go on."""
         finished: list[tuple[int, Response]] = []
         going: list[int] = []
         columns = zip(tokens.tolist(), step_map.tolist(), confidence.tolist(), step.tolist(), strict=True)
@@ -205,14 +213,7 @@ class _Batch:
                 continue
             finished.append((self.rows[row], self._response(row, stop)))
         self.tails = [[] for _ in self.rows]
-        if going:
-            # The commit pass: the finished block, all visible, replaces the last noisy one in the cache.
-            self._forward(tokens, mask, positions)
-            self.cache.length += self.budget.block_size
-            self.key_blocks = key_blocks
-            self.next_block = self.next_block + 1
-        self._drop(going)
-        return finished
+        return finished, going
 
     def _response(self, row: int, stop: int | None) -> Response:
         ids, steps, confidences = (list(column) for column in zip(*self.records[row], strict=True))
@@ -220,14 +221,13 @@ class _Batch:
         reason = "length" if stop is None else "stop"
         return Response(ids, steps, confidences, length, reason, self.steps[row], self.blocks[row] - 1)
 
-    def _drop(self, going: list[int]) -> None:
+    def _drop_all_but(self, keep: Tensor) -> None:
         """Take finished rows out of the batch."""
-        if len(going) == len(self.rows):
+        if len(keep) == len(self.rows):
             return
-        keep = torch.tensor(going, dtype=torch.long, device=self.model.device)
-        if going:
-            self.cache.keep_rows(keep)
-        self.key_blocks, self.next_block, self.seeds = self.key_blocks[keep], self.next_block[keep], self.seeds[keep]
+        self.cache.keep_rows(keep)
+        self.next_block, self.seeds = self.next_block[keep], self.seeds[keep]
+        going = keep.tolist()
         for name in ("rows", "records", "steps", "blocks", "tails"):
             column = getattr(self, name)
             setattr(self, name, [column[row] for row in going])

@@ -199,7 +199,7 @@ def pretrain(pretraining: Pretraining, seed: int, device: str, folder: Path) -> 
     corpus = build_corpus(tokenizer, pretraining, seed)
     torch.manual_seed(seed_for(seed, "pretrain-weights"))
     model = SDARForCausalLM(_config(pretraining, tokenizer))
-    torch.nn.Module.to(model, device)
+    model.to(device)  # type: ignore[arg-type]  # transformers wraps the signature away
     ids = tokenizer.get_vocab()
     loss = _train(model, corpus, pretraining, seed, device, ids[MASK_TOKEN])
     model.generation_config = GenerationConfig(eos_token_id=[ids[END_OF_TURN], ids[END]])

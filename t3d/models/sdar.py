@@ -136,7 +136,7 @@ def load_model(
     folder = _checked(folder)
     attention = GROUPED if torch.device(device).type == "cpu" else "sdpa"
     model = SDARForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
-    torch.nn.Module.to(model, device)
+    model.to(device)  # type: ignore[arg-type]  # transformers wraps the signature away
     return model.eval()
 
 
