@@ -44,9 +44,7 @@ def main() -> None:
         )
         return [response.ids for response in responses]
 
-    rows = [
-        np.array([*r.prompt_ids, *ids]) for r, ids in zip(requests[:8], answers("b8s8")[:8], strict=True)
-    ]
+    rows = [np.array([*r.prompt_ids, *ids]) for r, ids in zip(requests[:8], answers("b8s8")[:8], strict=True)]
     layout = lay_out(rows, [len(r.prompt_ids) for r in requests[:8]], 8)
 
     def training_step():

@@ -1,5 +1,6 @@
 """The real Snakemake on a small twin of the demo: from nothing to the table, and what a change plans."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -18,7 +19,8 @@ BUDGETS = ("b8s2", "b8s1")
 
 def twin() -> dict:
     """The demo with a few questions, two students and two optimizer steps."""
-    content = yaml.safe_load((ROOT / "params" / "demo.yaml").read_text())
+    # Through JSON, since YAML's anchors make several students share one optimizer object.
+    content = json.loads(json.dumps(yaml.safe_load((ROOT / "params" / "demo.yaml").read_text())))
     for prompts in content["prompt_sets"].values():
         prompts["count"] = 6
     content["students"] = {key: content["students"][key] for key in STUDENTS}
