@@ -14,7 +14,7 @@ class Progress:
     """Counts towards `total`, with the rate, the time left and any numbers worth watching."""
 
     def __init__(self, title: str, total: int) -> None:
-        self.title, self.total = title, total
+        self.title, self.total, self.done = title, total, 0
         self.started = self.shown = time.monotonic()
         self.bar: RichProgress | None = None
         console = Console(file=sys.stderr)
@@ -29,8 +29,13 @@ class Progress:
         wait = 0.2 if self.bar else _SECONDS_BETWEEN_LINES
         return time.monotonic() - self.shown >= wait
 
+    def advance(self, number: int) -> None:
+        """Say that `number` more are finished."""
+        self.update(self.done + number)
+
     def update(self, done: int, **numbers: float) -> None:
         """Say that `done` of the total are finished; `numbers` are shown beside it."""
+        self.done = done
         finished = done >= self.total
         if not finished and not self.due():
             return

@@ -29,18 +29,13 @@ def draw(logits: Tensor, sampling: Sampling, seeds: Tensor, positions: Tensor, s
         tokens = logits.argmax(dim=-1)
     else:
         probabilities = tempered(logits, sampling)
-        uniform = hashed_uniform(seeds, positions, step).expand(tokens_shape(logits)).unsqueeze(-1)
+        uniform = hashed_uniform(seeds, positions, step).expand(logits.shape[:-1]).unsqueeze(-1)
         cumulative = probabilities.cumsum(dim=-1)
         tokens = torch.searchsorted(cumulative, uniform * cumulative[..., -1:], right=True).squeeze(-1)
         tokens = tokens.clamp(max=logits.shape[-1] - 1)
     chosen = logits.gather(-1, tokens.unsqueeze(-1))
     others = logits.scatter(-1, tokens.unsqueeze(-1), float("-inf")).logsumexp(dim=-1)
     return tokens, chosen.squeeze(-1) - others
-
-
-def tokens_shape(logits: Tensor) -> torch.Size:
-    """Shape of the tokens that `logits` describe."""
-    return logits.shape[:-1]
 
 
 def tempered(logits: Tensor, sampling: Sampling) -> Tensor:

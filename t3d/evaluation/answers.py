@@ -49,13 +49,6 @@ def make(experiment: Experiment, benchmark: str, budget: str, model: Path, promp
     name = source.artefact.partition("/")[2]
     folder = source.folder()
     progress = Progress(f"answers {name} {benchmark} {budget}", questions.facts["prompts"])
-    done = 0
-
-    def finished(number: int) -> None:
-        nonlocal done
-        done += number
-        progress.update(done)
-
     artefact = f"answers/{name}/{benchmark}/{budget}"
     with receipts.making(experiment, artefact, out, inputs=[source, questions], device=device) as job:
         lm = harness.BlockDiffusionLM(
@@ -67,7 +60,7 @@ def make(experiment: Experiment, benchmark: str, budget: str, model: Path, promp
             sampling=spec.sampling,
             batch_size=spec.batch_size,
             seed_of=lambda item: seed_for(experiment.seed, "answer", item),
-            on_finished=finished,
+            on_finished=progress.advance,
         )
         started = time.monotonic()
         samples = harness.evaluate(lm, spec.task, questions.file(".jsonl"), score=False)

@@ -44,12 +44,6 @@ def make(experiment: Experiment, name: str, shard: str, teacher: Path, prompts: 
     mine = sets.read(inputs[1])[index::count]
     requests = [Request(p.prompt_ids, seed_for(experiment.seed, "rollout", p.id)) for p in mine]
     progress = Progress(f"rollouts {name} {shard}", len(requests))
-    done = 0
-
-    def finished(number: int) -> None:
-        nonlocal done
-        done += number
-        progress.update(done)
 
     with receipts.making(experiment, f"trajectories/{name}/{shard}", out, inputs=inputs, device=device) as job:
         model, tokenizer = load_model(folder, device), load_tokenizer(folder)
@@ -63,7 +57,7 @@ def make(experiment: Experiment, name: str, shard: str, teacher: Path, prompts: 
             max_new_tokens=spec.max_new_tokens,
             sample=spec.sampling,
             batch_size=spec.batch_size,
-            on_finished=finished,
+            on_finished=progress.advance,
         )
         seconds = time.monotonic() - started
         trajectories = [
