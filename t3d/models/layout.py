@@ -6,7 +6,7 @@ distillation share it.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,15 +57,8 @@ class Layout:
 
     def to(self, device: str | torch.device) -> "Layout":
         """The same layout on `device`."""
-        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pin_memory(self) -> "Layout":
-        """The same layout in page-locked memory, for a data loader."""
-        return self._map(Tensor.pin_memory)
-
-    def _map(self, function: Callable[[Tensor], Tensor]) -> "Layout":
-        tensors: dict[str, Any] = {k: function(v) for k, v in vars(self).items() if isinstance(v, Tensor)}
-        return replace(self, **tensors)
+        moved: dict[str, Any] = {name: v.to(device) for name, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **moved)
 
 
 def lay_out(rows: Sequence[np.ndarray], prompt_lengths: Sequence[int] | np.ndarray, block_size: int) -> Layout:
@@ -80,37 +73,51 @@ def lay_out(rows: Sequence[np.ndarray], prompt_lengths: Sequence[int] | np.ndarr
         ValueError: a row is not a whole number of blocks.
     """
     lengths = np.array([len(row) for row in rows])
+    ids = torch.from_numpy(np.concatenate(rows).astype(np.int64))
+    return lay_out_stored(ids, np.cumsum(lengths) - lengths, lengths, np.asarray(prompt_lengths), block_size)
+
+
+def lay_out_stored(
+    ids: Tensor, offsets: np.ndarray, lengths: np.ndarray, prompt_lengths: np.ndarray, block_size: int
+) -> Layout:
+    """Lay out rows that lie end to end in one tensor, on that tensor's device: a corpus on a GPU is never copied back.
+
+    Args:
+        ids: all rows, int, `[total]`.
+        offsets: where each row of the batch begins in `ids`.
+        lengths: ids of each row.
+        prompt_lengths: how many of a row's ids are its prompt.
+        block_size: tokens per block.
+
+    Raises:
+        ValueError: a row is not a whole number of blocks.
+    """
     if (lengths % block_size).any():
         raise ValueError(f"prompt + response must be whole blocks of {block_size} tokens, found lengths {lengths}")
-    prompts = np.asarray(prompt_lengths)
-    starts = prompts // block_size * block_size
-    flat = np.concatenate([*rows, np.zeros(1, dtype=np.int64)]).astype(np.int64)
-    offsets = np.cumsum(lengths) - lengths
-
-    def gather(positions: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and block numbers at `positions [row, column]`, padding from `ends` on."""
-        inside = positions < ends[:, None]
-        ids = flat[np.where(inside, offsets[:, None] + positions, len(flat) - 1)]
-        return ids, np.where(inside, positions // block_size, PADDING)
-
-    clean_length = lengths.max() - block_size
+    device = ids.device
+    first = prompt_lengths // block_size * block_size
     grain = math.lcm(block_size, _ALIGNMENT)
-    noisy_length = -(-(lengths - starts).max() // grain) * grain
-    clean_positions = np.broadcast_to(np.arange(clean_length), (len(rows), clean_length))
-    noisy_positions = starts[:, None] + np.arange(noisy_length)
-    clean_ids, clean_blocks = gather(clean_positions, lengths - block_size)
-    noisy_ids, noisy_blocks = gather(noisy_positions, lengths)
-    is_response = (noisy_positions >= prompts[:, None]) & (noisy_blocks != PADDING)
+    noisy_length = int(-(-(lengths - first).max() // grain) * grain)
+    clean_length = int(lengths.max() - block_size)
+    numbers = torch.from_numpy(np.stack([offsets, lengths, prompt_lengths, first])).to(device)
+    offset, length, prompt, start = numbers[:, :, None]
 
-    def tensor(array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array))
+    def gather(positions: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids and block numbers at `positions [row, column]`, padding from `end` on."""
+        inside = positions < end
+        found = ids[torch.where(inside, offset + positions, 0)].long()
+        return torch.where(inside, found, 0), torch.where(inside, positions // block_size, PADDING)
 
+    clean_positions = torch.arange(clean_length, device=device).expand(len(lengths), clean_length)
+    noisy_positions = start + torch.arange(noisy_length, device=device)
+    clean_ids, clean_blocks = gather(clean_positions, length - block_size)
+    noisy_ids, noisy_blocks = gather(noisy_positions, length)
     return Layout(
-        clean_ids=tensor(clean_ids),
-        noisy_ids=tensor(noisy_ids),
-        is_response=tensor(is_response),
-        positions=tensor(np.concatenate([clean_positions, noisy_positions], axis=1)),
-        clean_blocks=tensor(clean_blocks),
-        noisy_blocks=tensor(noisy_blocks),
+        clean_ids=clean_ids,
+        noisy_ids=noisy_ids,
+        is_response=(noisy_positions >= prompt) & (noisy_blocks != PADDING),
+        positions=torch.cat([clean_positions, noisy_positions], dim=1),
+        clean_blocks=clean_blocks,
+        noisy_blocks=noisy_blocks,
         block_size=block_size,
     )

@@ -17,10 +17,9 @@ from random import Random
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from torch.utils.data import DataLoader, Dataset
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from t3d.models.layout import Layout, lay_out
+from t3d.models.layout import Layout, lay_out_stored
 from t3d.models.sdar import MASK_TOKEN, SDARConfig, SDARForCausalLM
 from t3d.params import Pretraining
 from t3d.progress import Progress
@@ -32,7 +31,7 @@ CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-_TOKENIZER_PROBLEMS = 10_000
+_TOKENIZER_PROBLEMS = 4_000
 _DRAWS_PER_TASK = 2_000
 
 
@@ -62,34 +61,20 @@ def build_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenize
 
 
 class Corpus:
-    """Token rows in one array: row i is `ids[offsets[i]:offsets[i + 1]]`, its prompt the first `prompt_lengths[i]`."""
+    """Token rows in one tensor: row i is `ids[offsets[i]:offsets[i] + lengths[i]]`, its prompt the first of them."""
 
     def __init__(self, rows: list[tuple[list[int], list[int]]]) -> None:
-        self.ids = np.concatenate([np.array(p + r, dtype=np.uint16) for p, r in rows])
+        self.ids = torch.from_numpy(np.concatenate([np.array(p + r, dtype=np.int32) for p, r in rows]))
         self.prompt_lengths = np.array([len(p) for p, _ in rows])
-        self.offsets = np.concatenate([[0], np.cumsum([len(p) + len(r) for p, r in rows])])
+        self.lengths = np.array([len(p) + len(r) for p, r in rows])
+        self.offsets = np.cumsum(self.lengths) - self.lengths
 
     def __len__(self) -> int:
-        return len(self.prompt_lengths)
+        return len(self.lengths)
 
-    def batch(self, indices: np.ndarray, block_size: int) -> Layout:
-        """Lay out the rows of `indices`."""
-        rows = [self.ids[self.offsets[i] : self.offsets[i + 1]] for i in indices]
-        return lay_out(rows, self.prompt_lengths[indices], block_size)
-
-
-class _Batches(Dataset):
-    """The layout of every step, for a data loader: on a GPU, making them beside the training halves a step."""
-
-    def __init__(self, corpus: Corpus, pretraining: Pretraining, seed: int) -> None:
-        self.corpus, self.block_sizes = corpus, pretraining.block_sizes
-        self.indices = list(islice(batches(corpus, pretraining.batch_size, seed), pretraining.steps))
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, step: int) -> Layout:
-        return self.corpus.batch(self.indices[step], self.block_sizes[step % len(self.block_sizes)])
+    def batch(self, rows: np.ndarray, block_size: int) -> Layout:
+        """Lay out `rows`, on the device of `ids`."""
+        return lay_out_stored(self.ids, self.offsets[rows], self.lengths[rows], self.prompt_lengths[rows], block_size)
 
 
 def build_corpus(tokenizer: PreTrainedTokenizerFast, pretraining: Pretraining, seed: int) -> Corpus:
@@ -163,13 +148,12 @@ def mask_blocks(layout: Layout, generator: torch.Generator) -> torch.Tensor:
 
 def batches(corpus: Corpus, batch_size: int, seed: int) -> Iterator[np.ndarray]:
     """Endless batches of row indices: every epoch a new order, rows of like length together."""
-    lengths = np.diff(corpus.offsets)
     epoch = 0
     while True:
         rng = np.random.default_rng(seed_for(seed, "pretrain-order", epoch))
         order = rng.permutation(len(corpus))
         pools = np.array_split(order, max(1, len(order) // (batch_size * 32)))
-        parts = [pool[np.argsort(lengths[pool], kind="stable")] for pool in pools]
+        parts = [pool[np.argsort(corpus.lengths[pool], kind="stable")] for pool in pools]
         groups = [p[i : i + batch_size] for p in parts for i in range(0, len(p) - batch_size + 1, batch_size)]
         if not groups:
             groups = [order]
@@ -240,10 +224,9 @@ def _train(model, corpus: Corpus, pretraining: Pretraining, seed: int, device: s
     model.train()
     recent = torch.zeros(100, device=device)
     progress = Progress("pretraining steps", pretraining.steps)
-    workers = min(6, (os.cpu_count() or 1) - 1) if cuda else 0
-    loader = DataLoader(_Batches(corpus, pretraining, seed), batch_size=None, num_workers=workers, pin_memory=cuda)
-    for step, layout in enumerate(loader):
-        layout = layout.to(device)
+    corpus.ids = corpus.ids.to(device)
+    for step, rows in enumerate(islice(batches(corpus, pretraining.batch_size, seed), pretraining.steps)):
+        layout = corpus.batch(rows, pretraining.block_sizes[step % len(pretraining.block_sizes)])
         masked = mask_blocks(layout, generator.manual_seed(seed_for(seed, "pretrain-masks", step)))
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=cuda):
             hidden = layout.hidden_states(model, layout.noisy_ids.masked_fill(masked, mask_id))

@@ -31,61 +31,29 @@ _OPERATORS = {"*": "*", "x": "*", "×": "*", "/": "/", "÷": "/", "+": "+", "-":
 _MAX_UNIT_WORDS = 4
 
 _WAYS = {
-    "=": (" = ", "=", " equals ", " is ", " makes ", " gives ", " comes to "),
-    "+": (" + ", "+", " plus ", " added to "),
-    "-": (" - ", "-", " minus ", " less "),
-    "*": (" * ", "*", " x ", " times ", " multiplied by "),
-    "/": (" / ", "/", " divided by ", " over "),
+    "=": (" = ", " equals ", " is ", " gives "),
+    "+": (" + ", " plus "),
+    "-": (" - ", " minus "),
+    "*": (" * ", " x ", " times "),
+    "/": (" / ", " divided by "),
 }
 _SPACED_OPERATOR = re.compile(r"(?<=[\w%)]) ?(?: ([*×÷+/-]|x) | ?([*×÷+-]) ?)(?=[€$£(]?\d)")
-_OPENERS = (
-    *("", "", "So ", "Then ", "Now ", "Next, ", "Thus ", "Hence ", "Therefore, ", "We get that ", "We see that "),
-    *("That means ", "This tells us that ", "From this, ", "Notice that ", "Here, ", "In other words, "),
-)
+_OPENERS = ("", "So ", "Then ", "Next, ", "Thus ", "Therefore, ", "We see that ")
 _OLD_OPENER = re.compile(
     r"^(?:So,?|Then|Thus,?|Therefore,?|Hence,?|Next,?|Now,?|Finally,?|This means|That means|So far,|First)\s+",
     re.IGNORECASE,
 )
 _LOWER_AFTER_OPENER = frozenset(
-    [
-        "the",
-        "there",
-        "he",
-        "she",
-        "they",
-        "it",
-        "in",
-        "on",
-        "after",
-        "while",
-        "when",
-        "if",
-        "each",
-        "a",
-        "an",
-        "to",
-        "for",
-        "of",
-        "since",
-        "we",
-        "out",
-        "all",
-        "from",
-        "together",
-        "with",
-    ]
+    "the there he she they it in on after while when if each a an to for of since we out all from together with".split()
 )
 _CLOSINGS = (
     "The answer is \\boxed{%s}.",
     "So the answer is \\boxed{%s}.",
     "Answer: \\boxed{%s}",
-    "The final answer is \\boxed{%s}.",
-    "Therefore the result is \\boxed{%s}.",
     "We find \\boxed{%s}.",
-    "This gives \\boxed{%s} in total.",
     "Hence \\boxed{%s}.",
 )
-_SEPARATORS = (".\n", "\n", ". ", ";\n")
+_SEPARATORS = (".\n", ". ")
 
 
 @dataclass(frozen=True)
