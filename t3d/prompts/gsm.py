@@ -43,8 +43,9 @@ _OLD_OPENER = re.compile(
     r"^(?:So,?|Then|Thus,?|Therefore,?|Hence,?|Next,?|Now,?|Finally,?|This means|That means|So far,|First)\s+",
     re.IGNORECASE,
 )
-_LOWER_AFTER_OPENER = frozenset(
-    "the there he she they it in on after while when if each a an to for of since we out all from together with".split()
+_LOWER_AFTER_OPENER = re.compile(
+    r"the|there|he|she|they|it|in|on|after|while|when|if|each|a|an|to|for|of|since|we|out|all|from|together|with",
+    re.IGNORECASE,
 )
 _CLOSINGS = (
     "The answer is \\boxed{%s}.",
@@ -123,7 +124,7 @@ def paraphrase(problem: Problem, rng: Random) -> str:
         step = _reword_operators(_OLD_OPENER.sub("", step), rng)
         opener = rng.choice(_OPENERS)
         first, _, rest = step.partition(" ")
-        if opener and first.lower() in _LOWER_AFTER_OPENER:
+        if opener and _LOWER_AFTER_OPENER.fullmatch(first):
             first = first.lower()
         elif not opener:
             first = first[:1].upper() + first[1:]
