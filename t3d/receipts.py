@@ -272,8 +272,10 @@ def _version(name: str) -> str | None:
 
 
 def _git_commit() -> str | None:
+    """The commit of the code, with `-dirty` where tracked files differ from it."""
+    describe = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
     try:
-        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        done = subprocess.run(describe, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

@@ -7,7 +7,7 @@ import pytest
 from t3d.errors import DataError
 from t3d.evaluation import harness
 from t3d.models.sdar import stop_ids
-from t3d.params import Budget, Sampling
+from t3d.params import Budget, Difficulty, Sampling
 from tests.conftest import SHIPPED
 
 
@@ -20,7 +20,7 @@ def questions(tmp_path, tokenizer):
 
     path = tmp_path / "questions.jsonl"
     with path.open("w") as file:
-        for p in islice(gsm.problems("test", seed=0), 6):
+        for p in islice(gsm.problems("test", 0, Difficulty(max_steps=3, max_number=999)), 6):
             row = {
                 "id": p.id,
                 "text": p.question,
