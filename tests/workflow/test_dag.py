@@ -92,6 +92,14 @@ def test_nothing_to_be_done(project):
     assert "Nothing to be done" in snakemake(project)
 
 
+def test_a_fresh_clone_has_tables_and_no_scores_and_makes_them(project, tmp_path):
+    shutil.copytree(project / "params", tmp_path / "params")
+    shutil.copytree(project / "results" / "twin", tmp_path / "results" / "twin")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
+    assert planned(tmp_path) >= {"students/sft-seed0", "students/t3d-seed0"} | EVALUATIONS | REPORT
+
+
 def test_a_learning_rate_plans_that_student_and_what_follows(project, parameters):
     parameters["students"]["t3d"]["optimizer"]["learning_rate"] = 1e-5
     write(project, parameters)
