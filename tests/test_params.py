@@ -7,7 +7,7 @@ import yaml
 
 from t3d import params
 from t3d.errors import ParameterError
-from t3d.params import Budget, States
+from t3d.params import Budget, Rows, States
 from tests.conftest import ROOT
 
 DEMO = ROOT / "params" / "demo.yaml"
@@ -46,6 +46,18 @@ def test_every_experiment_is_valid(path):
         (lambda c: c["students"]["t3d"]["objective"].update(alpha=-1), "objective.alpha: .*greater than or equal to 0"),
         (lambda c: c["students"]["t3d"].update(prompts="gsm-train"), "learns from `trajectories`, not from `prompts`"),
         (lambda c: c["students"]["sft"]["states"].update(kind="trajectory"), "is defined on random states"),
+        (
+            lambda c: c["students"]["sft"]["objective"].update(alpha=1),
+            "objective sft has no alpha; its options: log_prob",
+        ),
+        (lambda c: c["students"]["sft"].update(rows={"terminal_block": "cut"}), "sft learns from gold answers"),
+        (lambda c: c["students"]["redi"]["states"].update(mask_ratios="uniform"), "mask_ratios describes trajectory"),
+        (lambda c: c["students"]["t3d"]["states"].update(complement=True), "a complement is taken of random states"),
+        (lambda c: c["students"]["t3d"]["states"].update(mask_ratios={0.5: 0.7}), "sum to 0.7, not 1"),
+        (
+            lambda c: c["students"]["t3d"].update(recipe="theirs"),
+            "students.t3d.recipe: .*'ours', 'paper' or 'released'",
+        ),
         (
             lambda c: c["trajectories"]["gsm"].update(prompts="gsm-tset"),
             "names 'gsm-tset', which is not among prompt_sets",
@@ -100,7 +112,45 @@ def test_tokens_per_step():
 def test_mask_ratios_must_be_a_distribution():
     with pytest.raises(ValueError, match=r"sum to 0\.9, not 1"):
         States(kind="trajectory", mask_ratios={1.0: 0.9})
-    levels = States(kind="trajectory").level_distribution()
-    assert sum(levels.values()) == pytest.approx(1)
-    assert levels[1.0] == pytest.approx(0.906, abs=5e-4)
-    assert levels[0.75] == pytest.approx(0.091, abs=5e-4)
+    ratios = States(kind="trajectory").ratio_distribution(steps=8)
+    assert sum(ratios.values()) == pytest.approx(1)
+    assert ratios[1.0] == pytest.approx(0.906, abs=5e-4)
+    assert ratios[0.75] == pytest.approx(0.091, abs=5e-4)
+
+
+def with_recipe(tmp_path, recipe, student="t3d"):
+    def edit(content):
+        content["students"][student]["recipe"] = recipe
+        content["students"][student]["states"] = {"kind": content["students"][student]["states"]["kind"]}
+        content["students"][student]["objective"] = {"name": content["students"][student]["objective"]["name"]}
+
+    return params.load(edited(tmp_path, edit)).students[student]
+
+
+def test_a_recipe_is_a_bundle_of_switches(tmp_path):
+    ours, paper, released = (with_recipe(tmp_path, recipe) for recipe in ("ours", "paper", "released"))
+    assert (ours.objective.alpha, ours.objective.beta, ours.objective.path_weight) == (0.5, 0.1, 0.2)
+    assert ours.rows == Rows()
+    assert (paper.objective.alpha, paper.objective.beta, paper.objective.log_probability) == (1.0, 1.0, "sum")
+    assert paper.states.random_tokens == 0.1
+    assert (released.objective.fake, released.objective.path_weights) == ("argmax", "released")
+    assert (released.states.mask_order, released.states.redraw) == ("reversed", "never")
+    assert released.rows == Rows(block_grid="response", terminal_block="cut", prompt="bare", rollout_blocks="any")
+
+
+def test_a_recipe_leaves_out_what_an_objective_does_not_have(tmp_path):
+    redi = with_recipe(tmp_path, "released", "redi")
+    assert redi.states.redraw == "never"
+    assert redi.rows.block_grid == "response"
+    assert with_recipe(tmp_path, "released", "sft").rows == Rows()
+
+
+def test_what_is_given_goes_before_the_recipe(tmp_path):
+    def edit(content):
+        content["students"]["t3d"] |= {"recipe": "released", "rows": {"prompt": "recorded"}}
+        content["students"]["t3d"]["states"]["random_tokens"] = 0.3
+
+    student = params.load(edited(tmp_path, edit)).students["t3d"]
+    assert student.states.random_tokens == 0.3
+    assert student.rows.prompt == "recorded"
+    assert student.rows.terminal_block == "cut"

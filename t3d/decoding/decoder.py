@@ -174,13 +174,15 @@ class _Batch:
         while masked.any():
             step = step + masked.any(dim=1).long()
             hidden = self._forward(tokens, mask, positions)
-            logits = self.model.lm_head(hidden[masked]).float()
+            # Without the prompt guard visible tokens of an unfinished block may be overwritten.
+            drawable = masked if sample.prompt_guard else masked.any(dim=1, keepdim=True).expand(count, size)
+            logits = self.model.lm_head(hidden[drawable]).float()
             logits[:, self.mask_id] = float("-inf")  # the mask is an input, never an answer
             origins = torch.broadcast_tensors(self.seeds[:, None], positions, step[:, None])
-            drawn, log_odds = sampling.draw(logits, sample, *(origin[masked] for origin in origins))
-            drawn = tokens.masked_scatter(masked, drawn)
-            log_odds = confidence.new_zeros(count, size).masked_scatter(masked, log_odds)
-            chosen = remasking.choose(log_odds, masked, self.budget, step)
+            drawn, log_odds = sampling.draw(logits, sample, *(origin[drawable] for origin in origins))
+            drawn = tokens.masked_scatter(drawable, drawn)
+            log_odds = confidence.new_zeros(count, size).masked_scatter(drawable, log_odds)
+            chosen = remasking.choose(log_odds, masked, self.budget, step, sample.prompt_guard)
             tokens = torch.where(chosen, drawn, tokens)
             step_map = torch.where(chosen, step[:, None], step_map)
             confidence = torch.where(chosen, log_odds.sigmoid(), confidence)

@@ -1,7 +1,7 @@
 """Which masked positions a denoising step commits: static quota or dynamic threshold.
 
 Both commit masked positions only and never more than are left, so a visible token never changes, whatever the budget
-and wherever the prompt ends in the first block (the prompt guard).
+and wherever the prompt ends in the first block (the prompt guard, which can be switched off).
 """
 
 import torch
@@ -17,7 +17,7 @@ def quota(budget: Budget, step: Tensor) -> Tensor:
     return share + (step <= remainder).long()
 
 
-def choose(log_odds: Tensor, masked: Tensor, budget: Budget, step: Tensor) -> Tensor:
+def choose(log_odds: Tensor, masked: Tensor, budget: Budget, step: Tensor, guard: bool = True) -> Tensor:
     """Positions to commit, bool `[batch, block]`.
 
     Args:
@@ -26,11 +26,14 @@ def choose(log_odds: Tensor, masked: Tensor, budget: Budget, step: Tensor) -> Te
         budget: static: the most confident masked positions up to the step's quota; dynamic: every masked position whose
             confidence exceeds the threshold, at least one.
         step: the row's denoising step within its block, 1.., int `[batch]`.
+        guard: False lets a quota larger than the masks left spill over to visible positions, left first, as in the
+            released code.
     """
     scores = log_odds.masked_fill(~masked, float("-inf"))
     # A stable sort breaks ties by position, left first.
     rank = scores.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     if budget.steps is not None:
-        return masked & (rank < quota(budget, step)[:, None])
+        chosen = rank < quota(budget, step)[:, None]
+        return chosen & (masked if guard else masked.any(dim=1, keepdim=True))
     threshold = torch.logit(torch.tensor(budget.threshold, dtype=torch.float64)).item()
     return masked & ((log_odds > threshold) | (rank == 0))

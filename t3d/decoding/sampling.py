@@ -21,7 +21,8 @@ def draw(logits: Tensor, sampling: Sampling, seeds: Tensor, positions: Tensor, s
         step: denoising step within the block, int64, broadcastable to `[...]`.
 
     Returns:
-        tokens `[...]` and their log-odds log(p / (1 - p)) `[...]` under the model's own, untempered distribution.
+        tokens `[...]` and their log-odds log(p / (1 - p)) `[...]` under the model's own, untempered distribution (or
+        the tempered one, `sampling.confidence`).
         Log-odds order tokens as p does but do not saturate: two confidences that both round to 1.0 in float32 stay
         ordered, so the order of commitment does not hang on rounding.
     """
@@ -33,6 +34,8 @@ def draw(logits: Tensor, sampling: Sampling, seeds: Tensor, positions: Tensor, s
         cumulative = probabilities.cumsum(dim=-1)
         tokens = torch.searchsorted(cumulative, uniform * cumulative[..., -1:], right=True).squeeze(-1)
         tokens = tokens.clamp(max=logits.shape[-1] - 1)
+    if sampling.confidence == "tempered" and sampling.temperature:
+        logits = logits / sampling.temperature
     chosen = logits.gather(-1, tokens.unsqueeze(-1))
     others = logits.scatter(-1, tokens.unsqueeze(-1), float("-inf")).logsumexp(dim=-1)
     return tokens, chosen.squeeze(-1) - others

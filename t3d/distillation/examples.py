@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from transformers import PreTrainedTokenizerBase
 
 from t3d import receipts
 from t3d.errors import DataError
@@ -28,38 +29,57 @@ class Example:
 
 
 def load(
-    experiment: Experiment, student: Student, data: Sequence[receipts.Manifest], filler: int
+    experiment: Experiment,
+    student: Student,
+    data: Sequence[receipts.Manifest],
+    tokenizer: PreTrainedTokenizerBase,
+    stop_ids: frozenset[int],
 ) -> tuple[list[Example], int]:
     """Read the examples of a student, and the number of steps S of their step maps (0 for gold answers).
 
     Args:
         experiment: whose parameters say how the data were decoded.
-        student: its objective decides which data it needs.
-        data: manifests of trajectory shards, or of one prompt set.
-        filler: id that completes a gold answer's last block, as in pretraining.
+        student: its objective decides which data it needs, its `rows` how a rollout becomes an example.
+        data: manifests of trajectory shards, or of one prompt set, or of both where `rows.prompt` is `bare`.
+        tokenizer: the teacher's.
+        stop_ids: the teacher's ids that end a response, for `rows.terminal_block: cut`.
 
     Raises:
-        DataError: the shards are not the ones the student names, or were decoded on another block grid.
+        DataError: the data are not those the student names, or were decoded on another block grid.
     """
     if student.prompts is not None:
-        _expect({m.artefact for m in data}, {f"prompts/{student.prompts}"})
-        prompts = sets.read(data[0])
-        return [_gold(prompt, student.block_size, filler) for prompt in prompts], 0
+        _expect(data, {f"prompts/{student.prompts}"})
+        filler = tokenizer.pad_token_id
+        return [_gold(prompt, student.block_size, filler) for prompt in sets.read(data[0])], 0
     name = student.trajectories or ""
     spec = experiment.trajectories[name]
-    _expect(
-        {m.artefact for m in data}, {f"trajectories/{name}/{index}-of-{spec.shards}" for index in range(spec.shards)}
-    )
+    shard_names = {f"trajectories/{name}/{index}-of-{spec.shards}" for index in range(spec.shards)}
+    prompts = {f"prompts/{spec.prompts}"} if student.rows.prompt == "bare" else set()
+    _expect(data, shard_names | prompts)
     budget = Budget.parse(spec.budget)
-    if budget.block_size != student.block_size:
+    if budget.block_size != student.block_size and student.rows.rollout_blocks == "equal":
         raise DataError(
             f"students train on blocks of {student.block_size}, but trajectories.{name} were decoded in blocks of "
-            f"{budget.block_size}: a training block must be a decoded block. Make them equal."
+            f"{budget.block_size}: a training block must be a decoded block. Make them equal, or ask for the released "
+            "behaviour with rows.rollout_blocks: any."
         )
+    bare = {
+        prompt.id: sets.encode_prompt(tokenizer, prompt.text)
+        for manifest in data
+        if manifest.artefact in prompts
+        for prompt in sets.read(manifest)
+    }
     examples = []
-    for manifest in sorted(data, key=lambda m: m.artefact):
+    for manifest in data:
+        if manifest.artefact in prompts:
+            continue
         trajectories, _ = shards.read(manifest.file(".parquet"))
-        examples += [Example(t.prompt_id, t.prompt_ids, t.response_ids, t.step_map) for t in trajectories]
+        for t in trajectories:
+            kept = len(t.response_ids)
+            if student.rows.terminal_block == "cut":
+                kept = next((i + 1 for i, token in enumerate(t.response_ids) if token in stop_ids), kept)
+            prompt_ids = bare.get(t.prompt_id, t.prompt_ids)
+            examples.append(Example(t.prompt_id, prompt_ids, t.response_ids[:kept], t.step_map[:kept]))
     # One order, whatever the number of shards.
     return sorted(examples, key=lambda example: example.id), budget.steps or 0
 
@@ -69,6 +89,7 @@ def _gold(prompt: sets.Prompt, block_size: int, filler: int) -> Example:
     return Example(prompt.id, prompt.prompt_ids, prompt.reference_ids + [filler] * missing)
 
 
-def _expect(found: set[str], wanted: set[str]) -> None:
+def _expect(data: Sequence[receipts.Manifest], wanted: set[str]) -> None:
+    found = {manifest.artefact for manifest in data}
     if found != wanted:
         raise DataError(f"this student learns from {', '.join(sorted(wanted))}; found {', '.join(sorted(found))}.")

@@ -1,4 +1,4 @@
-"""From a batch of states to a loss: one student forward and, for t3d, one reference forward.
+"""From a batch of states to a loss: one student forward and, for DDO, one reference forward.
 
 The LM head is applied to masked positions only. The formulae are in `objectives.py`.
 """
@@ -12,40 +12,79 @@ from t3d.distillation.states import Batch
 from t3d.models.sdar import SDARForCausalLM
 from t3d.params import Objective
 
+Parts = dict[str, Tensor]
+
+
+def needs_reference(objective: Objective) -> bool:
+    """Whether the loss compares the student with a frozen copy of itself."""
+    return objective.name in ("ddo", "t3d")
+
 
 def compute(
     objective: Objective, student: SDARForCausalLM, reference: SDARForCausalLM | None, batch: Batch, steps: int
-) -> tuple[Tensor, dict[str, Tensor]]:
+) -> tuple[Tensor, Parts]:
     """The loss of a batch (a scalar with gradient) and its parts, detached, for the log.
 
     Args:
         objective: which loss.
         student: the model that is trained.
-        reference: frozen copy of an earlier student, for t3d.
+        reference: frozen copy of an earlier student, where `needs_reference`.
         batch: states.
         steps: S of the step maps, for the path term.
+
+    Returns:
+        The loss, and of each part its value, for the DDO terms also the norm of its gradient with respect to the
+        log-probabilities of its tokens, and `disagreement`, the share of fake tokens that are not the real ones.
     """
+    reduce = objectives.sample_mean if objective.log_probability == "mean" else objectives.sample_sum
     scores = masked_log_probabilities(student, batch)
     log_p = of_tokens(scores, batch.layout.noisy_ids, batch.masked)
-    if objective.name != "t3d":
-        loss = getattr(objectives, objective.name)(log_p, batch.masked)
-        return loss, {"likelihood_term": loss.detach()}
-    assert reference is not None
+    if needs_reference(objective):
+        assert reference is not None
+        loss, parts = _ddo(objective, scores, log_p, reference, batch, reduce)
+    elif objective.name == "dparallel":
+        entropy, correct = certainty(scores, batch, objective.entropy_temperature)
+        loss = objectives.dparallel(log_p, batch.masked, entropy, correct, objective.entropy_weight, reduce)
+        parts = {
+            "likelihood_term": objectives.naive_td(log_p, batch.masked, reduce),
+            "entropy_term": reduce(entropy, batch.masked & correct).mean(),
+        }
+    else:
+        loss = getattr(objectives, objective.name)(log_p, batch.masked, reduce)
+        parts = {"likelihood_term": loss}
+    if objective.path_weight:
+        weights = objectives.path_weights(batch.step_map, steps, objective.path_weights)
+        parts["path_term"] = objectives.path(log_p, batch.masked, weights, reduce)
+        loss = objectives.t3d(loss, parts["path_term"], objective.path_weight)
+    return loss, {name: value.detach() for name, value in parts.items()}
+
+
+def _ddo(
+    objective: Objective,
+    scores: Tensor,
+    log_p: Tensor,
+    reference: SDARForCausalLM,
+    batch: Batch,
+    reduce: objectives.Reduce,
+) -> tuple[Tensor, Parts]:
     with torch.no_grad():
         reference_scores = masked_log_probabilities(reference, batch)
         fake_ids = fake_tokens(reference_scores, batch, objective.fake)
         reference_real = of_tokens(reference_scores, batch.layout.noisy_ids, batch.masked)
         reference_fake = of_tokens(reference_scores, fake_ids, batch.masked)
-    real_ratio = objectives.sample_mean(log_p - reference_real, batch.masked)
     fake_log_p = of_tokens(scores, fake_ids, batch.masked)
-    fake_ratio = objectives.sample_mean(fake_log_p - reference_fake, batch.masked)
-    real = objectives.ddo_real(real_ratio, objective.beta)
-    fake = objectives.ddo_fake(fake_ratio, objective.beta)
-    path = objectives.path(log_p, batch.masked, batch.step_map, steps)
-    loss = objectives.t3d(real, fake, path, objective.alpha, objective.path_weight)
-    differs = (fake_ids != batch.layout.noisy_ids)[batch.masked].float().mean()
-    parts = {"real_term": real, "fake_term": fake, "path_term": path, "disagreement": differs}
-    return loss, {name: value.detach() for name, value in parts.items()}
+    real = objectives.ddo_real(reduce(log_p - reference_real, batch.masked), objective.beta)
+    fake = objectives.ddo_fake(reduce(fake_log_p - reference_fake, batch.masked), objective.beta)
+    (real_gradient,) = torch.autograd.grad(real, log_p, retain_graph=True)
+    (fake_gradient,) = torch.autograd.grad(fake, fake_log_p, retain_graph=True)
+    parts = {
+        "real_term": real,
+        "fake_term": fake,
+        "real_gradient_norm": real_gradient.norm(),
+        "fake_gradient_norm": fake_gradient.norm(),
+        "disagreement": (fake_ids != batch.layout.noisy_ids)[batch.masked].float().mean(),
+    }
+    return objectives.ddo(real, fake, objective.alpha), parts
 
 
 def masked_log_probabilities(model: SDARForCausalLM, batch: Batch) -> Tensor:
@@ -58,6 +97,15 @@ def of_tokens(scores: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
     """Log-probability of `tokens [batch, N]` at the masked positions, `[batch, N]`, 0 elsewhere."""
     chosen = scores.gather(1, tokens[masked][:, None]).squeeze(1)
     return chosen.new_zeros(masked.shape).masked_scatter(masked, chosen)
+
+
+def certainty(scores: Tensor, batch: Batch, temperature: float) -> tuple[Tensor, Tensor]:
+    """Entropy at `temperature` of each masked position, and whether its most probable token is x_0's, `[batch, N]`."""
+    tempered = (scores / temperature).log_softmax(dim=-1)
+    entropy = -(tempered.exp() * tempered).sum(dim=-1)
+    right = scores.argmax(dim=-1) == batch.layout.noisy_ids[batch.masked]
+    correct = torch.zeros_like(batch.masked).masked_scatter(batch.masked, right)
+    return entropy.new_zeros(batch.masked.shape).masked_scatter(batch.masked, entropy), correct
 
 
 def fake_tokens(scores: Tensor, batch: Batch, how: str) -> Tensor:

@@ -1,31 +1,71 @@
 """The losses, one function per row of the paper's tables. Equation numbers are those of arXiv 2602.12262 v1.
 
-log p of a sample is the mean over its masked positions of log p(x_0^i | x_t): the scale of beta and lambda does then
-not depend on how many tokens are masked. All tensors are float32; a loss is the mean over the batch's samples.
+Arguments that all of them share: `log_p [batch, N]` is log p_theta(x_0^i | x_t), `masked [batch, N]` the positions in
+the loss, and `reduce` turns token values into one value per sample. It is the mean over the sample's masked positions
+(`sample_mean`, so that beta and lambda mean the same however many tokens are masked) or their sum (`sample_sum`, the
+equations read literally). A loss is the mean over the batch's samples.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+Reduce = Callable[[Tensor, Tensor], Tensor]
 
-def sft(log_p: Tensor, masked: Tensor) -> Tensor:
+
+def sample_sum(values: Tensor, masked: Tensor) -> Tensor:
+    """Sum over the masked positions of each sample, `[batch, N] -> [batch]`."""
+    return torch.where(masked, values, 0.0).sum(dim=1)
+
+
+def sample_mean(values: Tensor, masked: Tensor) -> Tensor:
+    """Mean over the masked positions of each sample, `[batch, N] -> [batch]`; 0 for a sample with none."""
+    return sample_sum(values, masked) / masked.sum(dim=1).clamp(min=1)
+
+
+def sft(log_p: Tensor, masked: Tensor, reduce: Reduce = sample_mean) -> Tensor:
     """Random masks on gold answers: -E log p_theta(x_0 | x_t)."""
-    return _negative_log_likelihood(log_p, masked)
+    return -reduce(log_p, masked).mean()
 
 
-def redi(log_p: Tensor, masked: Tensor) -> Tensor:
+def redi(log_p: Tensor, masked: Tensor, reduce: Reduce = sample_mean) -> Tensor:
     """Random, independent masks on the teacher's own text (16): -E log p_theta(x_0 | x_t)."""
-    return _negative_log_likelihood(log_p, masked)
+    return -reduce(log_p, masked).mean()
 
 
-def naive_td(log_p: Tensor, masked: Tensor) -> Tensor:
+def naive_td(log_p: Tensor, masked: Tensor, reduce: Reduce = sample_mean) -> Tensor:
     """Forward KL on trajectory states (5): -E log p_theta(x_0 | x_t) with (x_0, x_t) from one rollout."""
-    return _negative_log_likelihood(log_p, masked)
+    return -reduce(log_p, masked).mean()
+
+
+def dparallel(
+    log_p: Tensor,
+    masked: Tensor,
+    entropy: Tensor,
+    correct: Tensor,
+    entropy_weight: float,
+    reduce: Reduce = sample_mean,
+) -> Tensor:
+    """From masked blocks to the teacher's text: -E log p_theta(x_0 | x_t) + weight * E H(p_theta(. | x_t)).
+
+    The entropy is that of masked tokens which are already predicted right, so that the student grows certain of what it
+    knows. Weight 0 is the plain form.
+
+    Args:
+        log_p: see the module's head.
+        masked: see the module's head.
+        entropy: of the tempered distribution at each position, `[batch, N]`.
+        correct: whether the most probable token is the teacher's, bool `[batch, N]`.
+        entropy_weight: weight of the second term; the official recipe's is 2.
+        reduce: see the module's head.
+    """
+    return -reduce(log_p, masked).mean() + entropy_weight * reduce(entropy, masked & correct).mean()
 
 
 def ddo_real(log_ratio: Tensor, beta: float) -> Tensor:
-    """First term of trajectory DDO (6): -log sigmoid(beta * log p_theta(x_0|x_t) / p_ref(x_0|x_t)), x_0 the teacher's.
+    """First term of (6): -log sigmoid(beta * log p_theta(x_0|x_t) / p_ref(x_0|x_t)), x_0 the teacher's.
 
     Args:
         log_ratio: per sample, `[batch]`.
@@ -42,31 +82,27 @@ def ddo_fake(log_ratio: Tensor, beta: float) -> Tensor:
     return -logsigmoid(-beta * log_ratio).mean()
 
 
-def path(log_p: Tensor, masked: Tensor, step_map: Tensor, steps: int) -> Tensor:
-    """Path consistency (8), (9): -E sum_i w_i log p_theta(x_0^i | x_t), w_i = (S - pi_i + 1) / S.
+def ddo(real: Tensor, fake: Tensor, alpha: float) -> Tensor:
+    """Trajectory DDO (6), (7), with alpha on its fake term (general DDO, arXiv 2503.01103)."""
+    return real + alpha * fake
 
-    Tokens committed early weigh more, because their errors spread. As in the other terms the sum over positions is a
-    mean.
 
-    Args:
-        log_p: log p_theta(x_0^i | x_t), `[batch, N]`.
-        masked: positions in the loss, bool `[batch, N]`.
-        step_map: pi_i in 1..S, `[batch, N]`.
-        steps: S.
+def path_weights(step_map: Tensor, steps: int, kind: str = "equation") -> Tensor:
+    """How much a token of the path term weighs, by the step pi_i in 1..S that committed it, `[batch, N]`.
+
+    `equation` is (9), w_i = (S - pi_i + 1) / S; `released` has two levels, 0.75 for the first half of the steps and
+    0.25 for the second.
     """
-    weights = (steps - step_map + 1) / steps
-    return _negative_log_likelihood(weights * log_p, masked)
+    if kind == "released":
+        return torch.where(2 * step_map <= steps, 0.75, 0.25)
+    return (steps - step_map + 1) / steps
 
 
-def t3d(real: Tensor, fake: Tensor, path_term: Tensor, alpha: float, path_weight: float) -> Tensor:
-    """Total (10): L_traj-DDO + lambda * L_path, with alpha on DDO's fake term (general DDO, arXiv 2503.01103)."""
-    return real + alpha * fake + path_weight * path_term
+def path(log_p: Tensor, masked: Tensor, weights: Tensor, reduce: Reduce = sample_mean) -> Tensor:
+    """Path consistency (8): -E sum_i w_i log p_theta(x_0^i | x_t); early tokens weigh more, as their errors spread."""
+    return -reduce(weights * log_p, masked).mean()
 
 
-def sample_mean(values: Tensor, masked: Tensor) -> Tensor:
-    """Mean over the masked positions of each sample, `[batch, N] -> [batch]`; 0 for a sample with none."""
-    return torch.where(masked, values, 0.0).sum(dim=1) / masked.sum(dim=1).clamp(min=1)
-
-
-def _negative_log_likelihood(log_p: Tensor, masked: Tensor) -> Tensor:
-    return -sample_mean(log_p, masked).mean()
+def t3d(ddo_term: Tensor, path_term: Tensor, path_weight: float) -> Tensor:
+    """Total (10): L_traj-DDO + lambda * L_path."""
+    return ddo_term + path_weight * path_term

@@ -42,9 +42,10 @@ def draw_batch(
     mask_id: int,
     vocabulary: int,
     seed: int,
+    block_grid: str = "global",
     device: str = "cpu",
 ) -> Batch:
-    """Draw the state of each example.
+    """Draw the state of each example; with `states.complement` two of them, all states first, then all complements.
 
     Args:
         examples: the rows.
@@ -55,24 +56,28 @@ def draw_batch(
         mask_id: id of the mask token.
         vocabulary: random tokens are drawn uniformly from the ids below this.
         seed: the student's seed.
+        block_grid: `global` or `response`, see `lay_out`.
         device: where the tensors go.
     """
-    layout = lay_out([e.row for e in examples], [len(e.prompt_ids) for e in examples], block_size)
+    views = (False, True) if states.complement else (False,)
+    rows = [
+        (example, epoch, complement) for complement in views for example, epoch in zip(examples, epochs, strict=True)
+    ]
+    layout = lay_out([e.row for e, _, _ in rows], [len(e.prompt_ids) for e, _, _ in rows], block_size, block_grid)
     is_response = layout.is_response.numpy()
+    blocks = layout.noisy_blocks.numpy()
     masked = np.zeros_like(is_response)
     random_ids = np.full(is_response.shape, -1)
     step_map = np.zeros(is_response.shape, dtype=np.int64)
-    seeds = [seed_for(seed, "state", epoch, example.id) for example, epoch in zip(examples, epochs, strict=True)]
-    for row, (example, item_seed) in enumerate(zip(examples, seeds, strict=True)):
-        rng = np.random.default_rng(item_seed)
+    seeds = []
+    for row, (example, epoch, complement) in enumerate(rows):
+        seeds.append(seed_for(seed, "state", epoch if states.redraw == "epoch" else 0, example.id))
+        rng = np.random.default_rng(seeds[-1])
         columns = np.flatnonzero(is_response[row])
         if example.step_map is not None:
             step_map[row, columns] = example.step_map
-        if states.kind == "trajectory":
-            chosen = trajectory_mask(np.array(example.step_map), steps, draw_ratio(states, rng))
-        else:
-            chosen = random_mask(len(columns), rng)
-        masked[row, columns] = chosen
+        chosen = draw_mask(states, step_map[row, columns], blocks[row, columns], steps, rng)
+        masked[row, columns] = chosen = ~chosen if complement else chosen
         swapped = chosen & (rng.random(len(columns)) < states.random_tokens)
         random_ids[row, columns[swapped]] = rng.integers(0, vocabulary, swapped.sum())
     noisy = np.where(masked, np.where(random_ids >= 0, random_ids, mask_id), layout.noisy_ids.numpy())
@@ -81,7 +86,7 @@ def draw_batch(
         return torch.from_numpy(array).to(device)
 
     return Batch(
-        ids=[example.id for example in examples],
+        ids=[example.id for example, _, _ in rows],
         layout=layout.to(device),
         noisy_input=tensor(noisy),
         masked=tensor(masked),
@@ -90,18 +95,37 @@ def draw_batch(
     )
 
 
-def draw_ratio(states: States, rng: np.random.Generator) -> float:
-    """Draw the share of a block that is still masked, one per sample."""
-    levels = states.level_distribution()
-    return float(rng.choice(list(levels), p=list(levels.values())))
+def draw_mask(
+    states: States, step_map: np.ndarray, blocks: np.ndarray, steps: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Masked positions of one state, bool `[response]`, from each token's step and block number `[response]`."""
+    if states.kind == "full":
+        return np.ones(len(blocks), dtype=bool)
+    if states.kind == "random":
+        return random_mask(len(blocks), rng)
+    _, block = np.unique(blocks, return_inverse=True)
+    ratios = draw_ratios(states, steps, 1 if states.mask_ratio_per == "sample" else block.max() + 1, rng)
+    return trajectory_mask(step_map, steps, ratios[block % len(ratios)], states.mask_order)
 
 
-def trajectory_mask(step_map: np.ndarray, steps: int, ratio: float) -> np.ndarray:
+def draw_ratios(states: States, steps: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw shares of a block that are still masked, `[count]`."""
+    distribution = states.ratio_distribution(steps)
+    return rng.choice(list(distribution), p=list(distribution.values()), size=count)
+
+
+def trajectory_mask(
+    step_map: np.ndarray, steps: int, ratio: float | np.ndarray, order: str = "committed"
+) -> np.ndarray:
     """Masked positions of a trajectory state, bool `[response]`.
 
-    A token is visible if the teacher had committed it by step s = round((1 - ratio) * steps); ratio 1 masks all.
+    A token is visible if the teacher had committed it by step s = round((1 - ratio) * steps); ratio 1 masks all. With
+    order `reversed` (released behaviour) as many steps are visible, but the last ones.
     """
-    return step_map > round((1 - ratio) * steps)
+    visible_steps = np.round((1 - ratio) * steps)
+    if order == "reversed":
+        return step_map <= steps - visible_steps
+    return step_map > visible_steps
 
 
 def random_mask(length: int, rng: np.random.Generator) -> np.ndarray:

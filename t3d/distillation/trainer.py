@@ -22,7 +22,7 @@ from t3d.distillation.checkpoints import Checkpoints
 from t3d.distillation.states import Batch, draw_batch
 from t3d.errors import ParameterError, TrainingError
 from t3d.models.device import pick_device
-from t3d.models.sdar import SDARForCausalLM, load_model, load_tokenizer, mask_id
+from t3d.models.sdar import SDARForCausalLM, load_model, load_tokenizer, mask_id, stop_ids
 from t3d.params import Experiment, Optimizer, Student
 from t3d.progress import Progress
 from t3d.seeds import seed_for
@@ -50,7 +50,7 @@ def make(experiment: Experiment, run: str, teacher: Path, inputs: Sequence[Path]
         experiment: whose students have `run`.
         run: `<student>-seed<seed>`.
         teacher: manifest of the teacher it copies.
-        inputs: manifests of its trajectory shards, or of its prompt set.
+        inputs: manifests of its trajectory shards or of its prompt set (of both with `rows.prompt: bare`).
         work: folder for resumable states; the run has its own below it.
         out: manifest to write; the student's folder lies beside it.
     """
@@ -63,7 +63,7 @@ def make(experiment: Experiment, run: str, teacher: Path, inputs: Sequence[Path]
     manifests = [receipts.read(path) for path in inputs]
     folder = source.folder()
     tokenizer = load_tokenizer(folder)
-    examples, steps = data.load(experiment, student, manifests, tokenizer.pad_token_id)
+    examples, steps = data.load(experiment, student, manifests, tokenizer, stop_ids(folder))
     seed = seed_for(experiment.seed, "student", run_seed)
     artefact = f"students/{run}"
     identity = recipes.canonical(
@@ -101,7 +101,7 @@ def train(
     """
     student = setting.student
     spec = student.optimizer
-    reference = _frozen_copy(model) if student.objective.name == "t3d" else None
+    reference = _frozen_copy(model) if losses.needs_reference(student.objective) else None
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=spec.learning_rate, betas=spec.betas, weight_decay=spec.weight_decay
     )
@@ -142,7 +142,7 @@ def _step(model, reference, optimizer, setting: Setting, step: int) -> dict[str,
     totals: dict[str, float] = {}
     ids: list[str] = []
     for batch in micro_batches(setting, step):
-        share = len(batch.ids) / spec.batch_size
+        share = len(batch.ids) / (spec.batch_size * (2 if setting.student.states.complement else 1))
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=setting.device.startswith("cuda")):
             loss, parts = losses.compute(setting.student.objective, model, reference, batch, setting.steps_per_block)
         if not torch.isfinite(loss):
@@ -184,6 +184,7 @@ def micro_batches(setting: Setting, step: int) -> Iterator[Batch]:
             mask_id=setting.mask_id,
             vocabulary=setting.vocabulary,
             seed=setting.seed,
+            block_grid=setting.student.rows.block_grid,
             device=setting.device,
         )
 

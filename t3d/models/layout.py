@@ -61,24 +61,33 @@ class Layout:
         return replace(self, **moved)
 
 
-def lay_out(rows: Sequence[np.ndarray], prompt_lengths: Sequence[int] | np.ndarray, block_size: int) -> Layout:
-    """Lay out rows of token ids (prompt + response, whole blocks of `block_size` on the global grid).
+def lay_out(
+    rows: Sequence[np.ndarray],
+    prompt_lengths: Sequence[int] | np.ndarray,
+    block_size: int,
+    grid: str = "global",
+) -> Layout:
+    """Lay out rows of token ids (prompt + response).
 
     Args:
-        rows: ids of each row, int, any lengths.
+        rows: ids of each row, int, any lengths; a last block that is not whole is shorter for the model, too.
         prompt_lengths: how many of a row's ids are its prompt.
         block_size: tokens per block.
-
-    Raises:
-        ValueError: a row is not a whole number of blocks.
+        grid: `global`: blocks are counted from position 0 of the prompt, as in decoding; `response`: a block begins
+            with the first token of the response (released behaviour).
     """
     lengths = np.array([len(row) for row in rows])
     ids = torch.from_numpy(np.concatenate(rows).astype(np.int64))
-    return lay_out_stored(ids, np.cumsum(lengths) - lengths, lengths, np.asarray(prompt_lengths), block_size)
+    return lay_out_stored(ids, np.cumsum(lengths) - lengths, lengths, np.asarray(prompt_lengths), block_size, grid)
 
 
 def lay_out_stored(
-    ids: Tensor, offsets: np.ndarray, lengths: np.ndarray, prompt_lengths: np.ndarray, block_size: int
+    ids: Tensor,
+    offsets: np.ndarray,
+    lengths: np.ndarray,
+    prompt_lengths: np.ndarray,
+    block_size: int,
+    grid: str = "global",
 ) -> Layout:
     """Lay out rows that lie end to end in one tensor, on that tensor's device: a corpus on a GPU is never copied back.
 
@@ -88,29 +97,27 @@ def lay_out_stored(
         lengths: ids of each row.
         prompt_lengths: how many of a row's ids are its prompt.
         block_size: tokens per block.
-
-    Raises:
-        ValueError: a row is not a whole number of blocks.
+        grid: see `lay_out`.
     """
-    if (lengths % block_size).any():
-        raise ValueError(f"prompt + response must be whole blocks of {block_size} tokens, found lengths {lengths}")
     device = ids.device
-    first = prompt_lengths // block_size * block_size
+    # The grid's origin lies `shift` positions before the row.
+    shifts = -prompt_lengths % block_size if grid == "response" else np.zeros_like(prompt_lengths)
+    starts = (prompt_lengths + shifts) // block_size * block_size - shifts
+    last_blocks = (lengths + shifts - 1) // block_size * block_size - shifts
     grain = math.lcm(block_size, _ALIGNMENT)
-    noisy_length = int(-(-(lengths - first).max() // grain) * grain)
-    clean_length = int(lengths.max() - block_size)
-    numbers = torch.from_numpy(np.stack([offsets, lengths, prompt_lengths, first])).to(device)
-    offset, length, prompt, start = numbers[:, :, None]
+    noisy_length = int(-(-(lengths - starts).max() // grain) * grain)
+    numbers = torch.from_numpy(np.stack([offsets, lengths, prompt_lengths, shifts, starts, last_blocks])).to(device)
+    offset, length, prompt, shift, start, last_block = numbers[:, :, None]
 
     def gather(positions: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
         """Ids and block numbers at `positions [row, column]`, padding from `end` on."""
         inside = positions < end
         found = ids[torch.where(inside, offset + positions, 0)].long()
-        return torch.where(inside, found, 0), torch.where(inside, positions // block_size, PADDING)
+        return torch.where(inside, found, 0), torch.where(inside, (positions + shift) // block_size, PADDING)
 
-    clean_positions = torch.arange(clean_length, device=device).expand(len(lengths), clean_length)
+    clean_positions = torch.arange(int(last_blocks.max()), device=device).expand(len(lengths), -1)
     noisy_positions = start + torch.arange(noisy_length, device=device)
-    clean_ids, clean_blocks = gather(clean_positions, length - block_size)
+    clean_ids, clean_blocks = gather(clean_positions, last_block)
     noisy_ids, noisy_blocks = gather(noisy_positions, length)
     return Layout(
         clean_ids=clean_ids,

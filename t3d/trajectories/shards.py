@@ -56,8 +56,7 @@ def read(path: Path) -> tuple[list[Trajectory], ShardMetadata]:
 
     Raises:
         CorruptArtefactError: the file is no shard of this schema version, or a record does not fit; the message names
-        file
-            and row.
+            file and row.
     """
     try:
         table = pq.read_table(path)

@@ -28,7 +28,7 @@ def run(model, items, budget, **kwargs):
     return decode(model, items, Budget.parse(budget), **settings)
 
 
-def reference_decode(model, prompt, budget, max_new_tokens, stop_ids):
+def reference_decode(model, prompt, budget, max_new_tokens, stop_ids, guard=True):
     """The method, literally: no cache, no batch, one full forward per step, greedy. Returns ids and step map."""
     size, ids, steps = budget.block_size, list(prompt), []
     while True:
@@ -50,7 +50,10 @@ def reference_decode(model, prompt, budget, max_new_tokens, stop_ids):
             ranked = sorted(masked, key=lambda i: -best.values[i].item())
             if budget.steps:
                 share, rest = divmod(size, budget.steps)
-                chosen = ranked[: share + (step <= rest)]
+                quota = share + (step <= rest)
+                chosen = ranked[:quota]
+                if not guard:
+                    chosen += [i for i in range(size) if i not in masked][: quota - len(chosen)]
             else:
                 chosen = [i for i in masked if best.values[i] > budget.threshold] or ranked[:1]
             for i in chosen:
@@ -60,6 +63,22 @@ def reference_decode(model, prompt, budget, max_new_tokens, stop_ids):
         new = ids[len(prompt) :]
         if len(new) >= max_new_tokens or any(token in stop_ids for token in new):
             return new, steps
+
+
+@pytest.mark.parametrize("budget", STATIC)
+def test_without_the_prompt_guard_a_surplus_overwrites_visible_tokens(model, budget):
+    """Released behaviour: both sides of the switch, against the reference."""
+    parsed = Budget.parse(budget)
+    guarded = run(model, requests(11), budget)
+    overwritten = 0
+    for item, response, safe in zip(
+        requests(11), run(model, requests(11), budget, sample=Sampling(prompt_guard=False)), guarded, strict=True
+    ):
+        ids, steps = reference_decode(model, item.prompt_ids, parsed, 20, frozenset(), guard=False)
+        assert (response.ids, response.step_map) == (ids, steps)
+        overwritten += response.ids != safe.ids
+    spills = any(len(item.prompt_ids) % parsed.block_size for item in requests(11)) and parsed.steps < parsed.block_size
+    assert (overwritten > 0) == spills
 
 
 @pytest.mark.parametrize("budget", STATIC + DYNAMIC)
@@ -99,8 +118,8 @@ def test_a_visible_token_never_changes(model, budget, length, monkeypatch):
     """The prompt guard: for every prompt length modulo the block, only masked positions are ever committed."""
     original = remasking.choose
 
-    def watched(log_odds, masked, chosen_budget, step):
-        chosen = original(log_odds, masked, chosen_budget, step)
+    def watched(log_odds, masked, *arguments):
+        chosen = original(log_odds, masked, *arguments)
         assert not (chosen & ~masked).any()
         assert (chosen.sum(1) >= 1)[masked.any(1)].all()
         return chosen

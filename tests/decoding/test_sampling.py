@@ -1,5 +1,6 @@
 """Drawing tokens: the distributions, and what the draws depend on."""
 
+import pytest
 import torch
 
 from t3d.decoding.sampling import draw, hashed_uniform, tempered
@@ -52,3 +53,17 @@ def test_log_odds_are_the_model_s_own_and_do_not_saturate():
         assert tokens.tolist() == [0, 0]
         torch.testing.assert_close(log_odds, torch.tensor([30.0, 31.0]) - torch.tensor(2.0).log())
     assert log_odds.sigmoid().tolist() == [1.0, 1.0]
+
+
+def test_tempered_confidence_passes_almost_every_threshold():
+    """Released behaviour: at temperature 0.1 the same token is all but certain."""
+    logits = torch.tensor([[1.0, 0.0, 0.0]])
+    zero = torch.zeros(1, dtype=torch.long)
+    confidences = []
+    for confidence in ("model", "tempered"):
+        tokens, log_odds = draw(logits, Sampling(temperature=0.1, confidence=confidence), zero, zero, zero)
+        assert tokens.tolist() == [0]
+        confidences.append(log_odds.sigmoid().item())
+    assert confidences[0] == pytest.approx(logits.softmax(-1)[0, 0].item(), abs=1e-6)
+    assert confidences[1] == pytest.approx((10 * logits).softmax(-1)[0, 0].item(), abs=1e-6)
+    assert confidences[0] < 0.9 < confidences[1]

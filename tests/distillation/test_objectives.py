@@ -17,26 +17,51 @@ def random_case(seed=0, batch=3, length=6, steps=4):
     return log_p, masked, step_map
 
 
+REDUCTIONS = {objectives.sample_mean: lambda terms: sum(terms) / len(terms), objectives.sample_sum: sum}
+
+
 @pytest.mark.parametrize("name", ["sft", "redi", "naive_td"])
+@pytest.mark.parametrize("reduce", REDUCTIONS)
 @pytest.mark.parametrize("seed", range(3))
-def test_likelihoods(name, seed):
+def test_likelihoods(name, reduce, seed):
     log_p, masked, _ = random_case(seed)
     samples = []
     for row in range(3):
-        chosen = [log_p[row, i].item() for i in range(6) if masked[row, i]]
-        samples.append(sum(chosen) / len(chosen))
-    assert getattr(objectives, name)(log_p, masked).item() == pytest.approx(-sum(samples) / 3, abs=1e-12)
+        samples.append(REDUCTIONS[reduce]([log_p[row, i].item() for i in range(6) if masked[row, i]]))
+    assert getattr(objectives, name)(log_p, masked, reduce).item() == pytest.approx(-sum(samples) / 3, abs=1e-12)
 
 
+@pytest.mark.parametrize("reduce", REDUCTIONS)
 @pytest.mark.parametrize("seed", range(3))
-def test_path_weights_early_tokens_more(seed):
+def test_path_weights_early_tokens_more(seed, reduce):
     log_p, masked, step_map = random_case(seed)
     samples = []
     for row in range(3):
         terms = [(4 - step_map[row, i].item() + 1) / 4 * log_p[row, i].item() for i in range(6) if masked[row, i]]
-        samples.append(sum(terms) / len(terms))
-    found = objectives.path(log_p, masked, step_map, steps=4).item()
+        samples.append(REDUCTIONS[reduce](terms))
+    found = objectives.path(log_p, masked, objectives.path_weights(step_map, 4), reduce).item()
     assert found == pytest.approx(-sum(samples) / 3, abs=1e-12)
+
+
+def test_released_path_weights_have_two_levels_three_to_one():
+    steps = torch.arange(1, 9)
+    assert objectives.path_weights(steps, 8).tolist() == [1, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125]
+    assert objectives.path_weights(steps, 8, "released").tolist() == [0.75] * 4 + [0.25] * 4
+
+
+@pytest.mark.parametrize("weight", [0.0, 2.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_dparallel_adds_the_entropy_of_what_is_already_right(weight, seed):
+    log_p, masked, step_map = random_case(seed)
+    entropy, correct = -log_p.flip(0), step_map > 2
+    samples = []
+    for row in range(3):
+        places = [i for i in range(6) if masked[row, i]]
+        right = [entropy[row, i].item() for i in places if correct[row, i]]
+        likelihood = sum(log_p[row, i].item() for i in places) / len(places)
+        samples.append(-likelihood + weight * (sum(right) / len(right) if right else 0.0))
+    found = objectives.dparallel(log_p, masked, entropy, correct, weight).item()
+    assert found == pytest.approx(sum(samples) / 3, abs=1e-12)
 
 
 @pytest.mark.parametrize("beta", [0.1, 1.0])
@@ -50,8 +75,9 @@ def test_ddo_terms(beta):
     fake = -sum(math.log(1 - sigmoid(beta * r)) for r in ratios.tolist()) / 3
     assert objectives.ddo_real(ratios, beta).item() == pytest.approx(real, abs=1e-12)
     assert objectives.ddo_fake(ratios, beta).item() == pytest.approx(fake, abs=1e-12)
-    total = objectives.t3d(torch.tensor(real), torch.tensor(fake), torch.tensor(2.0), alpha=0.5, path_weight=0.2)
-    assert total.item() == pytest.approx(real + 0.5 * fake + 0.4, abs=1e-6)
+    ddo = objectives.ddo(torch.tensor(real), torch.tensor(fake), alpha=0.5)
+    assert ddo.item() == pytest.approx(real + 0.5 * fake, abs=1e-6)
+    assert objectives.t3d(ddo, torch.tensor(2.0), path_weight=0.2).item() == pytest.approx(ddo.item() + 0.4, abs=1e-6)
 
 
 @pytest.mark.parametrize("ratio", [-1e4, 1e4])
@@ -72,6 +98,12 @@ def test_gradients_by_finite_differences():
     def total(x):
         ratio = objectives.sample_mean(x + 1.0, masked)
         real, fake = objectives.ddo_real(ratio, 0.1), objectives.ddo_fake(ratio * 0.5, 0.1)
-        return objectives.t3d(real, fake, objectives.path(x, masked, step_map, 4), 0.5, 0.2)
+        path = objectives.path(x, masked, objectives.path_weights(step_map, 4))
+        return objectives.t3d(objectives.ddo(real, fake, 0.5), path, 0.2)
 
     assert torch.autograd.gradcheck(total, (log_p,))
+
+    def dparallel(x):
+        return objectives.dparallel(x, masked, x.exp(), step_map > 2, 2.0, objectives.sample_sum)
+
+    assert torch.autograd.gradcheck(dparallel, (log_p,))

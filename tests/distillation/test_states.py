@@ -6,7 +6,7 @@ import torch
 
 from t3d.decoding.decoder import Request, decode
 from t3d.distillation.examples import Example
-from t3d.distillation.states import draw_batch, draw_ratio, random_mask, trajectory_mask
+from t3d.distillation.states import draw_batch, draw_ratios, random_mask, trajectory_mask
 from t3d.models.layout import lay_out
 from t3d.params import Budget, States
 from tests.conftest import MASK, tiny_model
@@ -72,13 +72,64 @@ def test_random_tokens_have_their_ratio_and_stay_in_the_loss():
     assert abs(share - 0.3) < 0.06
 
 
-def test_level_distribution():
-    rng = np.random.default_rng(0)
-    drawn = [draw_ratio(States(kind="trajectory"), rng) for _ in range(4000)]
-    assert abs(drawn.count(1.0) / 4000 - 0.906) < 0.02
-    assert abs(drawn.count(0.75) / 4000 - 0.091) < 0.02
-    only = States(kind="trajectory", mask_ratios={0.5: 1.0})
-    assert {draw_ratio(only, rng) for _ in range(20)} == {0.5}
+def shares(states, steps=4, count=4000):
+    drawn = draw_ratios(states, steps, count, np.random.default_rng(0))
+    return {ratio: (drawn == ratio).mean() for ratio in set(drawn)}
+
+
+def test_mask_ratios_follow_their_distribution():
+    released = shares(States(kind="trajectory"))
+    assert released[1.0] == pytest.approx(0.906, abs=0.02)
+    assert released[0.75] == pytest.approx(0.091, abs=0.02)
+    assert shares(States(kind="trajectory", mask_ratios={0.5: 1.0})) == {0.5: 1.0}
+    uniform = shares(States(kind="trajectory", mask_ratios="uniform"), steps=8)
+    assert set(uniform) == {step / 8 for step in range(1, 9)}
+    assert max(uniform.values()) - min(uniform.values()) < 0.05
+
+
+def masks_by_block(states):
+    batch = draw(examples(40), list(range(40)), states)
+    for row in range(40):
+        shown = batch.layout.is_response[row]
+        blocks, masked = batch.layout.noisy_blocks[row][shown], batch.masked[row][shown]
+        whole = [masked[blocks == block].sum().item() for block in blocks.unique() if (blocks == block).sum() == 4]
+        yield whole
+
+
+def test_one_ratio_per_sample_or_per_block():
+    mix = {"mask_ratios": {0.5: 0.5, 1.0: 0.5}}
+    assert all(len(set(counts)) == 1 for counts in masks_by_block(States(kind="trajectory", **mix)))
+    per_block = list(masks_by_block(States(kind="trajectory", mask_ratio_per="block", **mix)))
+    assert {count for counts in per_block for count in counts} == {2, 4}
+    assert any(len(set(counts)) == 2 for counts in per_block)
+
+
+def test_reversed_order_masks_what_was_committed_first():
+    step_map = np.array([1, 3, 2, 4, 1, 2])
+    assert trajectory_mask(step_map, 4, 0.5, "reversed").tolist() == [True, False, True, False, True, True]
+    assert trajectory_mask(step_map, 4, 1.0, "reversed").all()
+    ratio = {"mask_ratios": {0.25: 1.0}}
+    ours = draw(examples(), [0] * 6, States(kind="trajectory", **ratio))
+    released = draw(examples(), [0] * 6, States(kind="trajectory", mask_order="reversed", **ratio))
+    assert set(ours.step_map[ours.masked].tolist()) == {4}
+    assert set(released.step_map[released.masked].tolist()) == {1}
+
+
+def test_full_states_mask_every_token_of_the_response():
+    batch = draw(examples(), [0] * 6, States(kind="full"))
+    assert torch.equal(batch.masked, batch.layout.is_response)
+
+
+def test_a_state_and_its_complement_mask_every_token_once():
+    batch = draw(examples(), [3] * 6, States(kind="random", complement=True))
+    assert batch.ids[:6] == batch.ids[6:]
+    assert torch.equal(batch.masked[:6] ^ batch.masked[6:], batch.layout.is_response[:6])
+
+
+def test_states_drawn_once_are_the_same_in_every_epoch():
+    frozen = States(kind="trajectory", random_tokens=0.3, redraw="never")
+    first, later = (draw(examples(), [epoch] * 6, frozen).noisy_input for epoch in (0, 7))
+    assert torch.equal(first, later)
 
 
 def test_random_masks_are_uniform_in_ratio_and_never_empty():

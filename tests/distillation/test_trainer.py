@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from t3d.distillation import losses, trainer
+from t3d.distillation import losses, objectives, trainer
 from t3d.distillation.checkpoints import Checkpoints
 from t3d.distillation.examples import Example
 from t3d.errors import TrainingError
@@ -20,13 +20,13 @@ from tests.conftest import MASK, tiny_model
 
 def student(name="t3d", **optimizer) -> Student:
     settings = {"steps": 6, "batch_size": 8, "learning_rate": 1e-3, "warmup_steps": 1} | optimizer
-    random = name in ("sft", "redi")
+    kind = {"sft": "random", "redi": "random", "dparallel": "full"}.get(name, "trajectory")
     return Student(
         label=name,
         prompts="p" if name == "sft" else None,
         trajectories=None if name == "sft" else "t",
-        objective=Objective(name=name, refresh_every=2),
-        states=States(kind="random" if random else "trajectory", random_tokens=0.0 if random else 0.1),
+        objective=Objective(name=name, **({"refresh_every": 2} if name in ("ddo", "t3d") else {})),
+        states=States(kind=kind, random_tokens=0.1 if kind == "trajectory" else 0.0),
         block_size=4,
         optimizer=Optimizer(**settings),
         checkpoint_every=2,
@@ -50,9 +50,9 @@ def weights(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-@pytest.mark.parametrize("name", ["sft", "redi", "naive_td", "t3d"])
+@pytest.mark.parametrize("name", ["sft", "redi", "dparallel", "naive_td", "ddo", "t3d"])
 def test_accumulated_gradient_equals_the_large_batch_gradient(name):
-    reference = tiny_model(seed=5) if name == "t3d" else None
+    reference = tiny_model(seed=5) if name in ("ddo", "t3d") else None
     gradients = []
     for size in (8, 2):
         model = tiny_model()
@@ -100,6 +100,53 @@ def test_losses_equal_a_plain_per_sample_computation():
     assert parts["disagreement"].item() == pytest.approx(np.mean(disagreements), abs=1e-5)
     expected = np.mean(real_terms) + 0.5 * np.mean(fake_terms) + 0.2 * np.mean(path_terms)
     assert loss.item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_certainty_equals_a_plain_computation():
+    """dparallel's entropy and its reach against full logits, one position at a time."""
+    model = tiny_model()
+    batch = next(iter(trainer.micro_batches(setting("dparallel"), 0)))
+    options = Objective(name="dparallel", entropy_weight=2.0)
+    with torch.no_grad():
+        logits = model.lm_head(batch.layout.hidden_states(model, batch.noisy_input)).double()
+    # A model of random weights gets nothing right: let x_0 be what it says at every other position.
+    batch.layout.noisy_ids[:, ::2] = logits[:, ::2].argmax(-1)
+    loss, parts = losses.compute(options, model, None, batch, 4)
+    likelihoods, entropies = [], []
+    for row in range(len(batch.ids)):
+        places = batch.masked[row].nonzero().flatten().tolist()
+        tokens = batch.layout.noisy_ids[row]
+        scores = [logits[row, i].log_softmax(-1)[tokens[i]].item() for i in places]
+        likelihoods.append(-sum(scores) / len(places))
+        right = [i for i in places if logits[row, i].argmax() == tokens[i]]
+        each = [torch.distributions.Categorical(logits=logits[row, i] / 0.5).entropy().item() for i in right]
+        entropies.append(sum(each) / max(1, len(each)))
+    assert sum(entropies) > 0
+    assert parts["likelihood_term"].item() == pytest.approx(np.mean(likelihoods), abs=1e-5)
+    assert parts["entropy_term"].item() == pytest.approx(np.mean(entropies), abs=1e-5)
+    assert loss.item() == pytest.approx(np.mean(likelihoods) + 2 * np.mean(entropies), abs=1e-5)
+
+
+def test_ddo_terms_push_the_real_tokens_up_and_the_fake_ones_down():
+    model, reference = tiny_model(), tiny_model(seed=5)
+    batch = next(iter(trainer.micro_batches(setting("ddo"), 0)))
+    loss, parts = losses.compute(Objective(name="ddo"), model, reference, batch, 4)
+    assert set(parts) == {"real_term", "fake_term", "real_gradient_norm", "fake_gradient_norm", "disagreement"}
+    assert loss.item() == pytest.approx(parts["real_term"].item() + 0.5 * parts["fake_term"].item(), abs=1e-6)
+    # d/dx -log sigmoid(beta r) = -beta sigmoid(-beta r), over the sample's masked positions and the batch.
+    scores = losses.masked_log_probabilities(model, batch) - losses.masked_log_probabilities(reference, batch)
+    ratios = losses.of_tokens(scores, batch.layout.noisy_ids, batch.masked)
+    ratio, count = objectives.sample_mean(ratios, batch.masked), batch.masked.sum(dim=1)
+    size = 0.1 * torch.sigmoid(-0.1 * ratio) / len(ratio) / count.sqrt()
+    assert parts["real_gradient_norm"].item() == pytest.approx(size.norm().item(), rel=1e-4)
+
+
+def test_naive_td_can_have_the_path_term():
+    model = tiny_model()
+    batch = next(iter(trainer.micro_batches(setting("naive_td"), 0)))
+    plain, _ = losses.compute(Objective(name="naive_td"), model, None, batch, 4)
+    loss, parts = losses.compute(Objective(name="naive_td", path_weight=0.5), model, None, batch, 4)
+    assert loss.item() == pytest.approx(plain.item() + 0.5 * parts["path_term"].item(), abs=1e-6)
 
 
 def test_fake_tokens_follow_the_reference_and_not_the_batch():

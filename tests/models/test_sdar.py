@@ -70,9 +70,28 @@ def test_training_layout_equals_prefix_and_noisy_block(prompt_length, block_size
             torch.testing.assert_close(logits[row, column : column + block_size], expected, atol=1e-5, rtol=0)
 
 
-def test_layout_refuses_half_blocks():
-    with pytest.raises(ValueError, match="whole blocks of 4"):
-        lay_out([np.arange(10)], [3], 4)
+@pytest.mark.parametrize("grid", ["global", "response"])
+def test_layout_of_cut_rows_and_of_a_grid_that_begins_at_the_response(model, grid):
+    """Against one forward per block, whose mask is written out token by token."""
+    rows, prompts = [np.arange(4, 4 + n) for n in (13, 18, 10)], [6, 3, 4]
+    layout = lay_out(rows, prompts, 4, grid)
+    noisy = layout.noisy_ids.masked_fill(layout.is_response, MASK)
+    logits = model.lm_head(layout.hidden_states(model, noisy))
+    for row, (ids, prompt) in enumerate(zip(rows, prompts, strict=True)):
+        origin = prompt % 4 if grid == "response" else 0
+        block = (np.arange(len(ids)) - origin) // 4
+        first = int(np.flatnonzero(block == block[prompt])[0])
+        assert layout.noisy_ids[row, : len(ids) - first].tolist() == ids[first:].tolist()
+        for number in range(block[prompt], block[-1] + 1):
+            inside = np.flatnonzero(block == number)
+            end = inside[-1] + 1
+            sequence = torch.from_numpy(ids[:end].copy())
+            sequence[[i for i in inside if i >= prompt]] = MASK
+            visible = torch.from_numpy(block[:end][None] <= block[:end, None])[None]
+            expected = model(sequence[None], attention_mask=visible, position_ids=torch.arange(end)[None]).logits[0]
+            columns = slice(inside[0] - first, end - first)
+            torch.testing.assert_close(logits[row, columns], expected[inside[0] :], atol=1e-5, rtol=0)
+            assert not layout.is_response[row, len(ids) - first :].any()
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])

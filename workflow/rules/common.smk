@@ -23,8 +23,10 @@ def training_data(wildcards):
     student = student_of(wildcards.run)
     if student.prompts:
         return [manifest(f"prompts/{student.prompts}")]
-    shards = shard_names(E.trajectories[student.trajectories].shards)
-    return [manifest(f"trajectories/{student.trajectories}/{shard}") for shard in shards]
+    trajectories = E.trajectories[student.trajectories]
+    shards = [f"trajectories/{student.trajectories}/{shard}" for shard in shard_names(trajectories.shards)]
+    prompts = [f"prompts/{trajectories.prompts}"] if student.rows.prompt == "bare" else []
+    return [manifest(artefact) for artefact in shards + prompts]
 
 
 def model_manifest(wildcards):
