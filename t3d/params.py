@@ -127,8 +127,11 @@ class Pretraining(Strict):
 
     model: PocketModel = PocketModel()
     """Its shape."""
+    domains: dict[Literal["gsm", "code"], Positive] = {"gsm": 1}
+    """Domain -> its share of the rows, relative to the others."""
     problems: Positive = 600_000
-    """Distinct training problems, each phrased once."""
+    """Training rows over all domains: distinct word problems, each phrased once; code problems come again, written
+    another way."""
     difficulty: Difficulty = Difficulty()
     """Which problems are drawn."""
     max_length: Positive = 320
@@ -174,8 +177,8 @@ class PromptSet(Strict):
 
     teacher: Name
     """Whose tokenizer and chat template turn text into ids."""
-    domain: Literal["gsm"] = "gsm"
-    """The generator: `gsm` is reasoning-gym's gsm_symbolic with paraphrased worked answers."""
+    domain: Literal["gsm", "code"] = "gsm"
+    """The generator: `gsm` is reasoning-gym's gsm_symbolic with paraphrased worked answers, `code` small functions."""
     split: Literal["train", "validation", "test"]
     """Splits are disjoint by the text of the problem."""
     count: Positive
@@ -442,7 +445,9 @@ class Benchmark(Strict):
     prompts: Name
     """The prompt set that is answered."""
     task: Name
-    """The lm-eval task of `t3d/evaluation/tasks/` that extracts and scores answers."""
+    """The lm-eval task of `t3d/evaluation/tasks/` that asks the questions and, but for programs, scores the answers."""
+    sandbox: Literal["bubblewrap", "process"] = "bubblewrap"
+    """Where programs are run. `process` has limits on time and memory only: files and network stay open to them."""
     sampling: Sampling = Sampling()
     """How answers are decoded; greedy by default."""
     max_new_tokens: Positive = 256

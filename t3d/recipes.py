@@ -61,9 +61,9 @@ def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, An
     if kind in ("answers", "scores"):
         _, benchmark, budget = parts
         spec = _dump(experiment.benchmarks[benchmark])
-        task = spec.pop("task")
+        scoring = {key: spec.pop(key) for key in ("task", "sandbox")}
         if kind == "scores":
-            return {"task": task}
+            return scoring
         return {"seed": seed, "benchmark": spec, "budget": budget}
     raise KeyError(kind)
 

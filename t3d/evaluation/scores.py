@@ -1,7 +1,13 @@
-"""The stage that scores recorded answers: lm-eval extracts and counts, no model is needed."""
+"""The stage that scores recorded answers; no model is needed.
+
+Final answers are extracted and compared by lm-eval (`harness.py`), programs run against hidden tests (`sandbox.py`).
+"""
 
 import json
+import os
+import re
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,14 +15,17 @@ import pyarrow.parquet as pq
 
 from t3d import receipts
 from t3d.errors import DataError
-from t3d.evaluation import harness
-from t3d.params import Experiment
+from t3d.evaluation import harness, sandbox
+from t3d.params import Benchmark, Experiment
+from t3d.progress import Progress
+from t3d.prompts import sets
 
 _SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("extracted", pa.string()),
         ("correct", pa.bool_()),
+        ("reason", pa.string()),
         ("response_tokens", pa.int32()),
         ("denoising_steps", pa.int32()),
     ]
@@ -35,12 +44,17 @@ def make(experiment: Experiment, answers: Path, prompts: Path, out: Path) -> Non
     source, questions = receipts.read(answers, kind="answers"), receipts.read(prompts, kind="prompts")
     _, model, benchmark, budget = source.artefact.split("/")
     recorded = {row["id"]: row for row in pq.read_table(source.file(".parquet")).to_pylist()}
-    lm = harness.RecordedAnswers({key: row["text"] for key, row in recorded.items()})
-    task = experiment.benchmarks[benchmark].task
-    samples = harness.evaluate(lm, task, questions.file(".jsonl"), score=True)
-    if len(samples) != len(recorded):
-        raise DataError(f"{source.path}: {len(recorded)} answers for {len(samples)} questions of {questions.path}.")
-    rows = [_row(sample, recorded[sample["doc"]["id"]]) for sample in samples]
+    texts = {key: row["text"] for key, row in recorded.items()}
+    asked = sets.read(questions)
+    spec = experiment.benchmarks[benchmark]
+    if asked and asked[0].domain == "code":
+        judged = _run_programs(spec, asked, texts, f"programs {model} {benchmark} {budget}")
+    else:
+        judged = _compare_answers(spec, questions.file(".jsonl"), texts)
+    if len(judged) != len(recorded):
+        raise DataError(f"{source.path}: {len(recorded)} answers for {len(judged)} questions of {questions.path}.")
+    counts = ("response_tokens", "denoising_steps")
+    rows = [{"id": key, **found, **{name: recorded[key][name] for name in counts}} for key, found in judged.items()]
     artefact = f"scores/{model}/{benchmark}/{budget}"
     with receipts.making(experiment, artefact, out, inputs=[source, questions]) as job:
         pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), job.file(".parquet"), compression="zstd")
@@ -48,16 +62,47 @@ def make(experiment: Experiment, answers: Path, prompts: Path, out: Path) -> Non
         job.file(".json").write_text(json.dumps(totals, indent=1) + "\n")
 
 
-def _row(sample, recorded) -> dict:
-    extracted = sample["filtered_resps"][0]
+def _compare_answers(spec: Benchmark, questions: Path, texts: dict[str, str]) -> dict[str, dict]:
+    """By question id, what lm-eval extracted from each text and whether it is right."""
+    samples = harness.evaluate(harness.RecordedAnswers(texts), spec.task, questions, score=True)
     return {
-        "id": recorded["id"],
-        "extracted": extracted or None,
-        # A score counts only when it is exactly 1.
-        "correct": bool(sample["exact_match"] == 1.0),
-        "response_tokens": recorded["response_tokens"],
-        "denoising_steps": recorded["denoising_steps"],
+        sample["doc"]["id"]: {
+            "extracted": sample["filtered_resps"][0] or None,
+            # A score counts only when it is exactly 1.
+            "correct": bool(sample["exact_match"] == 1.0),
+            "reason": None,
+        }
+        for sample in samples
     }
+
+
+def _run_programs(spec: Benchmark, prompts: list[sets.Prompt], texts: dict[str, str], title: str) -> dict[str, dict]:
+    """By question id, the program in each text and what its hidden tests said."""
+    missing = [prompt.id for prompt in prompts if prompt.id not in texts]
+    if missing:
+        raise DataError(f"no answer is recorded for {len(missing)} questions, {missing[0]} for one.")
+    progress = Progress(title, len(prompts))
+
+    def judged(prompt: sets.Prompt) -> dict:
+        tests = json.loads(prompt.answer)
+        program = program_in(texts[prompt.id])
+        check = sandbox.check_cases([tuple(case) for case in tests["cases"]])
+        verdict = sandbox.judge(program, tests["entry_point"], check, kind=spec.sandbox)
+        return {"extracted": program or None, "correct": verdict.passed, "reason": verdict.reason}
+
+    results = {}
+    # A thread waits for its program; the programs are processes of their own.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for prompt, found in zip(prompts, pool.map(judged, prompts), strict=True):
+            results[prompt.id] = found
+            progress.advance(1)
+    return results
+
+
+def program_in(text: str) -> str:
+    """The program of an answer: its first fenced block, or else all of it."""
+    fenced = re.search(r"```(?:python)?\n(.*?)(?:\n```|\Z)", text, re.DOTALL)
+    return fenced.group(1) if fenced else text
 
 
 def _totals(rows: list[dict], recorded: list[dict]) -> dict:

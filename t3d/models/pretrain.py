@@ -23,7 +23,7 @@ from t3d.models.layout import Layout, lay_out_stored
 from t3d.models.sdar import MASK_TOKEN, SDARConfig, SDARForCausalLM
 from t3d.params import Pretraining
 from t3d.progress import Progress
-from t3d.prompts import gsm
+from t3d.prompts.domains import DOMAINS
 from t3d.seeds import seed_for
 
 END, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
@@ -78,45 +78,59 @@ class Corpus:
 
 
 def build_corpus(tokenizer: PreTrainedTokenizerFast, pretraining: Pretraining, seed: int) -> Corpus:
-    """Draw `pretraining.problems` distinct training problems and tokenise one phrasing of each, on all cores."""
+    """Draw and tokenise `pretraining.problems` training rows, on all cores."""
     rows: dict[str, tuple[list[int], list[int]]] = {}
+    progress = Progress("problems", pretraining.problems)
     tokenizer_text = tokenizer.backend_tokenizer.to_str()
     workers = os.cpu_count() or 1
-    progress = Progress("problems", pretraining.problems)
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        starts = count(0, _DRAWS_PER_TASK)
-        pending: deque[Future] = deque()
-        while len(rows) < pretraining.problems:
-            # Tasks are taken in order, so the corpus does not depend on the number of workers.
-            while len(pending) < 2 * workers:
-                task = (tokenizer_text, seed, next(starts), pretraining)
-                pending.append(pool.submit(_tokenised_rows, task))
-            for key, prompt, response in pending.popleft().result():
-                if len(rows) < pretraining.problems:
-                    rows.setdefault(key, (prompt, response))
-            progress.update(len(rows))
-        pool.shutdown(cancel_futures=True)
+        for name, wanted in _rows_per_domain(pretraining).items():
+            enough = len(rows) + wanted
+            starts = count(0, _DRAWS_PER_TASK)
+            pending: deque[Future] = deque()
+            while len(rows) < enough:
+                # Tasks are taken in order, so the corpus does not depend on the number of workers.
+                while len(pending) < 2 * workers:
+                    task = (tokenizer_text, name, seed, next(starts), pretraining)
+                    pending.append(pool.submit(_tokenised_rows, task))
+                for key, prompt, response in pending.popleft().result():
+                    if len(rows) < enough:
+                        rows.setdefault(key, (prompt, response))
+                progress.update(len(rows))
+            for future in pending:
+                future.cancel()
     return Corpus(list(rows.values()))
 
 
-def _tokenised_rows(task: tuple[str, int, int, Pretraining]) -> list[tuple[str, list[int], list[int]]]:
-    tokenizer_text, seed, start, pretraining = task
+def _rows_per_domain(pretraining: Pretraining) -> dict[str, int]:
+    shares = pretraining.domains
+    total = sum(shares.values())
+    rows: dict[str, int] = {name: pretraining.problems * share // total for name, share in shares.items()}
+    first = next(iter(rows))
+    return rows | {first: rows[first] + pretraining.problems - sum(rows.values())}
+
+
+def _tokenised_rows(task: tuple[str, str, int, int, Pretraining]) -> list[tuple[str, list[int], list[int]]]:
+    tokenizer_text, name, seed, start, pretraining = task
+    domain = DOMAINS[name]
     grid = max(pretraining.block_sizes)
     backend = Tokenizer.from_str(tokenizer_text)
     filler = backend.get_vocab()[END]
     kept = []
     for draw in range(start, start + _DRAWS_PER_TASK):
-        item = seed_for(seed, "gsm", draw)
-        problem = gsm.draw_problem(item)
+        item = seed_for(seed, name, draw)
+        problem = domain.draw(item)
         if problem is not None and problem.split == "train" and problem.fits(pretraining.difficulty):
-            kept.append((problem, gsm.paraphrase(problem, Random(item))))
-    prompts = backend.encode_batch([chat_prompt(problem.question) for problem, _ in kept])
-    responses = backend.encode_batch([text + END_OF_TURN for _, text in kept])
+            # Word problems without end; code problems are few and come again, written another way.
+            key = problem.id if name == "gsm" else f"{name}-{draw}"
+            kept.append((key, problem.question, domain.write(problem, Random(item))))
+    prompts = backend.encode_batch([chat_prompt(question) for _, question, _ in kept])
+    responses = backend.encode_batch([text + END_OF_TURN for _, _, text in kept])
     rows = []
-    for (problem, _), prompt, response in zip(kept, prompts, responses, strict=True):
+    for (key, _, _), prompt, response in zip(kept, prompts, responses, strict=True):
         ids = fill_last_block(prompt.ids, response.ids, grid, filler)
         if len(prompt.ids) + len(ids) <= pretraining.max_length:
-            rows.append((problem.id, prompt.ids, ids))
+            rows.append((key, prompt.ids, ids))
     return rows
 
 
@@ -174,11 +188,13 @@ def pretrain(pretraining: Pretraining, seed: int, device: str, folder: Path) -> 
         The final training loss (mean over the last 100 steps) and the number of rows and parameters.
     """
     print("training the tokenizer", flush=True)
-    pairs = (
-        (p, gsm.paraphrase(p, Random(seed_for(seed, "tokenizer", p.id))))
-        for p in gsm.problems("train", seed, pretraining.difficulty)
+    texts = (
+        chat_prompt(problem.question)
+        + domain.write(problem, Random(seed_for(seed, "tokenizer", problem.id)))
+        + END_OF_TURN
+        for domain in (DOMAINS[name] for name in pretraining.domains)
+        for problem in islice(domain.problems("train", seed, pretraining.difficulty), _TOKENIZER_PROBLEMS)
     )
-    texts = (chat_prompt(p.question) + text + END_OF_TURN for p, text in islice(pairs, _TOKENIZER_PROBLEMS))
     tokenizer = build_tokenizer(texts, pretraining.model.vocab_size)
     corpus = build_corpus(tokenizer, pretraining, seed)
     torch.manual_seed(seed_for(seed, "pretrain-weights"))

@@ -16,7 +16,7 @@ from t3d import receipts
 from t3d.errors import CorruptArtefactError, ParameterError
 from t3d.models.sdar import load_tokenizer
 from t3d.params import Experiment
-from t3d.prompts import gsm
+from t3d.prompts.domains import DOMAINS
 from t3d.seeds import seed_for
 
 
@@ -48,11 +48,19 @@ def make(experiment: Experiment, name: str, teacher: Path, out: Path) -> None:
     spec = experiment.prompt_sets[name]
     source = receipts.read(teacher, kind="teachers")
     tokenizer = load_tokenizer(source.folder())
-    problems = gsm.problems(spec.split, seed_for(experiment.seed, "prompts"), spec.difficulty)
+    domain = DOMAINS[spec.domain]
+    problems = list(
+        islice(domain.problems(spec.split, seed_for(experiment.seed, "prompts"), spec.difficulty), spec.count)
+    )
+    if len(problems) < spec.count:
+        raise ParameterError(
+            f"prompt_sets.{name}.count: domain {spec.domain} has only {len(problems)} fitting problems of split "
+            f"{spec.split}, {spec.count} are asked for."
+        )
     with receipts.making(experiment, f"prompts/{name}", out, inputs=[source]) as job:
         with job.file(".jsonl").open("w") as file:
-            for problem in islice(problems, spec.count):
-                reference = gsm.paraphrase(problem, Random(seed_for(experiment.seed, "reference", problem.id)))
+            for problem in problems:
+                reference = domain.write(problem, Random(seed_for(experiment.seed, "reference", problem.id)))
                 prompt = Prompt(
                     id=problem.id,
                     domain=spec.domain,

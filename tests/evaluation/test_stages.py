@@ -1,7 +1,9 @@
 """The two evaluation stages on real artefacts: answers are decoded, scores are counted from them."""
 
 import json
+import shutil
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -62,3 +64,46 @@ def test_totals_are_the_sum_of_the_questions(stages):
 def test_scores_carry_the_recipes_of_all_they_came_from(stages):
     recipes = receipts.read(stages["b8s1"][1]).recipes
     assert set(recipes) == {"scores/m/b/b8s1", "answers/m/b/b8s1", "prompts/q", "teachers/m"}
+
+
+PROGRAMS = {
+    "```python\ndef f(s):\n    return s\n```": "def f(s):\n    return s",
+    "Here:\n```\ndef f(s): return 1\n```\nand\n```python\nx\n```": "def f(s): return 1",
+    "```python\ndef f(s):\n    return s[": "def f(s):\n    return s[",
+    "def f(s): return s": "def f(s): return s",
+    "": "",
+}
+
+
+@pytest.mark.parametrize("text", PROGRAMS)
+def test_the_program_of_an_answer_is_its_first_fenced_block(text):
+    assert scores.program_in(text) == PROGRAMS[text]
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+def test_programs_are_run_against_their_hidden_tests(tmp_path):
+    """A gold program passes, another's does not; the receipts carry what they came from."""
+    experiment = Experiment(
+        name="x",
+        device="cpu",
+        teachers={"m": {"source": "shipped", "path": str(SHIPPED)}},
+        prompt_sets={"q": {"teacher": "m", "domain": "code", "split": "test", "count": 4}},
+        benchmarks={"b": {"label": "B", "prompts": "q", "task": "code_function"}},
+    )
+    made = {name: tmp_path / f"{name}.manifest.json" for name in ("m", "q", "answers", "scores")}
+    teacher.make(experiment, "m", made["m"])
+    sets.make(experiment, "q", made["m"], made["q"])
+    prompts = sets.read(receipts.read(made["q"]))
+    texts = [prompt.reference for prompt in prompts]
+    texts[1] = texts[0]
+    texts[3] = "```python\nimport sys\nsys.exit(0)\n```"
+    counts = {"response_tokens": 1, "denoising_steps": 1, "commit_passes": 0, "finish_reason": "stop"}
+    rows = [{"id": prompt.id, "text": text, **counts} for prompt, text in zip(prompts, texts, strict=True)]
+    inputs = [receipts.read(made["m"]), receipts.read(made["q"])]
+    with receipts.making(experiment, "answers/m/b/b8s1", made["answers"], inputs=inputs) as job:
+        pq.write_table(pa.Table.from_pylist(rows), job.file(".parquet"))
+    scores.make(experiment, made["answers"], made["q"], made["scores"])
+    found = pq.read_table(receipts.read(made["scores"]).file(".parquet")).to_pylist()
+    assert [row["correct"] for row in found] == [True, False, True, False]
+    assert [row["reason"] for row in found if row["correct"]] == ["passed", "passed"]
+    assert found[3]["reason"].startswith("SystemExit")
