@@ -118,7 +118,7 @@ def _text(row: Any, markup: _Markup) -> str:
         return markup.escape(_DASH)
     accuracy = f"{row.accuracy:.1f}"
     rest = "" if pd.isna(row.low) else f" [{row.low:.1f}, {row.high:.1f}]"
-    rest += _DAGGER if row.p_value < _SIGNIFICANT else ""
+    rest += _DAGGER if row.p_adjusted < _SIGNIFICANT else ""
     rest += "" if pd.isna(row.reported) else f" ({row.reported:.1f})"
     return (markup.bold(accuracy) if row.best else accuracy) + markup.escape(rest)
 
@@ -135,7 +135,7 @@ def _note(experiment: Experiment, table: AccuracyTable, tidy: pd.DataFrame) -> s
         f"Training seeds averaged: {seeds}." if seeds else "",
         f"Bold: best of its column at these tokens per step. {_DASH}: no such budget or nothing to compare.",
         f"{_DAGGER}: p < {_SIGNIFICANT} against {teacher}, two-sided exact sign-flip test paired by question (exact "
-        "McNemar for one seed), not corrected for the number of cells.",
+        "McNemar for one seed), corrected for the number of cells by Holm's method.",
         "In parentheses: the paper's value." if tidy["reported"].notna().any() else "",
     ]
     return " ".join(part for part in parts if part)

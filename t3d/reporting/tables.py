@@ -18,7 +18,7 @@ from t3d.params import AccuracyFigure, AccuracyTable, Budget, Experiment
 from t3d.reporting import scores
 from t3d.reporting.files import replacing
 from t3d.reporting.renderings import AVERAGE, to_latex, to_markdown
-from t3d.reporting.statistics import paired_test, wilson
+from t3d.reporting.statistics import holm, paired_bootstrap, paired_test, seed_interval, wilson
 
 COLUMNS = {
     "method": "s",
@@ -30,8 +30,13 @@ COLUMNS = {
     "accuracy": ".2f",
     "low": ".2f",
     "high": ".2f",
+    "seed_low": ".2f",
+    "seed_high": ".2f",
     "difference": ".2f",
+    "difference_low": ".2f",
+    "difference_high": ".2f",
     "p_value": ".4g",
+    "p_adjusted": ".4g",
     "relative_change": ".2f",
     "reported": ".2f",
     "difference_from_reported": ".2f",
@@ -84,9 +89,11 @@ def accuracy_table(
         reported: `params/reported.csv`, read when the table has a `paper_table`.
 
     Returns:
-        The columns of `COLUMNS`: accuracy, low, high (95 % Wilson) and reported in percent; difference (from the
-        teacher) and difference_from_reported in points; relative_change of the average in percent of the teacher's.
-        Seeds are averaged per question first, so that n counts questions.
+        The columns of `COLUMNS`: accuracy, low, high (95 % Wilson), seed_low, seed_high (95 % t interval of the mean
+        over seeds) and reported in percent; difference (from the teacher) with its paired bootstrap interval and
+        difference_from_reported in points; p_value of the paired test and p_adjusted by Holm over the table's cells;
+        relative_change of the average in percent of the teacher's. Seeds are averaged per question first, so that n
+        counts questions.
 
     Raises:
         DataError: a cell has no answers.
@@ -110,7 +117,9 @@ def accuracy_table(
                 _compare(cell, teachers)
             base = base or ours
             rows += ours
-    return _rounded(pd.DataFrame(rows, columns=list(COLUMNS)))
+    tidy = pd.DataFrame(rows, columns=list(COLUMNS))
+    tidy["p_adjusted"] = holm(tidy["p_value"].astype(float))
+    return _rounded(tidy)
 
 
 def _cell(frame: pd.DataFrame, student: str, budget: Budget, benchmark: str) -> dict[str, Any]:
@@ -119,6 +128,7 @@ def _cell(frame: pd.DataFrame, student: str, budget: Budget, benchmark: str) -> 
     questions = answers.groupby("id")["correct"].mean()
     n, share = len(questions), questions.mean()
     low, high = wilson(share * n, n)
+    seed_low, seed_high = seed_interval(answers.groupby("seed")["correct"].mean())
     return {
         "block_size": budget.block_size,
         "benchmark": benchmark,
@@ -127,6 +137,8 @@ def _cell(frame: pd.DataFrame, student: str, budget: Budget, benchmark: str) -> 
         "accuracy": 100 * share,
         "low": 100 * low,
         "high": 100 * high,
+        "seed_low": 100 * seed_low,
+        "seed_high": 100 * seed_high,
         "questions": questions,
     }
 
@@ -140,6 +152,8 @@ def _compare(cell: dict[str, Any], teachers: dict[str, Any]) -> None:
     cell["difference"] = cell["accuracy"] - teachers["accuracy"]
     if cell["benchmark"] != AVERAGE:
         cell["p_value"] = paired_test(cell["questions"], teachers["questions"])
+        interval = paired_bootstrap(cell["questions"], teachers["questions"])
+        cell["difference_low"], cell["difference_high"] = (100 * end for end in interval)
     elif teachers["accuracy"] > 0:
         cell["relative_change"] = 100 * cell["difference"] / teachers["accuracy"]
 

@@ -1,11 +1,12 @@
 from itertools import product
 from math import comb, sqrt
-from statistics import mean
+from statistics import mean, stdev
 
+import numpy as np
 import pytest
 
 from t3d.errors import DataError
-from t3d.reporting.statistics import paired_test, wilson
+from t3d.reporting.statistics import holm, paired_bootstrap, paired_test, seed_interval, wilson
 
 
 @pytest.mark.parametrize(("correct", "n"), [(0, 7), (7, 7), (850, 1000), (1, 2), (131.5, 164)])
@@ -46,3 +47,28 @@ def test_paired_test_of_several_seeds_counts_every_choice_of_signs(seeds):
 def test_averaging_over_seeds_alone_is_no_difference():
     """Both are right three times in four; a sign test would count six questions lost and two won."""
     assert paired_test([0.75] * 8, [1] * 6 + [0] * 2) == pytest.approx(1.0)
+
+
+def test_paired_bootstrap_is_the_bootstrap_of_questions():
+    rng = np.random.default_rng(3)
+    ours, base = rng.random(40) < 0.7, rng.random(40) < 0.5
+    difference = ours.astype(float) - base
+    means = [difference[rng.integers(0, 40, 40)].mean() for _ in range(10_000)]
+    assert paired_bootstrap(ours.astype(float), base) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.03)
+    assert paired_bootstrap(ours.astype(float), base) == paired_bootstrap(ours.astype(float), base)
+    assert paired_bootstrap([1, 0], [1, 0]) == (0.0, 0.0)
+
+
+def test_seed_interval_is_the_textbook_formula():
+    values = [0.5, 0.6, 0.7]
+    half = 4.302652729749464 * stdev(values) / sqrt(3)
+    assert seed_interval(values) == pytest.approx((0.6 - half, 0.6 + half), abs=1e-9)
+    assert seed_interval([0.4, 0.4]) == (0.4, 0.4)
+    assert all(np.isnan(seed_interval([0.4])))
+
+
+def test_holm_multiplies_the_smallest_by_all_and_never_falls():
+    assert holm([0.01, float("nan"), 0.04, 0.03]).tolist() == pytest.approx(
+        [0.03, float("nan"), 0.06, 0.06], nan_ok=True
+    )
+    assert np.isnan(holm([float("nan")])).all()

@@ -3,7 +3,7 @@ import pytest
 
 from t3d.errors import DataError, MissingInputError, ParameterError
 from t3d.reporting import scores, tables
-from t3d.reporting.statistics import wilson
+from t3d.reporting.statistics import holm, seed_interval, wilson
 from tests.reporting.helpers import ANSWERS, experiment, write_score, write_scores
 
 
@@ -65,13 +65,26 @@ def test_a_students_cell_is_the_mean_over_seeds_compared_by_question(manifests):
     assert (row["low"], row["high"]) == pytest.approx([100 * end for end in wilson(4.5, 8)], abs=0.005)
     # Question 3 gains 1, questions 4 and 5 gain 1/2, question 0 loses 1/2: 8 of 16 signs give 3/2 or more either way.
     assert row["p_value"] == 0.5
+    assert row["difference_low"] < 0 < 18.75 < row["difference_high"]
+    # Seeds 0 and 1 are right on 4 and 5 of 8 questions.
+    assert (row["seed_low"], row["seed_high"]) == pytest.approx(
+        [100 * end for end in seed_interval([0.5, 0.625])], abs=0.01
+    )
+
+
+def test_p_values_are_corrected_over_the_cells_of_the_table(manifests):
+    tidy = tidy_of(experiment(), manifests)
+    found = tidy.dropna(subset="p_value")
+    assert len(found) == 3
+    assert found["p_adjusted"].tolist() == pytest.approx(holm(found["p_value"]), rel=1e-3)
+    assert tidy["p_adjusted"].isna().equals(tidy["p_value"].isna())
 
 
 def test_averages_and_their_relative_change(manifests):
     tidy = tidy_of(experiment(), manifests)
     teacher, student = (row_of(tidy, method, 2, "average") for method in ("Original", "T3D"))
-    assert (teacher["accuracy"], student["accuracy"]) == (31.25, 71.88)  # (37.5 + 25) / 2, (56.25 + 87.5) / 2
-    assert (student["difference"], student["relative_change"]) == (40.62, 130.0)
+    assert (teacher["accuracy"], student["accuracy"]) == (25.0, 71.88)  # (37.5 + 12.5) / 2, (56.25 + 87.5) / 2
+    assert (student["difference"], student["relative_change"]) == (46.88, 187.5)
     assert row_of(tidy, "T3D", 8, "average")["relative_change"] == -50.0
     assert pd.isna(teacher["relative_change"])
     assert all(pd.isna(student[column]) for column in ("n", "low", "high", "p_value"))
@@ -134,11 +147,11 @@ def test_the_csv(manifests, tmp_path):
     tables.write(experiment(), "accuracy", manifests, tmp_path / "accuracy.csv")
     lines = (tmp_path / "accuracy.csv").read_bytes().decode().split("\n")
     assert lines[0].startswith(
-        "method,tokens_per_step,block_size,benchmark,n,seeds,accuracy,low,high,difference,p_value,"
+        "method,tokens_per_step,block_size,benchmark,n,seeds,accuracy,low,high,seed_low,seed_high,difference,"
     )
-    assert lines[1] == "Original,2,4,gsm,8,1,37.50,13.68,69.43,,,,,"
-    assert lines[4] == "T3D,2,4,gsm,8,2,56.25,25.89,82.55,18.75,0.5,,,"
-    assert lines[6] == "T3D,2,,average,,2,71.88,,,40.62,,130.00,,"
+    assert lines[1] == "Original,2,4,gsm,8,1,37.50,13.68,69.43,,,,,,,,,,"
+    assert lines[4] == "T3D,2,4,gsm,8,2,56.25,25.89,82.55,-23.16,135.66,18.75,-12.50,50.00,0.5,1,,,"
+    assert lines[6] == "T3D,2,,average,,2,71.88,,,,,46.88,,,,,187.50,,"
 
 
 def test_the_markdown(manifests, tmp_path):
@@ -147,8 +160,8 @@ def test_the_markdown(manifests, tmp_path):
     assert text.startswith(
         "Accuracy & speed\n\n| Tokens per step | Method | GSM\\_100%, block 4 | GSM\\_100%, block 8 |"
     )
-    assert "| 2 | Original | 37.5 [13.7, 69.4] | 25.0 [7.2, 59.1] | 31.2 | – |" in text
-    assert "| 2 | T3D | **56.2** [25.9, 82.5] | **87.5** [52.9, 97.8]† | **71.9** | +130.0 % |" in text
+    assert "| 2 | Original | 37.5 [13.7, 69.4] | 12.5 [2.2, 47.1] | 25.0 | – |" in text
+    assert "| 2 | T3D | **56.2** [25.9, 82.5] | **87.5** [52.9, 97.8]† | **71.9** | +187.5 % |" in text
     assert "| 8 | T3D | – | 6.2 [0.7, 40.2] | 6.2 | \N{MINUS SIGN}50.0 % |" in text
     assert "| 8 | Original | – | **12.5** [2.2, 47.1] | **12.5** | – |" in text
     assert "Questions (n): GSM\\_100% 8. Training seeds averaged: T3D 2." in text
@@ -161,7 +174,7 @@ def test_the_latex(manifests, tmp_path):
     assert r" &  & \multicolumn{1}{c}{Block size 4} & \multicolumn{1}{c}{Block size 8} &  &  \\" in text
     assert r"Tokens per step & Method & GSM\_100\% & GSM\_100\% & Average & Relative change \\" in text
     assert (
-        r"2 & T3D & \textbf{56.2} [25.9, 82.5] & \textbf{87.5} [52.9, 97.8]$^{\dagger}$ & \textbf{71.9} & +130.0 \% \\"
+        r"2 & T3D & \textbf{56.2} [25.9, 82.5] & \textbf{87.5} [52.9, 97.8]$^{\dagger}$ & \textbf{71.9} & +187.5 \% \\"
         in text
     )
     assert r"8 & T3D & -- & 6.2 [0.7, 40.2] & 6.2 & $-$50.0 \% \\" in text
