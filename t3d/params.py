@@ -471,6 +471,8 @@ class AccuracyTable(Strict):
     """Static budgets: each gives a row's tokens per step and a column's block size."""
     paper_table: int | None = None
     """The table of `params/reported.csv` whose values stand beside ours where the cell exists."""
+    on_request: bool = False
+    """Made only when its file is asked for by name, with the students that only it shows."""
 
 
 class AccuracyFigure(Strict):

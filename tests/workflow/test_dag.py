@@ -28,6 +28,8 @@ def twin() -> dict:
         student["optimizer"] |= {"steps": 2, "batch_size": 4, "micro_batch_size": 2, "warmup_steps": 1}
     content["trajectories"]["gsm"]["max_new_tokens"] = 64
     content["benchmarks"]["gsm"]["max_new_tokens"] = 64
+    content["tables"] = {key: content["tables"][key] for key in ("table1", "table2")}
+    content["tables"]["table2"]["students"] = list(STUDENTS)
     for product in (content["tables"]["table1"], content["figures"]["accuracy"]):
         product |= {"students": list(STUDENTS), "budgets": list(BUDGETS)}
     return content
@@ -98,6 +100,13 @@ def test_a_fresh_clone_has_tables_and_no_scores_and_makes_them(project, tmp_path
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
     assert planned(tmp_path) >= {"students/sft-seed0", "students/t3d-seed0"} | EVALUATIONS | REPORT
+
+
+def test_a_table_on_request_is_made_when_it_is_asked_for(project):
+    assert "table2.csv" not in {Path(path).name for path in (project / "results").iterdir()}
+    output = snakemake(project, "-n", "results/table2.csv")
+    assert re.search(r"^answers +6$", output, flags=re.MULTILINE)  # three models at one token per step
+    assert "results/twin/table2.csv" in output
 
 
 def test_a_learning_rate_plans_that_student_and_what_follows(project, parameters):
