@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
@@ -19,7 +18,6 @@ from t3d.errors import MissingInputError, ParameterError
 from t3d.models.masks import PADDING, block_causal
 
 MASK_TOKEN = "<|MASK|>"
-GROUPED = "grouped_sdpa"
 
 
 class SDARConfig(Qwen3Config):
@@ -78,48 +76,11 @@ class SDARForCausalLM(Qwen3ForCausalLM):
             # Eager attention adds its mask: a boolean one would be added as 0 and 1, silently.
             dtype = self.lm_head.weight.dtype
             mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
-        elif implementation == GROUPED:
-            mask = mask.repeat(1, 1, self.model.layers[0].self_attn.num_key_value_groups, 1)
         elif implementation != "sdpa":
-            raise ParameterError(
-                f"attention implementation {implementation!r} is not supported; use {GROUPED}, sdpa or eager"
-            )
+            raise ParameterError(f"attention implementation {implementation!r} is not supported; use sdpa or eager")
         return mask, position_ids
 
 
-def grouped_attention(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Grouped-query attention without repeating keys: the queries that share a key head become one longer row.
-
-    transformers' sdpa copies the whole cache in every forward instead; `benchmarks/attention.py` measures both.
-
-    Args:
-        module: the attention layer; unused, part of the interface.
-        query: `[batch, heads, queries, head_dim]`.
-        key: `[batch, key heads, keys, head_dim]`; head i of the query uses key head i // (heads / key heads).
-        value: as `key`.
-        attention_mask: bool `[batch, 1, heads / key heads * queries, keys]`.
-        dropout: unused, as SDAR has none.
-        scaling: of the scores.
-
-    Returns:
-        `[batch, queries, heads, head_dim]`, and no weights.
-    """
-    batch, heads, queries, width = query.shape
-    rows = query.reshape(batch, key.shape[1], -1, width)
-    out = scaled_dot_product_attention(rows, key, value, attn_mask=attention_mask, scale=scaling)
-    return out.reshape(batch, heads, queries, width).transpose(1, 2).contiguous(), None
-
-
-AttentionInterface.register(GROUPED, grouped_attention)
 AutoConfig.register("sdar", SDARConfig)
 AutoModelForCausalLM.register(SDARConfig, SDARForCausalLM)
 
@@ -134,8 +95,7 @@ def load_model(
         ParameterError: the folder holds another kind of model.
     """
     folder = _checked(folder)
-    attention = GROUPED if torch.device(device).type == "cpu" else "sdpa"
-    model = SDARForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation=attention)
+    model = SDARForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
     model.to(device)  # type: ignore[arg-type]  # transformers wraps the signature away
     return model.eval()
 

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from t3d.errors import MissingInputError, ParameterError
 from t3d.models.layout import lay_out
 from t3d.models.masks import block_causal
-from t3d.models.sdar import GROUPED, SDARForCausalLM, load_model, load_tokenizer
+from t3d.models.sdar import SDARForCausalLM, load_model, load_tokenizer
 from tests.conftest import MASK, tiny_model
 
 
@@ -95,11 +95,10 @@ def test_layout_of_cut_rows_and_of_a_grid_that_begins_at_the_response(model, gri
 
 
 @pytest.mark.parametrize("heads", [1, 2, 4])
-@pytest.mark.parametrize("implementation", ["sdpa", GROUPED])
-def test_attention_implementations_agree(tmp_path, heads, implementation):
+def test_attention_implementations_agree(tmp_path, heads):
     tiny_model(num_key_value_heads=heads).save_pretrained(tmp_path)
     eager, other = (
-        SDARForCausalLM.from_pretrained(tmp_path, attn_implementation=name).eval() for name in ("eager", implementation)
+        SDARForCausalLM.from_pretrained(tmp_path, attn_implementation=name).eval() for name in ("eager", "sdpa")
     )
     ids = torch.randint(4, 97, (2, 14))
     gradients = []
@@ -112,7 +111,7 @@ def test_attention_implementations_agree(tmp_path, heads, implementation):
 
 def test_other_attention_is_refused(model):
     model.config._attn_implementation = "flex_attention"
-    with pytest.raises(ParameterError, match="'flex_attention' is not supported; use grouped_sdpa, sdpa or eager"):
+    with pytest.raises(ParameterError, match="'flex_attention' is not supported; use sdpa or eager"):
         model(torch.tensor([[5, 6, 7]]))
 
 
