@@ -290,7 +290,7 @@ class Objective(Strict):
     path_weight: Annotated[float, Field(ge=0.0)] = 0.0
     """lambda of (10), the path term's weight. t3d: the paper's 0.2 unless given; naive_td: 0."""
     path_weights: Literal["equation", "released"] = "equation"
-    """Path term: w_i = (S - pi_i + 1) / S of (9); `released`: 3 for the first half of the steps, 1 for the second."""
+    """Path term: w_i = (S - pi_i + 1) / S of (9); `released`: 0.75 for the first half of the steps, then 0.25."""
     entropy_weight: Annotated[float, Field(ge=0.0)] = 0.0
     """dparallel: weight of the entropy of masked tokens that are already predicted right. Its official recipe: 2."""
     entropy_temperature: Annotated[float, Field(gt=0.0)] = 0.5
@@ -299,9 +299,9 @@ class Objective(Strict):
     @model_validator(mode="before")
     @classmethod
     def _has_its_options_only(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or given.get("name") not in _OPTIONS:
+        name = str(given.get("name")) if isinstance(given, dict) else ""
+        if name not in _OPTIONS:
             return given
-        name = given["name"]
         for option in sorted(set().union(*_OPTIONS.values()) & set(given) - _OPTIONS[name]):
             allowed = ", ".join(sorted(_OPTIONS[name] | {"log_probability"}))
             raise ValueError(f"objective {name} has no {option}; its options: {allowed}")
@@ -372,7 +372,6 @@ class Student(Strict):
     recipe: Literal["ours", "paper", "released"] = "ours"
     """Values of what is not given below. `ours`: the documented defaults; `paper`: the equations' letter (log p a sum,
     alpha and beta 1) with random tokens; `released`: every switch as in the public code."""
-
     label: str
     """Its row in the tables, as the paper writes it."""
     trajectories: Name | None = None
@@ -400,7 +399,7 @@ class Student(Strict):
         if not isinstance(given, dict):
             return given
         filled = dict(given)
-        for group, values in _BUNDLES.get(given.get("recipe", "ours"), {}).items():
+        for group, values in _BUNDLES.get(str(given.get("recipe", "ours")), {}).items():
             own = given.get(group, {})
             if isinstance(own, dict):
                 filled[group] = {key: value for key, value in values.items() if _applies(key, group, given)} | own
@@ -431,9 +430,9 @@ def _applies(option: str, group: str, student: dict[str, Any]) -> bool:
         return own.get(field) if isinstance(own, dict) else getattr(own, field)
 
     if group == "objective":
-        return option == "log_probability" or option in _OPTIONS.get(of("objective", "name"), ())
+        return option == "log_probability" or option in _OPTIONS.get(str(of("objective", "name")), ())
     if group == "states":
-        return option != "mask_order" or of("states", "kind") == "trajectory"
+        return option == "redraw" or of("states", "kind") == "trajectory"
     return of("objective", "name") != "sft"
 
 

@@ -59,6 +59,12 @@ def test_every_experiment_is_valid(path):
             "students.t3d.recipe: .*'ours', 'paper' or 'released'",
         ),
         (
+            lambda c: c["students"]["t3d"].update(recipe=["ours"]),
+            "students.t3d.recipe: .*'ours', 'paper' or 'released'",
+        ),
+        (lambda c: c["students"]["t3d"]["objective"].update(name=[1]), "students.t3d.objective.name: Input should be"),
+        (lambda c: c["students"]["t3d"].update(objective=7), "students.t3d.objective: Input should be"),
+        (
             lambda c: c["trajectories"]["gsm"].update(prompts="gsm-tset"),
             "names 'gsm-tset', which is not among prompt_sets",
         ),
@@ -141,6 +147,7 @@ def test_a_recipe_is_a_bundle_of_switches(tmp_path):
 def test_a_recipe_leaves_out_what_an_objective_does_not_have(tmp_path):
     redi = with_recipe(tmp_path, "released", "redi")
     assert redi.states.redraw == "never"
+    assert redi.states.random_tokens == 0.0
     assert redi.rows.block_grid == "response"
     assert with_recipe(tmp_path, "released", "sft").rows == Rows()
 
