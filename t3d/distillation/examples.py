@@ -11,6 +11,7 @@ from t3d.errors import DataError
 from t3d.params import Budget, Experiment, Student
 from t3d.prompts import sets
 from t3d.trajectories import shards
+from t3d.trajectories.names import shard_names
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ def load(
         return [_gold(prompt, student.block_size, filler) for prompt in sets.read(data[0])], 0
     name = student.trajectories or ""
     spec = experiment.trajectories[name]
-    shard_names = {f"trajectories/{name}/{index}-of-{spec.shards}" for index in range(spec.shards)}
-    prompts = {f"prompts/{spec.prompts}"} if student.rows.prompt == "bare" else set()
-    _expect(data, shard_names | prompts)
+    shard_artefacts = {f"trajectories/{name}/{shard}" for shard in shard_names(spec.shards)}
+    prompt_artefacts = {f"prompts/{spec.prompts}"} if student.rows.prompt == "bare" else set()
+    _expect(data, shard_artefacts | prompt_artefacts)
     budget = Budget.parse(spec.budget)
     if budget.block_size != student.block_size and student.rows.rollout_blocks == "equal":
         raise DataError(
@@ -66,13 +67,11 @@ def load(
     bare = {
         prompt.id: sets.encode_prompt(tokenizer, prompt.text)
         for manifest in data
-        if manifest.artefact in prompts
+        if manifest.artefact in prompt_artefacts
         for prompt in sets.read(manifest)
     }
     examples = []
-    for manifest in data:
-        if manifest.artefact in prompts:
-            continue
+    for manifest in (m for m in data if m.artefact in shard_artefacts):
         trajectories, _ = shards.read(manifest.file(".parquet"))
         for t in trajectories:
             kept = len(t.response_ids)

@@ -60,6 +60,11 @@ class CodeProblem:
         return {0: "test", 1: "validation"}.get(bucket, "train")
 
     @property
+    def parameter(self) -> str:
+        """Name of the function's parameter."""
+        return "xs" if self.kind == "list" else "s"
+
+    @property
     def answer(self) -> str:
         """The hidden tests as JSON: the name of the function and its (argument, result) pairs."""
         return json.dumps({"entry_point": "f", "cases": self.cases})
@@ -109,8 +114,7 @@ def write_solution(problem: CodeProblem, rng: Random) -> str:
     if problem.kind == "list":
         writers.append(_write_as_loop)
     body = rng.choice(writers)(problem, rng)
-    name = "xs" if problem.kind == "list" else "s"
-    lines = [f"def f({name}):", *("    " + line for line in body)]
+    lines = [f"def f({problem.parameter}):", *("    " + line for line in body)]
     return "```python\n" + "\n".join(lines) + "\n```"
 
 
@@ -253,7 +257,7 @@ def _measure(rng: Random) -> Step:
 
 
 def _write_as_expression(problem: CodeProblem, rng: Random) -> list[str]:
-    value = "xs" if problem.kind == "list" else "s"
+    value = problem.parameter
     pending = list(problem.steps)
     while pending:
         value = _wrapped(_expression(pending, value, rng), pending)
@@ -261,7 +265,7 @@ def _write_as_expression(problem: CodeProblem, rng: Random) -> list[str]:
 
 
 def _write_step_by_step(problem: CodeProblem, rng: Random) -> list[str]:
-    value = "xs" if problem.kind == "list" else "s"
+    value = problem.parameter
     names = iter(rng.sample(("out", "result", "kept", "ys", "value", "res"), len(problem.steps)))
     lines: list[str] = []
     pending = list(problem.steps)
