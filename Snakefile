@@ -45,6 +45,9 @@ rule all:
     default_target: True
     input:
         expand("results/{table}.csv", table=[name for name, table in E.tables.items() if not table.on_request]),
-        expand(f"results/{E.name}/figures/{{figure}}.pdf", figure=E.figures),
+        expand(
+            f"results/{E.name}/figures/{{figure}}.pdf",
+            figure=[name for name, f in E.figures.items() if not f.on_request],
+        ),
         # In a fresh clone the figures are there, from git, and what they show is not.
-        [scores_of(figure) for figure in E.figures.values()],
+        [material_of(figure) for figure in E.figures.values() if not figure.on_request],

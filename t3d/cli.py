@@ -117,6 +117,20 @@ def make_score(
     scores.make(params.find(experiment), answers, prompts, out)
 
 
+@app.command("factorisation")
+def make_factorisation(
+    experiment: ExperimentName,
+    name: Annotated[str, typer.Option(help="Key of the trajectories in the experiment.")],
+    model: Annotated[Path, typer.Option(help="Manifest of a teacher or a student.")],
+    out: Out,
+    shards: Annotated[list[Path], typer.Argument(help="Manifests of the trajectory shards.")],
+) -> None:
+    """Score every state of recorded full-step rollouts, for the factorisation error."""
+    from t3d.evaluation import factorisation
+
+    factorisation.make(params.find(experiment), model, name, shards, out)
+
+
 @app.command("table")
 def make_table(
     experiment: ExperimentName,
@@ -135,12 +149,12 @@ def make_figure(
     experiment: ExperimentName,
     name: Annotated[str, typer.Option(help="Key of the figure in the experiment.")],
     out: Annotated[Path, typer.Option(help="PDF to write; a PNG lies beside it.")],
-    scores: ScoreManifests,
+    material: Annotated[list[Path], typer.Argument(help="Manifests of what it is drawn from, by its kind.")],
 ) -> None:
-    """Draw a figure. Scores made with other parameters than the experiment's are refused."""
+    """Draw a figure. What was made with other parameters than the experiment's is refused."""
     from t3d.reporting import figures
 
-    figures.accuracy_figure(params.find(experiment), name, scores, out)
+    figures.write(params.find(experiment), name, material, out)
 
 
 def main() -> None:

@@ -124,6 +124,22 @@ def read(path: str | Path, kind: str | None = None) -> Manifest:
     return manifest
 
 
+def read_receipt(manifest: Manifest) -> dict[str, Any]:
+    """The receipt beside a manifest.
+
+    Raises:
+        MissingInputError: it is not there.
+        CorruptArtefactError: it is not JSON.
+    """
+    path = Path(str(manifest.base) + RECEIPT)
+    if not path.is_file():
+        raise MissingInputError(f"{path} is missing: delete {manifest.path} and run its stage again.")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise CorruptArtefactError(f"{path} is not JSON ({error}). Delete it and run its stage again.") from error
+
+
 def check_recipes(manifest: Manifest, experiment: Experiment) -> None:
     """Check that an artefact and all it was made from were made with the parameters of `experiment`.
 
@@ -243,7 +259,7 @@ def _circumstances(device: str, started: float) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "seconds": round(time.time() - started, 2),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "device": _device_name(device),
+        "device": device_name(device),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in _LIBRARIES},
@@ -256,7 +272,8 @@ def _circumstances(device: str, started: float) -> dict[str, Any]:
     return facts
 
 
-def _device_name(device: str) -> str:
+def device_name(device: str) -> str:
+    """What a device is called: `cpu`, or the name of the GPU."""
     if not device.startswith("cuda"):
         return "cpu"
     import torch

@@ -1,7 +1,8 @@
 """What an artefact should be made of: the resolved parameters of each stage and their digest.
 
 An artefact is named by its path below `data/<experiment>/` without a suffix: `teachers/pocket-sdar`,
-`prompts/gsm-train`, `trajectories/gsm/0-of-2`, `students/t3d-seed0`, `answers/t3d-seed0/gsm/b8s2`, `scores/...` alike.
+`prompts/gsm-train`, `trajectories/gsm/0-of-2`, `students/t3d-seed0`, `answers/t3d-seed0/gsm/b8s2`, `scores/...` alike,
+`factorisation/t3d-seed0/gsm`.
 Its recipe digest covers the parameters that decide its content and the stage's `recipe` number in
 `workflow/recipes.yaml`, which is bumped when code changes what the stage makes. Parameters that change speed alone
 (batch size, device) are left out.
@@ -65,6 +66,9 @@ def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, An
         if kind == "scores":
             return scoring
         return {"seed": seed, "benchmark": spec, "budget": budget}
+    if kind == "factorisation":
+        _, name = parts
+        return {"trajectories": _dump(experiment.trajectories[name])}
     raise KeyError(kind)
 
 

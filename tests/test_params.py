@@ -73,8 +73,38 @@ def test_every_experiment_is_valid(path):
             lambda c: c["trajectories"]["gsm"].update(budget="8x8"),
             "trajectories.gsm.budget: budget '8x8' is not of the form",
         ),
-        (lambda c: c["tables"]["table1"]["budgets"].append("b8t0.9"), "b8t0.9 is dynamic"),
-        (lambda c: c["tables"]["table1"]["budgets"].append("b8s1"), "tables.table1.budgets: a budget is listed twice"),
+        (
+            lambda c: c["tables"]["table1"]["budgets"].append("b8s1"),
+            "tables.table1: a budget is listed twice",
+        ),
+        (lambda c: c["tables"]["table1"].update(base="sgt"), "tables.table1: base: 'sgt' is not a row of this table"),
+        (
+            lambda c: c["tables"]["table1"].update(kind="speed"),
+            "tables.table1: .*'decoding', 'parallelism'",
+        ),
+        (
+            lambda c: c["tables"]["table1"].update(kind="decoding", base="t3d"),
+            "tables.table1.base: unknown key. Allowed here: caption",
+        ),
+        (
+            lambda c: c["tables"]["table1"].update(kind="parallelism", best_accuracy={}),
+            r"tables.table1: best_accuracy names \[\], the benchmarks are \['gsm'\]",
+        ),
+        (
+            lambda c: c["tables"]["table1"].update(rows=[{"label": "x", "model": "t3d", "benchmarks": {}}]),
+            "rows: 'x' fills",
+        ),
+        (
+            lambda c: c["tables"]["table1"].update(
+                rows=[{"label": "T3D", "model": "sft", "benchmarks": {"gsm": "gsm"}}]
+            ),
+            "tables.table1: two of its rows have the label 'T3D'",
+        ),
+        (
+            lambda c: c["figures"]["accuracy"].update(kind="commits", budgets=["b8t0.9"]),
+            "figures.accuracy: budgets: b8t0.9 has no fixed number of steps",
+        ),
+        (lambda c: c["students"]["t3d"].update(trajectories=["gsm", "gms"]), "names 'gms', which is not among traj"),
         (lambda c: c["benchmarks"].update(average=c["benchmarks"]["gsm"]), "benchmarks.average: the tables use this"),
         (lambda c: c["students"]["t3d"]["optimizer"].update(micro_batch_size=5), "micro_batch_size 5 does not divide"),
         (lambda c: c["teachers"]["pocket-sdar"].pop("path"), "a teacher with source: shipped needs `path`"),

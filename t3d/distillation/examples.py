@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -41,33 +42,33 @@ def load(
     Args:
         experiment: whose parameters say how the data were decoded.
         student: its objective decides which data it needs, its `rows` how a rollout becomes an example.
-        data: manifests of trajectory shards, or of one prompt set, or of both where `rows.prompt` is `bare`.
+        data: manifests of trajectory shards, or of prompt sets, or of both where `rows.prompt` is `bare`.
         tokenizer: the teacher's.
         stop_ids: the teacher's ids that end a response, for `rows.terminal_block: cut`.
 
     Raises:
         DataError: the data are not those the student names, or were decoded on another block grid.
     """
-    if student.prompts is not None:
-        _expect(data, {f"prompts/{student.prompts}"})
+    if student.prompts:
+        _expect(data, {f"prompts/{name}" for name in student.prompts})
         filler = tokenizer.pad_token_id
-        return [_gold(prompt, student.block_size, filler) for prompt in sets.read(data[0])], 0
-    name = student.trajectories or ""
-    spec = experiment.trajectories[name]
-    shard_artefacts = {f"trajectories/{name}/{shard}" for shard in shard_names(spec.shards)}
-    prompt_artefacts = {f"prompts/{spec.prompts}"} if student.rows.prompt == "bare" else set()
-    _expect(data, shard_artefacts | prompt_artefacts)
-    budget = Budget.parse(spec.budget)
+        gold = [_gold(prompt, student.block_size, filler) for manifest in data for prompt in sets.read(manifest)]
+        return _in_order(gold), 0
+    specs = {name: experiment.trajectories[name] for name in student.trajectories}
+    shard_artefacts = {f"trajectories/{n}/{shard}" for n, spec in specs.items() for shard in shard_names(spec.shards)}
+    bare_sets = {f"prompts/{spec.prompts}" for spec in specs.values()} if student.rows.prompt == "bare" else set()
+    _expect(data, shard_artefacts | bare_sets)
+    budget = Budget.parse(next(iter(specs.values())).budget)
     if budget.block_size != student.block_size and student.rows.rollout_blocks == "equal":
         raise DataError(
-            f"students train on blocks of {student.block_size}, but trajectories.{name} were decoded in blocks of "
-            f"{budget.block_size}: a training block must be a decoded block. Make them equal, or ask for the released "
-            "behaviour with rows.rollout_blocks: any."
+            f"students train on blocks of {student.block_size}, but trajectories.{next(iter(specs))} were decoded in "
+            f"blocks of {budget.block_size}: a training block must be a decoded block. Make them equal, or ask for the "
+            "released behaviour with rows.rollout_blocks: any."
         )
     bare = {
         prompt.id: sets.encode_prompt(tokenizer, prompt.text)
         for manifest in data
-        if manifest.artefact in prompt_artefacts
+        if manifest.artefact in bare_sets
         for prompt in sets.read(manifest)
     }
     examples = []
@@ -79,8 +80,20 @@ def load(
                 kept = next((i + 1 for i, token in enumerate(t.response_ids) if token in stop_ids), kept)
             prompt_ids = bare.get(t.prompt_id, t.prompt_ids)
             examples.append(Example(t.prompt_id, prompt_ids, t.response_ids[:kept], t.step_map[:kept]))
-    # One order, whatever the number of shards.
-    return sorted(examples, key=lambda example: example.id), budget.steps or 0
+    return _in_order(examples), budget.steps or 0
+
+
+def _in_order(examples: list[Example]) -> list[Example]:
+    """One order, whatever the number of shards; no example twice.
+
+    Raises:
+        DataError: two data sets hold the same prompt.
+    """
+    ordered = sorted(examples, key=lambda example: example.id)
+    for one, next_one in pairwise(ordered):
+        if one.id == next_one.id:
+            raise DataError(f"prompt {one.id} is in two of the student's data sets; name sets that do not overlap.")
+    return ordered
 
 
 def _gold(prompt: sets.Prompt, block_size: int, filler: int) -> Example:

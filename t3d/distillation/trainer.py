@@ -50,7 +50,7 @@ def make(experiment: Experiment, run: str, teacher: Path, inputs: Sequence[Path]
         experiment: whose students have `run`.
         run: `<student>-seed<seed>`.
         teacher: manifest of the teacher it copies.
-        inputs: manifests of its trajectory shards or of its prompt set (of both with `rows.prompt: bare`).
+        inputs: manifests of its trajectory shards or of its prompt sets (of both with `rows.prompt: bare`).
         work: folder for resumable states; the run has its own below it.
         out: manifest to write; the student's folder lies beside it.
     """

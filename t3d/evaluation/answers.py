@@ -1,6 +1,5 @@
 """The stage that answers a benchmark at one budget: decode, and keep ids, step maps and confidences."""
 
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -62,17 +61,15 @@ def make(experiment: Experiment, benchmark: str, budget: str, model: Path, promp
             seed_of=lambda item: seed_for(experiment.seed, "answer", item),
             on_finished=progress.advance,
         )
-        started = time.monotonic()
         samples = harness.evaluate(lm, spec.task, questions.file(".jsonl"), score=False)
-        seconds = time.monotonic() - started
         rows = [_row(sample, lm.responses[sample["doc"]["id"]]) for sample in samples]
         pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), job.file(".parquet"), compression="zstd")
         job.facts["questions"] = len(rows)
         tokens = sum(row["response_tokens"] for row in rows)
-        job.receipt["speed"] = {
-            "tokens_per_second": tokens / seconds,
-            "seconds_per_question": seconds / len(rows),
+        job.receipt["decoding"] = {
+            "tokens_per_second": tokens / lm.seconds,
             "batch_size": spec.batch_size,
+            "device": receipts.device_name(device),
         }
 
 

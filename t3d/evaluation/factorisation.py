@@ -5,20 +5,28 @@ Its measure is the conditional total correlation (21) between a state x_t and a 
     TC(x_s | x_t) = E[ log p(x_s | x_t) - sum_i log p(x_s^i | x_t) ],
 
 whose first term follows from the chain of states in between, each of which adds one token (docs/method.md derives it).
+The stage keeps what is inside the expectation, summed per rollout; `t3d/reporting/figures/factorisation.py` takes the
+mean.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
+from t3d import receipts
 from t3d.distillation.examples import Example
-from t3d.errors import DataError
+from t3d.errors import DataError, ParameterError
+from t3d.models.device import pick_device
 from t3d.models.layout import lay_out
-from t3d.models.sdar import SDARForCausalLM
-
-_RESAMPLES = 2_000
+from t3d.models.sdar import SDARForCausalLM, load_model, load_tokenizer, mask_id
+from t3d.params import Budget, Experiment
+from t3d.progress import Progress
+from t3d.trajectories import shards
+from t3d.trajectories.names import shard_names
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,46 @@ class Chain:
     blocks: np.ndarray
 
 
+def make(experiment: Experiment, model: Path, trajectories: str, shard_manifests: Sequence[Path], out: Path) -> None:
+    """Score a set of rollouts with a model and keep, per rollout, the gaps at every decoding interval.
+
+    Args:
+        experiment: whose trajectories have `trajectories`.
+        model: manifest of the teacher that decoded them, or of a student of it.
+        trajectories: its key; the rollouts are full-step.
+        shard_manifests: manifests of all of its shards, in any order.
+        out: manifest to write; `<trajectories>.parquet` lies beside it, one row per rollout and interval: id,
+            interval, gap (sum of log p(x_s | x_t) - sum_i log p(x_s^i | x_t), nats), terms (how many were summed).
+
+    Raises:
+        ParameterError: there are no such trajectories, they are not full-step, or the model belongs to another teacher.
+        DataError: the shards are not those of `trajectories`, or a rollout is not full-step.
+    """
+    if trajectories not in experiment.trajectories:
+        known = ", ".join(experiment.trajectories) or "none"
+        raise ParameterError(f"experiment {experiment.name} has no trajectories {trajectories!r}: {known}.")
+    size = Budget.parse(experiment.trajectories[trajectories].budget).block_size
+    device = pick_device(experiment)
+    source, parts = receipts.read(model), [receipts.read(path, kind="trajectories") for path in shard_manifests]
+    examples = _read(experiment, trajectories, source, parts)
+    name = source.artefact.partition("/")[2]
+    artefact = f"factorisation/{name}/{trajectories}"
+    with receipts.making(experiment, artefact, out, inputs=[source, *parts], device=device) as job:
+        folder = source.folder()
+        progress = Progress(f"factorisation {name} {trajectories}", len(examples))
+        rollouts = chains(
+            load_model(folder, device),
+            examples,
+            steps=size,
+            block_size=size,
+            mask_id=mask_id(load_tokenizer(folder)),
+            on_scored=progress.advance,
+        )
+        table = per_rollout(rollouts, [example.id for example in examples], intervals_up_to(size))
+        table.sort_values(["id", "interval"]).to_parquet(job.file(".parquet"), index=False, compression="zstd")
+        job.facts["rollouts"] = len(examples)
+
+
 @torch.inference_mode()
 def chains(
     model: SDARForCausalLM,
@@ -43,6 +91,7 @@ def chains(
     block_size: int,
     mask_id: int,
     batch_size: int = 32,
+    on_scored: Callable[[int], None] | None = None,
 ) -> list[Chain]:
     """Score every state of each rollout with `model`: S forwards a batch, all blocks at once.
 
@@ -53,6 +102,7 @@ def chains(
         block_size: tokens per block.
         mask_id: id of the mask token.
         batch_size: rollouts scored together; changes memory, not results.
+        on_scored: called with the number of rollouts that were scored, for progress.
 
     Raises:
         DataError: a rollout is not full-step, so that its states do not form a chain.
@@ -85,6 +135,8 @@ def chains(
             if len(pairs) != len(chain.step_map):
                 raise DataError(f"{example.id} commits several tokens in one step: the chain needs full-step rollouts.")
             found.append(chain)
+        if on_scored is not None:
+            on_scored(len(part))
     return found
 
 
@@ -103,23 +155,41 @@ def gaps(chain: Chain, interval: int) -> tuple[float, int]:
     return float((joint - factorised).sum()), terms
 
 
-def total_correlation(rollouts: Sequence[Chain], interval: int) -> tuple[float, float, float]:
-    """Mean conditional total correlation at a decoding interval, in nats, and its 95 % bootstrap interval.
+def per_rollout(rollouts: Sequence[Chain], ids: Sequence[str], intervals: Sequence[int]) -> pd.DataFrame:
+    """The gaps of every rollout at every interval: one row each, columns id, interval, gap (nats) and terms."""
+    rows = [
+        (name, interval, *gaps(chain, interval))
+        for name, chain in zip(ids, rollouts, strict=True)
+        for interval in intervals
+    ]
+    return pd.DataFrame(rows, columns=["id", "interval", "gap", "terms"])
 
-    Rollouts are drawn anew 2000 times.
 
-    Args:
-        rollouts: chains of the same teacher.
-        interval: decoding interval, tokens per step.
+def intervals_up_to(steps: int) -> list[int]:
+    """Decoding intervals that are measured for S steps a block: the powers of two below S, and S."""
+    return sorted({2**power for power in range(steps.bit_length())} | {steps})
 
-    Raises:
-        DataError: there are no rollouts.
-    """
-    if not rollouts:
-        raise DataError("an interval over zero rollouts does not exist.")
-    sums, counts = (
-        np.array(column, dtype=float) for column in zip(*(gaps(c, interval) for c in rollouts), strict=True)
-    )
-    drawn = np.random.default_rng(0).integers(0, len(sums), size=(_RESAMPLES, len(sums)))
-    low, high = np.quantile(sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1), [0.025, 0.975])
-    return float(sums.sum() / counts.sum()), float(low), float(high)
+
+def _read(
+    experiment: Experiment, trajectories: str, source: receipts.Manifest, shard_manifests: Sequence[receipts.Manifest]
+) -> list[Example]:
+    """The rollouts that are scored, in one order whatever the number of shards: those of like length together."""
+    spec = experiment.trajectories[trajectories]
+    budget = Budget.parse(spec.budget)
+    if budget.steps != budget.block_size:
+        raise ParameterError(
+            f"params/{experiment.name}.yaml: trajectories.{trajectories}.budget is {spec.budget}; the factorisation "
+            f"error is measured on full-step rollouts, b{budget.block_size}s{budget.block_size}."
+        )
+    teacher = f"teachers/{experiment.prompt_sets[spec.prompts].teacher}"
+    if teacher not in source.recipes:
+        raise ParameterError(
+            f"{source.path}: {source.artefact} is neither {teacher}, whose rollouts are scored, nor its student."
+        )
+    expected = {f"trajectories/{trajectories}/{shard}" for shard in shard_names(spec.shards)}
+    found = [manifest.artefact for manifest in shard_manifests]
+    if sorted(found) != sorted(expected):
+        raise DataError(f"{trajectories} is {', '.join(sorted(expected))}; found {', '.join(sorted(found)) or 'none'}.")
+    rollouts = [t for manifest in shard_manifests for t in shards.read(manifest.file(".parquet"))[0]]
+    examples = [Example(t.prompt_id, t.prompt_ids, t.response_ids, t.step_map) for t in rollouts]
+    return sorted(examples, key=lambda example: (len(example.row), example.id))

@@ -8,6 +8,7 @@ counted.
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,10 @@ class _GenerationOnly(LM):
 
 @register_model("sdar-block-diffusion")
 class BlockDiffusionLM(_GenerationOnly):
-    """Decodes each question at one budget and keeps the responses, by question id, in `responses`."""
+    """Decodes each question at one budget.
+
+    `responses` keeps what was decoded, by question id, and `seconds` how long decoding took.
+    """
 
     def __init__(
         self,
@@ -67,6 +71,7 @@ class BlockDiffusionLM(_GenerationOnly):
         self.stop_ids, self.max_new_tokens, self.sampling = stop_ids, max_new_tokens, sampling
         self.batch_size, self.seed_of, self.on_finished = batch_size, seed_of, on_finished
         self.responses: dict[str, Response] = {}
+        self.seconds = 0.0
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Texts of the responses; prompts are the recorded ids of each document, never re-tokenised text."""
@@ -74,6 +79,7 @@ class BlockDiffusionLM(_GenerationOnly):
         from t3d.decoding.decoder import Request, decode
         from t3d.models.sdar import mask_id
 
+        started = time.monotonic()
         responses = decode(
             self.model,
             [Request(r.doc["prompt_ids"], self.seed_of(r.doc["id"])) for r in requests],
@@ -85,6 +91,7 @@ class BlockDiffusionLM(_GenerationOnly):
             batch_size=self.batch_size,
             on_finished=self.on_finished,
         )
+        self.seconds += time.monotonic() - started
         self.responses |= {r.doc["id"]: response for r, response in zip(requests, responses, strict=True)}
         return [text_of(self.tokenizer, response.ids[: response.length]) for response in responses]
 

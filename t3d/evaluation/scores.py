@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from t3d import receipts
 from t3d.errors import DataError
 from t3d.evaluation import harness, sandbox
+from t3d.evaluation.programs import PROGRAMS
 from t3d.params import Benchmark, Experiment
 from t3d.progress import Progress
 from t3d.prompts import sets
@@ -47,7 +48,7 @@ def make(experiment: Experiment, answers: Path, prompts: Path, out: Path) -> Non
     texts = {key: row["text"] for key, row in recorded.items()}
     asked = sets.read(questions)
     spec = experiment.benchmarks[benchmark]
-    if asked and asked[0].domain == "code":
+    if asked and asked[0].domain in PROGRAMS:
         judged = _run_programs(spec, asked, texts, f"programs {model} {benchmark} {budget}")
     else:
         judged = _compare_answers(spec, questions.file(".jsonl"), texts)
@@ -60,6 +61,7 @@ def make(experiment: Experiment, answers: Path, prompts: Path, out: Path) -> Non
         pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), job.file(".parquet"), compression="zstd")
         totals = {"model": model, "benchmark": benchmark, "budget": budget, **_totals(rows, list(recorded.values()))}
         job.file(".json").write_text(json.dumps(totals, indent=1) + "\n")
+        job.receipt["decoding"] = receipts.read_receipt(source)["decoding"]
 
 
 def _compare_answers(spec: Benchmark, questions: Path, texts: dict[str, str]) -> dict[str, dict]:
@@ -84,10 +86,9 @@ def _run_programs(spec: Benchmark, prompts: list[sets.Prompt], texts: dict[str, 
     progress = Progress(title, len(prompts))
 
     def judged(prompt: sets.Prompt) -> dict:
-        tests = json.loads(prompt.answer)
         program = program_in(texts[prompt.id])
-        check = sandbox.check_cases([tuple(case) for case in tests["cases"]])
-        verdict = sandbox.judge(program, tests["entry_point"], check, kind=spec.sandbox)
+        test = PROGRAMS[prompt.domain](prompt.answer, program)
+        verdict = sandbox.judge(test.source, test.entry_point, test.check, kind=spec.sandbox)
         return {"extracted": program or None, "correct": verdict.passed, "reason": verdict.reason}
 
     results = {}

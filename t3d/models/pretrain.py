@@ -113,6 +113,7 @@ def _rows_per_domain(pretraining: Pretraining) -> dict[str, int]:
 def _tokenised_rows(task: tuple[str, str, int, int, Pretraining]) -> list[tuple[str, list[int], list[int]]]:
     tokenizer_text, name, seed, start, pretraining = task
     domain = DOMAINS[name]
+    assert domain.draw is not None
     grid = max(pretraining.block_sizes)
     backend = Tokenizer.from_str(tokenizer_text)
     filler = backend.get_vocab()[END]

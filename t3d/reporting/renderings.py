@@ -1,8 +1,4 @@
-"""Accuracy tables as a reader sees them, in the layout of the paper's Table 1.
-
-Rows are tokens per step x method, columns block size x benchmark, then the average and its relative change. Both
-functions draw the tidy table of `tables.py`, and nothing else: no number is computed here.
-"""
+"""Tables as a reader sees them, in Markdown and LaTeX: from the tidy tables, no number is computed here."""
 
 import re
 from collections.abc import Callable
@@ -11,12 +7,68 @@ from typing import Any
 
 import pandas as pd
 
-from t3d.params import AccuracyTable, Budget, Experiment
+from t3d.params import AccuracyTable, Budget, Comparison, DecodingTable, Experiment, ParallelismTable
+from t3d.reporting.accuracy import AVERAGE, base_label
+from t3d.reporting.decoding import METRICS
+from t3d.reporting.parallelism import ALLOWED_LOSS, PENALTY
 
-AVERAGE = "average"
-"""The `benchmark` of a tidy table's rows of averages."""
 _SIGNIFICANT = 0.05
 _DAGGER, _DASH, _MINUS = "†", "–", "\N{MINUS SIGN}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell's number, whether it is the best of its column, and what follows the number."""
+
+    text: str
+    best: bool = False
+    rest: str = ""
+
+
+@dataclass(frozen=True)
+class View:
+    """A table to look at: heads of `spans` adjacent columns, heads of columns, groups of rows, a note."""
+
+    caption: str
+    spans: tuple[tuple[str, int], ...]
+    head: tuple[str, ...]
+    left: int
+    """The first columns, which hold text."""
+    groups: tuple[tuple[tuple[Cell, ...], ...], ...]
+    note: str
+
+    def markdown(self) -> str:
+        """GitHub's Markdown: caption, table, note."""
+        spans = [name for name, width in self.spans for _ in range(width)]
+        head = [f"{name}, {span}" if span else name for name, span in zip(self.head, spans, strict=True)]
+        align = ["---"] * self.left + ["---:"] * (len(head) - self.left)
+        lines = [_escape_markdown(self.caption), "", _row(map(_escape_markdown, head)), _row(align)]
+        lines += [_row(_cell(cell, _MARKDOWN) for cell in row) for group in self.groups for row in group]
+        return "\n".join([*lines, "", _escape_markdown(self.note), ""])
+
+    def latex(self) -> str:
+        r"""A LaTeX `table`; the document needs `\usepackage{booktabs}`."""
+        lines = [
+            r"\begin{table}",
+            r"\centering",
+            f"\\caption{{{_escape_latex(self.caption)}}}",
+            f"\\begin{{tabular}}{{{'l' * self.left}{'r' * (len(self.head) - self.left)}}}",
+            r"\toprule",
+        ]
+        if any(name for name, _ in self.spans):
+            cells, rules, column = [], "", 1
+            for name, width in self.spans:
+                text = name[:1].upper() + name[1:]
+                cells.append(f"\\multicolumn{{{width}}}{{c}}{{{_escape_latex(text)}}}" if name else " & " * (width - 1))
+                rules += f"\\cmidrule(lr){{{column}-{column + width - 1}}}" if name else ""
+                column += width
+            lines += [_latex_row(cells), rules]
+        lines.append(_latex_row(map(_escape_latex, self.head)))
+        for group in self.groups:
+            lines += [r"\midrule", *(_latex_row(_cell(cell, _LATEX) for cell in row) for row in group)]
+        note = _escape_latex(self.note)
+        lines += [r"\bottomrule", r"\end{tabular}", rf"\par\smallskip{{\footnotesize {note}}}", r"\end{table}", ""]
+        return "\n".join(lines)
 
 
 @dataclass(frozen=True)
@@ -34,108 +86,201 @@ def _escape_latex(text: str) -> str:
     return "".join(special.get(character, character) for character in text)
 
 
-_MARKDOWN = _Markup(lambda text: re.sub(r"([\\|*_`<])", r"\\\1", text), lambda text: f"**{text}**")
+def _escape_markdown(text: str) -> str:
+    return re.sub(r"([\\|*_`<])", r"\\\1", text)
+
+
+_MARKDOWN = _Markup(_escape_markdown, lambda text: f"**{text}**")
 _LATEX = _Markup(_escape_latex, lambda text: f"\\textbf{{{text}}}")
 
 
-def to_markdown(experiment: Experiment, table: AccuracyTable, tidy: pd.DataFrame) -> str:
-    """The table in GitHub's Markdown: caption, table, note."""
-    escape = _MARKDOWN.escape
-    columns = [f"{experiment.benchmarks[benchmark].label}, block {block}" for block, benchmark in _columns(table)]
-    head = ["Tokens per step", "Method", *map(escape, columns), "Average", "Relative change"]
-    lines = [
-        escape(table.caption),
-        "",
-        _markdown_row(head),
-        _markdown_row(["---:", "---"] + ["---:"] * (len(head) - 2)),
-    ]
-    for rows in _body(table, tidy, _MARKDOWN):
-        lines += map(_markdown_row, rows)
-    return "\n".join([*lines, "", escape(_note(experiment, table, tidy)), ""])
+def _cell(cell: Cell, markup: _Markup) -> str:
+    text = markup.escape(cell.text)
+    return (markup.bold(text) if cell.best else text) + markup.escape(cell.rest)
 
 
-def to_latex(experiment: Experiment, table: AccuracyTable, tidy: pd.DataFrame) -> str:
-    r"""The table as a LaTeX `table`; the document needs `\usepackage{booktabs}`."""
-    escape = _LATEX.escape
-    columns, width = _columns(table), len(table.benchmarks)
-    blocks = list(dict.fromkeys(block for block, _ in columns))
-    groups = [f"\\multicolumn{{{width}}}{{c}}{{Block size {block}}}" for block in blocks]
-    rules = [f"\\cmidrule(lr){{{3 + i * width}-{2 + (i + 1) * width}}}" for i in range(len(blocks))]
-    head = ["Tokens per step", "Method", *(escape(experiment.benchmarks[b].label) for _, b in columns)]
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        f"\\caption{{{escape(table.caption)}}}",
-        f"\\begin{{tabular}}{{rl{'r' * (len(columns) + 2)}}}",
-        r"\toprule",
-        _latex_row(["", "", *groups, "", ""]),
-        "".join(rules),
-        _latex_row([*head, "Average", "Relative change"]),
-    ]
-    for rows in _body(table, tidy, _LATEX):
-        lines += [r"\midrule", *map(_latex_row, rows)]
-    note = escape(_note(experiment, table, tidy))
-    lines += [r"\bottomrule", r"\end{tabular}", rf"\par\smallskip{{\footnotesize {note}}}", r"\end{table}", ""]
-    return "\n".join(lines)
-
-
-def _markdown_row(cells: list[str]) -> str:
+def _row(cells: Any) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _latex_row(cells: list[str]) -> str:
+def _latex_row(cells: Any) -> str:
     return " & ".join(cells) + r" \\"
 
 
-def _columns(table: AccuracyTable) -> list[tuple[int, str]]:
+def accuracy_view(experiment: Experiment, table: AccuracyTable, tidy: pd.DataFrame) -> View:
+    """The paper's Table 1: rows tokens per step x method, columns block size x benchmark, average, relative change."""
+    base = base_label(experiment, table)
     blocks = sorted({Budget.parse(budget).block_size for budget in table.budgets})
-    return [(block, benchmark) for block in blocks for benchmark in table.benchmarks]
-
-
-def _body(table: AccuracyTable, tidy: pd.DataFrame, markup: _Markup) -> list[list[list[str]]]:
-    """A group of rows for every tokens per step, a row of cells for every method."""
-    columns: list[tuple[int | None, str]] = [*_columns(table), (None, AVERAGE)]
-    best = tidy.groupby(["tokens_per_step", "block_size", "benchmark"], dropna=False)["accuracy"].transform("max")
-    cells = {}
-    for row in tidy.assign(best=tidy["accuracy"] == best).itertuples():
-        block = None if pd.isna(row.block_size) else int(row.block_size)
-        cells[row.tokens_per_step, row.method, block, row.benchmark] = row
+    columns: list[tuple[int | None, str]] = [(block, b) for block in blocks for b in table.benchmarks]
+    columns.append((None, AVERAGE))
+    groups = ["tokens_per_step", "threshold"]
+    best = tidy.groupby([*groups, "block_size", "benchmark"], dropna=False)["accuracy"].transform("max")
     body = []
-    for tokens_per_step in tidy["tokens_per_step"].unique():
+    # An empty field is not equal to itself, and so would be no key.
+    keyed = tidy.assign(best=tidy["accuracy"] == best).fillna({name: 0.0 for name in groups})
+    for (tokens_per_step, threshold), group in keyed.groupby(groups, sort=False):
+        cells = {
+            (row.method, None if pd.isna(row.block_size) else int(row.block_size), row.benchmark): row
+            for row in group.itertuples()
+        }
         rows = []
-        for method in tidy["method"].unique():
-            texts = [_text(cells.get((tokens_per_step, method, *column)), markup) for column in columns]
-            change = cells[tokens_per_step, method, None, AVERAGE].relative_change
-            changed = markup.escape(_DASH if pd.isna(change) else f"{change:+.1f} %".replace("-", _MINUS))
-            rows.append([f"{tokens_per_step:g}", markup.escape(method), *texts, changed])
-        body.append(rows)
-    return body
+        for method in group["method"].unique():
+            texts = [_accuracy(cells.get((method, *column)), table.base is not None) for column in columns]
+            change = cells[method, None, AVERAGE].relative_change
+            changed = _DASH if pd.isna(change) else f"{change:+.1f} %".replace("-", _MINUS)
+            first = f"{tokens_per_step:g}" if tokens_per_step else f"p > {threshold:g}"
+            rows.append((Cell(first), Cell(method), *texts, Cell(changed)))
+        body.append(tuple(rows))
+    return View(
+        caption=table.caption,
+        spans=(("", 2), *((f"block {block}", len(table.benchmarks)) for block in blocks), ("", 2)),
+        head=(
+            *("Tokens per step", "Method"),
+            *(experiment.benchmarks[name].label for _ in blocks for name in table.benchmarks),
+            *("Average", "Relative change"),
+        ),
+        left=2,
+        groups=tuple(body),
+        note=_accuracy_note(experiment, table, tidy, base),
+    )
 
 
-def _text(row: Any, markup: _Markup) -> str:
-    """`85.0 [79.4, 89.3]`, a dagger where it differs from the teacher, the paper's value in parentheses."""
+def _accuracy(row: Any, with_difference: bool) -> Cell:
+    """`85.0 [79.4, 89.3]` or `85.0 (+2.5 [-1.2, 6.0])`, a dagger where it differs, the paper's value in parentheses."""
     if row is None:
-        return markup.escape(_DASH)
-    accuracy = f"{row.accuracy:.1f}"
+        return Cell(_DASH)
     rest = "" if pd.isna(row.low) else f" [{row.low:.1f}, {row.high:.1f}]"
+    if with_difference and not pd.isna(row.difference):
+        interval = "" if pd.isna(row.low) else f" [{row.difference_low:.1f}, {row.difference_high:.1f}]"
+        rest = f" ({row.difference:+.1f}{interval})".replace("-", _MINUS)
     rest += _DAGGER if row.p_adjusted < _SIGNIFICANT else ""
     rest += "" if pd.isna(row.reported) else f" ({row.reported:.1f})"
-    return (markup.bold(accuracy) if row.best else accuracy) + markup.escape(rest)
+    return Cell(f"{row.accuracy:.1f}", bool(row.best), rest)
 
 
-def _note(experiment: Experiment, table: AccuracyTable, tidy: pd.DataFrame) -> str:
-    teacher = experiment.teachers[table.teacher].label
-    counts = tidy.dropna(subset="n").drop_duplicates("benchmark")
-    questions = ", ".join(f"{experiment.benchmarks[row.benchmark].label} {row.n}" for row in counts.itertuples())
-    tuned = tidy[tidy["method"] != teacher].drop_duplicates("method")
-    seeds = ", ".join(f"{row.method} {row.seeds}" for row in tuned.itertuples())
+def _accuracy_note(experiment: Experiment, table: AccuracyTable, tidy: pd.DataFrame, base: str) -> str:
+    shown = "Accuracy in percent with its 95 % Wilson interval over the questions."
+    if table.base is not None:
+        shown = (
+            f"Accuracy in percent; in parentheses the difference from {base} with its 95 % paired bootstrap interval."
+        )
     parts = [
-        "Accuracy in percent with its 95 % Wilson interval over the questions.",
-        f"Questions (n): {questions}.",
-        f"Training seeds averaged: {seeds}." if seeds else "",
+        shown,
+        _questions(experiment, table, tidy.dropna(subset="n")),
+        _seeds(experiment, table),
         f"Bold: best of its column at these tokens per step. {_DASH}: no such budget or nothing to compare.",
-        f"{_DAGGER}: p < {_SIGNIFICANT} against {teacher}, two-sided exact sign-flip test paired by question (exact "
+        f"{_DAGGER}: p < {_SIGNIFICANT} against {base}, two-sided exact sign-flip test paired by question (exact "
         "McNemar for one seed), corrected for the number of cells by Holm's method.",
-        "In parentheses: the paper's value." if tidy["reported"].notna().any() else "",
+        "Last, in parentheses: the paper's value." if tidy["reported"].notna().any() else "",
     ]
     return " ".join(part for part in parts if part)
+
+
+def _questions(experiment: Experiment, table: Comparison, tidy: pd.DataFrame) -> str:
+    counts = tidy.drop_duplicates("benchmark")
+    listed = ", ".join(f"{experiment.benchmarks[row.benchmark].label} {row.n}" for row in counts.itertuples())
+    return f"Questions (n): {listed}."
+
+
+def _seeds(experiment: Experiment, table: Comparison) -> str:
+    counts = {
+        row.label: len(experiment.runs_of(row.model))
+        for row in experiment.rows_of(table)
+        if row.model not in experiment.teachers
+    }
+    if not counts:
+        return ""
+    if len(set(counts.values())) == 1:
+        return f"Training seeds averaged: {next(iter(counts.values()))}."
+    return f"Training seeds averaged: {', '.join(f'{label} {count}' for label, count in counts.items())}."
+
+
+def decoding_view(experiment: Experiment, table: DecodingTable, tidy: pd.DataFrame, totals: pd.DataFrame) -> View:
+    """The paper's Table 3, one group of rows per budget and benchmark."""
+    body = []
+    for budget in table.budgets:
+        parsed = Budget.parse(budget)
+        kind = "threshold" if parsed.threshold else "tokens_per_step"
+        here = (tidy["block_size"] == parsed.block_size) & (tidy[kind] == getattr(parsed, kind))
+        for benchmark in table.benchmarks:
+            group = tidy[here & (tidy["benchmark"] == benchmark)]
+            label = experiment.benchmarks[benchmark].label
+            rows = []
+            for method, values in group.groupby("method", sort=False):
+                by_metric = {row.metric: row for row in values.itertuples()}
+                rows.append(
+                    (
+                        Cell(label),
+                        Cell(budget),
+                        Cell(str(method)),
+                        *(_measured(by_metric[metric]) for metric in METRICS),
+                    )
+                )
+            body.append(tuple(rows))
+    parts = [
+        "Tokens/s: response tokens over the time of the whole decoding; latency: seconds per response at that speed; "
+        "steps: denoising steps per response, commit passes left out; accuracy in percent, 95 % Wilson interval.",
+        _questions(experiment, table, tidy),
+        _seeds(experiment, table),
+        _device(totals),
+        "In parentheses: the paper's value." if tidy["reported"].notna().any() else "",
+    ]
+    return View(
+        caption=table.caption,
+        spans=(("", 3 + len(METRICS)),),
+        head=("Benchmark", "Budget", "Method", *METRICS.values()),
+        left=3,
+        groups=tuple(body),
+        note=" ".join(part for part in parts if part),
+    )
+
+
+def _measured(row: Any) -> Cell:
+    digits = {"latency_seconds": 2, "tokens_per_step": 2}.get(row.metric, 1)
+    rest = "" if pd.isna(row.low) else f" [{row.low:.1f}, {row.high:.1f}]"
+    rest += "" if pd.isna(row.reported) else f" ({row.reported:.{digits}f})"
+    return Cell(f"{row.value:.{digits}f}", rest=rest)
+
+
+def _device(totals: pd.DataFrame) -> str:
+    where = ", ".join(sorted(totals["device"].unique()))
+    sizes = ", ".join(str(size) for size in sorted(totals["batch_size"].unique()))
+    return f"Speed is that of this run: on {where}, {sizes} sequences together; jobs may have shared the machine."
+
+
+def parallelism_view(experiment: Experiment, table: ParallelismTable, tidy: pd.DataFrame, totals: pd.DataFrame) -> View:
+    """AUP, and what the fastest budget at matched accuracy gives, one group of rows per benchmark and block size."""
+    body = []
+    for (benchmark, block), group in tidy.groupby(["benchmark", "block_size"], sort=False):
+        rows = []
+        for row in group.itertuples():
+            area = Cell(f"{row.aup:.1f}", row.aup == group["aup"].max(), f" [{row.aup_low:.1f}, {row.aup_high:.1f}]")
+            there = [Cell(_DASH)] * 4
+            if not pd.isna(row.fastest_budget):
+                numbers = (row.accuracy, row.tokens_per_forward, row.tokens_per_second)
+                there = [Cell(row.fastest_budget), *(Cell(f"{number:.1f}") for number in numbers)]
+            label = experiment.benchmarks[str(benchmark)].label
+            rows.append((Cell(label), Cell(f"{block}"), Cell(row.method), area, Cell(f"{row.points}"), *there))
+        body.append(tuple(rows))
+    best = ", ".join(f"{experiment.benchmarks[b].label} {value:g}" for b, value in table.best_accuracy.items())
+    parts = [
+        "AUP: accuracy under parallelism (arXiv 2601.07568) over tokens per forward, commit passes counted, with its "
+        f"95 % bootstrap interval over questions; penalty {PENALTY:g}, y_max declared ({best}); a curve ends where it "
+        f"falls more than {ALLOWED_LOSS:g} points below its first point. It depends on the budgets that were run.",
+        f"Fastest: the budget with most tokens/s whose accuracy is at most {table.tolerance:g} points below the "
+        f"teacher's at its fewest tokens per forward; {_DASH}: none is.",
+        _questions(experiment, table, tidy),
+        _seeds(experiment, table),
+        _device(totals),
+    ]
+    return View(
+        caption=table.caption,
+        spans=(("", 9),),
+        head=(
+            *("Benchmark", "Block", "Method", "AUP", "Points"),
+            *("Fastest", "Accuracy", "Tokens per forward", "Tokens/s"),
+        ),
+        left=3,
+        groups=tuple(body),
+        note=" ".join(part for part in parts if part),
+    )

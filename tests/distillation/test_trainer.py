@@ -23,8 +23,8 @@ def student(name="t3d", **optimizer) -> Student:
     kind = {"sft": "random", "redi": "random", "dparallel": "full"}.get(name, "trajectory")
     return Student(
         label=name,
-        prompts="p" if name == "sft" else None,
-        trajectories=None if name == "sft" else "t",
+        prompts="p" if name == "sft" else (),
+        trajectories=() if name == "sft" else "t",
         objective=Objective(name=name, **({"refresh_every": 2} if name in ("ddo", "t3d") else {})),
         states=States(kind=kind, random_tokens=0.1 if kind == "trajectory" else 0.0),
         block_size=4,

@@ -3,14 +3,29 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from t3d import receipts
 from t3d.distillation.examples import Example
-from t3d.errors import DataError
-from t3d.evaluation.factorisation import Chain, chains, total_correlation
+from t3d.errors import DataError, ParameterError
+from t3d.evaluation import factorisation
+from t3d.evaluation.factorisation import Chain, chains, gaps, intervals_up_to, per_rollout
+from t3d.models import teacher
 from t3d.models.masks import block_causal
-from tests.conftest import MASK, tiny_model
+from t3d.models.sdar import load_model, load_tokenizer, mask_id
+from t3d.params import Experiment
+from t3d.reporting.figures.factorisation import total_correlation
+from t3d.trajectories import shards
+from t3d.trajectories.record import Trajectory
+from tests.conftest import MASK, SHIPPED, tiny_model
+
+
+def measured(rollouts: list[Chain], interval: int) -> tuple[float, float, float]:
+    """Value, low and high at one interval, the way stage and figure compute them."""
+    table = per_rollout(rollouts, [str(i) for i in range(len(rollouts))], [interval])
+    return tuple(total_correlation(table).loc[interval, ["value", "low", "high"]])
 
 
 def entropy(p):
@@ -35,10 +50,10 @@ def equal_bits(agree: float, count: int, rng) -> list[Chain]:
 def test_two_bits_have_the_total_correlation_of_the_closed_form(agree):
     rollouts = equal_bits(agree, 20_000, np.random.default_rng(0))
     known = math.log(2) - entropy(agree)
-    value, low, high = total_correlation(rollouts, 2)
+    value, low, high = measured(rollouts, 2)
     assert value == pytest.approx(known, abs=0.02)
     assert low - 1e-9 <= known <= high + 1e-9
-    assert total_correlation(rollouts, 1) == (0.0, 0.0, 0.0)
+    assert measured(rollouts, 1) == (0.0, 0.0, 0.0)
 
 
 def test_a_repeated_token_costs_its_entropy_each_time_it_is_drawn_again():
@@ -48,10 +63,10 @@ def test_a_repeated_token_costs_its_entropy_each_time_it_is_drawn_again():
     for step in range(8):
         log_p[step, :step] = np.nan
     copies = [Chain(log_p, np.arange(1, 9), np.zeros(8, dtype=int))] * 3
-    assert total_correlation(copies, 1)[0] == 0.0
-    assert total_correlation(copies, 8)[0] == pytest.approx(7 * math.log(4))
+    assert measured(copies, 1)[0] == 0.0
+    assert measured(copies, 8)[0] == pytest.approx(7 * math.log(4))
     # Of the two steps of four only the first meets an unknown symbol.
-    assert total_correlation(copies, 4)[0] == pytest.approx(3 * math.log(4) / 2)
+    assert measured(copies, 4)[0] == pytest.approx(3 * math.log(4) / 2)
 
 
 def rollout(name, prompt, blocks, rng):
@@ -95,4 +110,98 @@ def test_what_is_no_chain_is_refused():
     with pytest.raises(DataError, match="e has no step map"):
         chains(tiny_model(), [Example("e", [5, 6, 7, 8], [9, 10, 11, 12])], steps=4, block_size=4, mask_id=MASK)
     with pytest.raises(DataError, match="zero rollouts"):
-        total_correlation([], 2)
+        measured([], 2)
+
+
+def test_intervals_are_the_powers_of_two_and_all_steps():
+    assert [intervals_up_to(steps) for steps in (1, 4, 6, 8)] == [[1], [1, 2, 4], [1, 2, 4, 6], [1, 2, 4, 8]]
+
+
+def test_an_interval_that_does_not_divide_the_steps_ends_with_a_shorter_one():
+    """Six copies of one of two symbols, four a step and then two: the second step knows the symbol already."""
+    log_p = np.zeros((6, 6))
+    log_p[0] = math.log(0.5)
+    chain = Chain(log_p, np.arange(1, 7), np.zeros(6, dtype=int))
+    total, terms = gaps(chain, 4)
+    assert (total, terms) == (pytest.approx(3 * math.log(2)), 2)
+
+
+def full_step(budget="b4s4", **changes) -> Experiment:
+    content = {
+        "name": "x",
+        "device": "cpu",
+        "teachers": {name: {"source": "shipped", "path": str(SHIPPED)} for name in ("m", "other")},
+        "prompt_sets": {"q": {"teacher": "m", "split": "train", "count": 5}},
+        "trajectories": {"r": {"prompts": "q", "budget": budget, "shards": 2}},
+    }
+    return Experiment.model_validate(content | changes)
+
+
+def recorded(name, prompt, blocks, rng, steps=None) -> Trajectory:
+    example = rollout(name, prompt, blocks, rng)
+    step_map = steps or example.step_map
+    return Trajectory(name, example.prompt_ids, example.response_ids, step_map, [0.5] * len(step_map), "stop", 0)
+
+
+def written(experiment, root, rollouts, steps=4):
+    """Manifests of the teacher and of the rollouts' two shards."""
+    model = root / "m.manifest.json"
+    teacher.make(experiment, "m", model)
+    manifests = []
+    for index in range(2):
+        out = root / f"{index}-of-2.manifest.json"
+        with receipts.making(experiment, f"trajectories/r/{index}-of-2", out, [receipts.read(model)]) as job:
+            shards.write(job.file(".parquet"), rollouts[index::2], shards.ShardMetadata("0" * 64, 4, steps, 1.0))
+        manifests.append(out)
+    return model, manifests
+
+
+def test_the_stage_keeps_the_gaps_of_every_rollout(tmp_path):
+    rng = np.random.default_rng(2)
+    rollouts = [recorded(f"e{i}", 3 + i, 2 + i % 2, rng) for i in range(5)]
+    experiment = full_step()
+    model, manifests = written(experiment, tmp_path, rollouts)
+    out = tmp_path / "factorisation" / "m" / "r.manifest.json"
+    factorisation.make(experiment, model, "r", manifests[::-1], out)
+    manifest = receipts.read(out, kind="factorisation")
+    assert manifest.artefact == "factorisation/m/r"
+    assert set(manifest.recipes) == {manifest.artefact, "teachers/m", "trajectories/r/0-of-2", "trajectories/r/1-of-2"}
+    found = pd.read_parquet(manifest.file(".parquet"))
+    examples = [Example(r.prompt_id, r.prompt_ids, r.response_ids, r.step_map) for r in rollouts]
+    scored = chains(
+        load_model(SHIPPED), examples, steps=4, block_size=4, mask_id=mask_id(load_tokenizer(SHIPPED)), batch_size=1
+    )
+    expected = per_rollout(scored, [f"e{i}" for i in range(5)], [1, 2, 4])
+    pd.testing.assert_frame_equal(found, expected, atol=1e-4)
+    assert found.loc[found["interval"] == 1, "gap"].eq(0).all()
+    assert found.loc[found["interval"] == 4, "gap"].abs().min() > 0
+    # Whole blocks are four terms of one token, two of two, one of four.
+    whole = found[found["id"] == "e1"].set_index("interval")["terms"]
+    assert (whole[1], whole[2], whole[4]) == (12, 6, 3)
+    factorisation.make(experiment, model, "r", manifests, tmp_path / "again" / "r.manifest.json")
+    assert (tmp_path / "again" / "r.parquet").read_bytes() == manifest.file(".parquet").read_bytes()
+
+
+def test_the_stage_refuses_what_it_cannot_score(tmp_path):
+    rng = np.random.default_rng(3)
+    experiment = full_step()
+    rollouts = [recorded("e0", 4, 1, rng), recorded("e1", 4, 1, rng, steps=[1, 1, 2, 2])]
+    model, manifests = written(experiment, tmp_path, rollouts)
+    out = tmp_path / "r.manifest.json"
+    with pytest.raises(ParameterError, match=r"no trajectories 'rr': r\."):
+        factorisation.make(experiment, model, "rr", manifests, out)
+    with pytest.raises(
+        DataError, match=r"r is trajectories/r/0-of-2, trajectories/r/1-of-2; found trajectories/r/0-of-2"
+    ):
+        factorisation.make(experiment, model, "r", manifests[:1], out)
+    with pytest.raises(DataError, match="e1 commits several tokens in one step"):
+        factorisation.make(experiment, model, "r", manifests, out)
+    with pytest.raises(ParameterError, match=r"trajectories\.r\.budget is b4s2; .* full-step rollouts, b4s4"):
+        factorisation.make(full_step("b4s2"), model, "r", manifests, out)
+    other = tmp_path / "other.manifest.json"
+    teacher.make(experiment, "other", other)
+    with pytest.raises(
+        ParameterError, match=r"teachers/other is neither teachers/m, whose rollouts .* nor its student"
+    ):
+        factorisation.make(experiment, other, "r", manifests, out)
+    assert not out.exists()

@@ -102,6 +102,7 @@ def test_programs_are_run_against_their_hidden_tests(tmp_path):
     inputs = [receipts.read(made["m"]), receipts.read(made["q"])]
     with receipts.making(experiment, "answers/m/b/b8s1", made["answers"], inputs=inputs) as job:
         pq.write_table(pa.Table.from_pylist(rows), job.file(".parquet"))
+        job.receipt["decoding"] = {"tokens_per_second": 1.0, "batch_size": 1, "device": "cpu"}
     scores.make(experiment, made["answers"], made["q"], made["scores"])
     found = pq.read_table(receipts.read(made["scores"]).file(".parquet")).to_pylist()
     assert [row["correct"] for row in found] == [True, False, True, False]

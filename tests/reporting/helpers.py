@@ -89,9 +89,45 @@ def write_score(
             "finish_reasons": {"stop": len(right), "length": 0},
         }
         job.file(".json").write_text(json.dumps(summary))
+        job.receipt["decoding"] = {"tokens_per_second": 100.0, "batch_size": 4, "device": "cpu"}
     return out
 
 
 def write_scores(made_by: Experiment, root: Path) -> list[Path]:
     """Write the scores of `ANSWERS`; returns their manifests."""
     return [write_score(made_by, root, model, "gsm", budget, right) for (model, budget), right in ANSWERS.items()]
+
+
+def write_answers(made_by: Experiment, root: Path, model: str, benchmark: str, budget: str, rows: list[dict]) -> Path:
+    """Write recorded answers (response_ids, step_map, response_tokens) below `root`; returns their manifest."""
+    out = root / "answers" / model / benchmark / f"{budget}.manifest.json"
+    with receipts.making(made_by, f"answers/{model}/{benchmark}/{budget}", out) as job:
+        pd.DataFrame(rows).to_parquet(job.file(".parquet"))
+    return out
+
+
+def write_student(made_by: Experiment, root: Path, run: str, log: list[dict]) -> Path:
+    """Write a student that holds its training log alone; returns its manifest."""
+    out = root / "students" / f"{run}.manifest.json"
+    with receipts.making(made_by, f"students/{run}", out) as job:
+        (job.folder() / "training.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
+    return out
+
+
+def write_gaps(made_by: Experiment, root: Path, model: str, trajectories: str, gaps: pd.DataFrame) -> Path:
+    """Write the factorisation gaps of a model (id, interval, gap, terms); returns their manifest."""
+    out = root / "factorisation" / model / f"{trajectories}.manifest.json"
+    with receipts.making(made_by, f"factorisation/{model}/{trajectories}", out) as job:
+        gaps.to_parquet(job.file(".parquet"), index=False)
+    return out
+
+
+def with_figure(**figure: object) -> Experiment:
+    """The tiny experiment with one figure, `shown`, over its teacher, student and benchmark; `figure` adds fields."""
+    of_kind = {
+        "accuracy": {"teacher": "teacher", "benchmarks": ["gsm"], "budgets": BUDGETS},
+        "commits": {"teacher": "teacher", "benchmarks": ["gsm"], "budgets": ["b4s2"]},
+        "factorisation": {"teacher": "teacher", "trajectories": ["rollouts"]},
+        "training": {},
+    }[str(figure.get("kind", "accuracy"))]
+    return experiment(figures={"shown": {"caption": "Shown", "students": ["t3d"], **of_kind, **figure}})

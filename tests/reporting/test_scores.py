@@ -12,7 +12,7 @@ def test_a_row_per_model_budget_and_question_in_the_experiments_order(tmp_path):
     frame = scores.load(tiny, tiny.tables["accuracy"], write_scores(tiny, tmp_path)[::-1])
     assert len(frame) == len(ANSWERS) * 8
     assert list(frame["method"].unique()) == ["Original", "T3D"]
-    t3d = frame[(frame["student"] == "t3d") & (frame["seed"] == 1) & (frame["budget"] == "b8s4")]
+    t3d = frame[(frame["method"] == "T3D") & (frame["seed"] == 1) & (frame["budget"] == "b8s4")]
     assert t3d["correct"].all()
     assert set(t3d["block_size"]) == {8}
     assert set(t3d["tokens_per_step"]) == {2.0}
@@ -89,13 +89,17 @@ def test_models_that_answered_other_questions_are_not_compared(tmp_path, ids):
     tiny = experiment()
     manifests = write_scores(tiny, tmp_path)
     write_score(tiny, tmp_path, "t3d-seed1", "gsm", "b8s1", "10000000", ids)
-    with pytest.raises(DataError, match="gsm at b8s1, t3d seed 1"):
+    with pytest.raises(DataError, match="gsm at b8s1, T3D seed 1"):
         scores.load(tiny, tiny.tables["accuracy"], manifests)
 
 
-def test_two_methods_may_not_share_a_label(tmp_path):
+def test_totals_carry_the_speed_of_the_receipts(tmp_path):
     tiny = experiment()
     manifests = write_scores(tiny, tmp_path)
-    edited = changed("students", "t3d", label="Original")
-    with pytest.raises(ParameterError, match="shares its label 'Original'"):
-        scores.load(edited, edited.tables["accuracy"], manifests)
+    totals = scores.load_totals(tiny, tiny.tables["accuracy"], manifests)
+    assert len(totals) == len(ANSWERS)
+    assert set(totals["tokens_per_second"]) == {100.0}
+    assert set(totals["device"]) == {"cpu"}
+    (tmp_path / "scores" / "teacher" / "gsm" / "b4s2.receipt.json").unlink()
+    with pytest.raises(MissingInputError, match=r"b4s2\.receipt\.json is missing"):
+        scores.load_totals(tiny, tiny.tables["accuracy"], manifests)

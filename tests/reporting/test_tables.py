@@ -147,11 +147,11 @@ def test_the_csv(manifests, tmp_path):
     tables.write(experiment(), "accuracy", manifests, tmp_path / "accuracy.csv")
     lines = (tmp_path / "accuracy.csv").read_bytes().decode().split("\n")
     assert lines[0].startswith(
-        "method,tokens_per_step,block_size,benchmark,n,seeds,accuracy,low,high,seed_low,seed_high,difference,"
+        "method,tokens_per_step,threshold,block_size,benchmark,n,seeds,accuracy,low,high,seed_low,seed_high,difference,"
     )
-    assert lines[1] == "Original,2,4,gsm,8,1,37.50,13.68,69.43,,,,,,,,,,"
-    assert lines[4] == "T3D,2,4,gsm,8,2,56.25,25.89,82.55,-23.16,135.66,18.75,-12.50,50.00,0.5,1,,,"
-    assert lines[6] == "T3D,2,,average,,2,71.88,,,,,46.88,,,,,187.50,,"
+    assert lines[1] == "Original,2,,4,gsm,8,1,37.50,13.68,69.43,,,,,,,,,,"
+    assert lines[4] == "T3D,2,,4,gsm,8,2,56.25,25.89,82.55,-23.16,135.66,18.75,-12.50,50.00,0.5,1,,,"
+    assert lines[6] == "T3D,2,,,average,,2,71.88,,,,,46.88,,,,,187.50,,"
 
 
 def test_the_markdown(manifests, tmp_path):
@@ -164,14 +164,14 @@ def test_the_markdown(manifests, tmp_path):
     assert "| 2 | T3D | **56.2** [25.9, 82.5] | **87.5** [52.9, 97.8]† | **71.9** | +187.5 % |" in text
     assert "| 8 | T3D | – | 6.2 [0.7, 40.2] | 6.2 | \N{MINUS SIGN}50.0 % |" in text
     assert "| 8 | Original | – | **12.5** [2.2, 47.1] | **12.5** | – |" in text
-    assert "Questions (n): GSM\\_100% 8. Training seeds averaged: T3D 2." in text
+    assert "Questions (n): GSM\\_100% 8. Training seeds averaged: 2." in text
 
 
 def test_the_latex(manifests, tmp_path):
     tables.write(experiment(), "accuracy", manifests, tmp_path / "accuracy.csv")
     text = (tmp_path / "accuracy.tex").read_text(encoding="utf-8")
     assert r"\caption{Accuracy \& speed}" in text
-    assert r" &  & \multicolumn{1}{c}{Block size 4} & \multicolumn{1}{c}{Block size 8} &  &  \\" in text
+    assert r" &  & \multicolumn{1}{c}{Block 4} & \multicolumn{1}{c}{Block 8} &  &  \\" in text
     assert r"Tokens per step & Method & GSM\_100\% & GSM\_100\% & Average & Relative change \\" in text
     assert (
         r"2 & T3D & \textbf{56.2} [25.9, 82.5] & \textbf{87.5} [52.9, 97.8]$^{\dagger}$ & \textbf{71.9} & +187.5 \% \\"

@@ -19,14 +19,15 @@ def student_of(run):
     return E.students[E.runs[run][0]]
 
 
+def shards_of(name):
+    return [manifest(f"trajectories/{name}/{shard}") for shard in shard_names(E.trajectories[name].shards)]
+
+
 def training_data(wildcards):
     student = student_of(wildcards.run)
-    if student.prompts:
-        return [manifest(f"prompts/{student.prompts}")]
-    trajectories = E.trajectories[student.trajectories]
-    shards = [f"trajectories/{student.trajectories}/{shard}" for shard in shard_names(trajectories.shards)]
-    prompts = [f"prompts/{trajectories.prompts}"] if student.rows.prompt == "bare" else []
-    return [manifest(artefact) for artefact in shards + prompts]
+    shards = [shard for name in student.trajectories for shard in shards_of(name)]
+    gold = student.prompts or (E.prompts_of(student) if student.rows.prompt == "bare" else ())
+    return shards + [manifest(f"prompts/{name}") for name in gold]
 
 
 def model_manifest(wildcards):
@@ -38,16 +39,27 @@ def questions(wildcards):
     return manifest(f"prompts/{E.benchmarks[wildcards.benchmark].prompts}")
 
 
-def scores_of(product):
+def scores_of(table):
+    return [manifest(f"scores/{model}/{benchmark}/{budget}") for model, benchmark, budget in E.cells_of(table)]
+
+
+def material_of(figure):
+    """What a figure is drawn from, by its kind."""
+    if figure.kind == "accuracy":
+        return scores_of(figure)
+    if figure.kind == "commits":
+        return [manifest(f"answers/{model}/{benchmark}/{budget}") for model, benchmark, budget in E.cells_of(figure)]
+    students = [run for key in figure.students for run in E.runs_of(key)]
+    if figure.kind == "training":
+        return [manifest(f"students/{run}") for run in students]
     return [
-        manifest(f"scores/{model}/{benchmark}/{budget}")
-        for model in E.models_of(product)
-        for benchmark in product.benchmarks
-        for budget in product.budgets
+        manifest(f"factorisation/{model}/{name}")
+        for model in [figure.teacher, *students]
+        for name in figure.trajectories
     ]
 
 
 def shown(product):
-    """What decides a table's or figure's content besides its scores."""
-    labels = [E.teachers[product.teacher].label, *(E.students[key].label for key in product.students)]
+    """What decides a table's or figure's content besides its material."""
+    labels = {key: model.label for models in (E.teachers, E.students, E.benchmarks) for key, model in models.items()}
     return recipes.canonical([product.model_dump(mode="json"), labels])

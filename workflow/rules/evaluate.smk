@@ -38,3 +38,25 @@ rule score:
     shell:
         "t3d score --experiment {params.experiment} --answers {input.answers} --prompts {input.prompts} --out {output}"
         " 2>&1 | tee {log}"
+
+
+# Not a score: what a model thinks of the teacher's rollouts, state by state, for the factorisation error.
+rule factorisation:
+    input:
+        model=model_manifest,
+        shards=lambda w: shards_of(w.name),
+    output:
+        manifest("factorisation/{model}/{name}"),
+    log:
+        f"{LOGS}/factorisation/{{model}}/{{name}}.log",
+    conda:
+        "../../environment.yml"
+    threads: CORES
+    resources:
+        gpu=E.gpus,
+    params:
+        experiment=E.name,
+        recipe=lambda w: recipe(f"factorisation/{w.model}/{w.name}"),
+    shell:
+        "t3d factorisation --experiment {params.experiment} --name {wildcards.name} --model {input.model} --out {output}"
+        " {input.shards} 2>&1 | tee {log}"

@@ -1,4 +1,4 @@
-# Tables and figures, from scores alone.
+# Tables from scores, figures from what earlier stages recorded; nothing is computed by a model here.
 
 
 rule table:
@@ -23,7 +23,7 @@ rule table:
 
 rule figure:
     input:
-        scores=lambda w: scores_of(E.figures[w.name]),
+        material=lambda w: material_of(E.figures[w.name]),
     output:
         pdf=f"results/{E.name}/figures/{{name}}.pdf",
         png=f"results/{E.name}/figures/{{name}}.png",
@@ -36,7 +36,7 @@ rule figure:
         experiment=E.name,
         shown=lambda w: shown(E.figures[w.name]),
     shell:
-        "t3d figure --experiment {params.experiment} --name {wildcards.name} --out {output.pdf} {input.scores} 2>&1 | tee {log}"
+        "t3d figure --experiment {params.experiment} --name {wildcards.name} --out {output.pdf} {input.material} 2>&1 | tee {log}"
 
 
 # The chosen experiment's table under the name everybody asks for. It asks for the scores as well: a fresh clone holds

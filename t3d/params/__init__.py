@@ -1,0 +1,57 @@
+"""The parameters of an experiment: typed models, the only reader of `params/*.yaml`.
+
+An experiment file says *what* is made: teachers, prompt sets, trajectories, students, benchmarks, tables and figures.
+`experiment.py` is the whole of it and its reader; `data.py`, `students.py` and `reporting.py` are its parts.
+`params/schema.json` is generated from here (`python -m t3d.params > params/schema.json`) and a test catches drift.
+"""
+
+from t3d.params.base import Budget, Sampling
+from t3d.params.data import Difficulty, PocketModel, Pretraining, PromptSet, Teacher, Trajectories
+from t3d.params.experiment import Experiment, Product, Shown, find, load, schema
+from t3d.params.reporting import (
+    AccuracyFigure,
+    AccuracyTable,
+    Benchmark,
+    CommitFigure,
+    Comparison,
+    DecodingTable,
+    FactorisationFigure,
+    ParallelismTable,
+    Row,
+    Table,
+    TrainingFigure,
+)
+from t3d.params.students import Objective, Optimizer, Rows, States, Student
+
+__all__ = [
+    "AccuracyFigure",
+    "AccuracyTable",
+    "Benchmark",
+    "Budget",
+    "CommitFigure",
+    "Comparison",
+    "DecodingTable",
+    "Difficulty",
+    "Experiment",
+    "FactorisationFigure",
+    "Objective",
+    "Optimizer",
+    "ParallelismTable",
+    "PocketModel",
+    "Pretraining",
+    "Product",
+    "PromptSet",
+    "Row",
+    "Rows",
+    "Sampling",
+    "Shown",
+    "States",
+    "Student",
+    "Table",
+    "Teacher",
+    "TrainingFigure",
+    "Trajectories",
+    "find",
+    "load",
+    "schema",
+]

@@ -1,0 +1,93 @@
+"""What every parameter group is made of: strict models, budgets, sampling."""
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+_BUDGET = re.compile(r"b(\d+)(?:s(\d+)|t(0?\.\d+))")
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="A key that also names files.")]
+
+
+def _as_list(given: Any) -> Any:
+    return (given,) if isinstance(given, str) else given
+
+
+Names = Annotated[
+    tuple[Name, ...], BeforeValidator(_as_list, json_schema_input_type=Annotated[Name, Field()] | tuple[Name, ...])
+]
+"""Several keys; a single one needs no list."""
+
+Positive = Annotated[int, Field(ge=1)]
+Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Strict(BaseModel):
+    """Base of every parameter group: unknown keys are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Budget(Strict):
+    """How many tokens one denoising step commits. Written `b4s1` (block 4, 1 step) or `b4t0.9` (threshold .9)."""
+
+    block_size: Positive
+    """Tokens per block, B."""
+    steps: Positive | None = None
+    """Denoising steps per block, S: static low-confidence remasking commits B/S tokens a step."""
+    threshold: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Dynamic remasking: every masked token whose confidence exceeds this is committed, at least one a step."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        if (self.steps is None) == (self.threshold is None):
+            raise ValueError("a budget has either steps or a threshold")
+        if self.steps is not None and self.steps > self.block_size:
+            raise ValueError(f"{self.steps} steps for a block of {self.block_size} tokens: a step commits at least one")
+        return self
+
+    @classmethod
+    def parse(cls, text: str) -> "Budget":
+        """Read `b8s2` or `b8t0.9`; raises `ValueError` otherwise."""
+        match = _BUDGET.fullmatch(str(text))
+        if match is None:
+            raise ValueError(f"budget {text!r} is not of the form b<block>s<steps> or b<block>t<threshold>")
+        block, steps, threshold = match.groups()
+        return cls(
+            block_size=int(block),
+            steps=int(steps) if steps else None,
+            threshold=float(threshold) if threshold else None,
+        )
+
+    def __str__(self) -> str:
+        kind = f"s{self.steps}" if self.steps else f"t{self.threshold:g}"
+        return f"b{self.block_size}{kind}"
+
+    @property
+    def tokens_per_step(self) -> float | None:
+        """TokPS = B / S; None for dynamic remasking, where it is measured, not set."""
+        return self.block_size / self.steps if self.steps else None
+
+
+def _check_budget(text: str) -> str:
+    return str(Budget.parse(text))
+
+
+BudgetText = Annotated[str, AfterValidator(_check_budget)]
+
+
+class Sampling(Strict):
+    """How a token is drawn at a masked position, and what decides whether it is committed."""
+
+    temperature: Annotated[float, Field(ge=0.0)] = 0.0
+    """0 is greedy. The paper's rollouts use 0.1."""
+    top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Nucleus mass kept, 1 keeps all."""
+    top_k: Annotated[int, Field(ge=0)] = 0
+    """Highest-scoring tokens kept, 0 keeps all."""
+    confidence: Literal["model", "tempered"] = "model"
+    """Confidence is the token's probability under the model's own distribution, or after the temperature (released)."""
+    prompt_guard: bool = True
+    """A step commits no more tokens than are masked. Without it (released) the surplus of a step's quota overwrites
+    visible tokens, of the prompt too, where the prompt ends inside a block."""

@@ -1,0 +1,230 @@
+"""An experiment: everything it makes, by name, and the reader of its file."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from t3d.errors import ParameterError
+from t3d.params.base import Name, Strict
+from t3d.params.data import PromptSet, Teacher, Trajectories
+from t3d.params.reporting import (
+    AnyFigure,
+    AnyTable,
+    Benchmark,
+    Comparison,
+    FactorisationFigure,
+    TrainingFigure,
+)
+from t3d.params.students import Student
+
+Product = AnyTable | AnyFigure
+"""A table or a figure."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A row of a comparison: its label, the teacher or student it shows, and column -> benchmark answered."""
+
+    label: str
+    model: str
+    benchmarks: dict[str, str]
+
+
+class Experiment(Strict):
+    """Everything an experiment makes. `name` is the stem of its file."""
+
+    name: Name
+    """Set from the file's name."""
+    seed: int = 0
+    """Base of every random draw but the students', which add their own."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where expensive rules run; `auto` takes a GPU where there is one."""
+    gpus: Annotated[int, Field(ge=0)] = 0
+    """GPUs an expensive job asks the scheduler for."""
+    teachers: dict[Name, Teacher]
+    """The untouched models."""
+    prompt_sets: dict[Name, PromptSet]
+    """Questions, tokenised."""
+    trajectories: dict[Name, Trajectories] = {}
+    """Rollouts of teachers."""
+    students: dict[Name, Student] = {}
+    """Distilled models."""
+    benchmarks: dict[Name, Benchmark] = {}
+    """What models are evaluated on."""
+    tables: dict[Name, AnyTable] = {}
+    """`results/<experiment>/<key>.csv`."""
+    figures: dict[Name, AnyFigure] = {}
+    """`results/<experiment>/figures/<key>.pdf`."""
+
+    @model_validator(mode="after")
+    def _references_exist(self) -> Self:
+        for key, prompts in self.prompt_sets.items():
+            self._check(f"prompt_sets.{key}.teacher", "teachers", [prompts.teacher])
+        for key, trajectories in self.trajectories.items():
+            self._check(f"trajectories.{key}.prompts", "prompt_sets", [trajectories.prompts])
+            if self.prompt_sets[trajectories.prompts].split != "train":
+                raise ValueError(f"trajectories.{key}.prompts: only prompts of split train may be learned from")
+        for key, student in self.students.items():
+            self._check_student(key, student)
+        if "average" in self.benchmarks:
+            raise ValueError("benchmarks.average: the tables use this name for the mean over benchmarks")
+        for key, benchmark in self.benchmarks.items():
+            self._check(f"benchmarks.{key}.prompts", "prompt_sets", [benchmark.prompts])
+        for kind, products in (("tables", self.tables), ("figures", self.figures)):
+            for key, product in products.items():
+                self._check_product(f"{kind}.{key}", product)
+        return self
+
+    def _check(self, where: str, kind: str, names: Iterable[str]) -> None:
+        known = getattr(self, kind)
+        for name in names:
+            if name not in known:
+                raise ValueError(f"{where} names {name!r}, which is not among {kind}: {', '.join(known) or 'none'}")
+
+    def _check_student(self, key: str, student: Student) -> None:
+        self._check(f"students.{key}.trajectories", "trajectories", student.trajectories)
+        self._check(f"students.{key}.prompts", "prompt_sets", student.prompts)
+        if key in self.teachers:
+            raise ValueError(f"students.{key}: a teacher has the same name")
+        if any(self.prompt_sets[name].split != "train" for name in student.prompts):
+            raise ValueError(f"students.{key}.prompts: only prompts of split train may be learned from")
+        if len({self.prompt_sets[name].teacher for name in self.prompts_of(student)}) > 1:
+            raise ValueError(f"students.{key}: its data belong to different teachers; a student copies one")
+        if len({self.trajectories[name].budget for name in student.trajectories}) > 1:
+            raise ValueError(f"students.{key}.trajectories: decoded at different budgets, a student needs one")
+
+    def _check_product(self, where: str, product: Product) -> None:
+        self._check(f"{where}.students", "students", product.students)
+        if isinstance(product, TrainingFigure):
+            return
+        self._check(f"{where}.teacher", "teachers", [product.teacher])
+        if isinstance(product, FactorisationFigure):
+            self._check(f"{where}.trajectories", "trajectories", product.trajectories)
+            return
+        self._check(f"{where}.benchmarks", "benchmarks", product.benchmarks)
+        for row in product.rows:
+            if row.model != product.teacher:
+                self._check(f"{where}.rows.{row.label}.model", "students", [row.model])
+            self._check(f"{where}.rows.{row.label}.benchmarks", "benchmarks", row.benchmarks.values())
+            for column, benchmark in row.benchmarks.items():
+                if self.benchmarks[column].prompts != self.benchmarks[benchmark].prompts:
+                    raise ValueError(f"{where}.rows.{row.label}: {benchmark} asks other questions than {column}")
+        labels = [row.label for row in self.rows_of(product)]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(f"{where}: two of its rows have the label {label!r}")
+
+    @cached_property
+    def runs(self) -> dict[str, tuple[str, int]]:
+        """Run name -> (student, seed): `t3d-seed0` for student `t3d` and seed 0."""
+        return {f"{key}-seed{seed}": (key, seed) for key, student in self.students.items() for seed in student.seeds}
+
+    def runs_of(self, model: str) -> dict[str, int]:
+        """Models on disk behind a row -> their seed: a student's runs, or the teacher itself with seed 0."""
+        if model in self.teachers:
+            return {model: 0}
+        return {run: seed for run, (student, seed) in self.runs.items() if student == model}
+
+    def prompts_of(self, student: Student) -> tuple[str, ...]:
+        """Names of the prompt sets a student learns from."""
+        return student.prompts or tuple(self.trajectories[name].prompts for name in student.trajectories)
+
+    def teacher_of(self, student: Student) -> str:
+        """Name of the teacher a student copies: the one whose prompts it learns from."""
+        return self.prompt_sets[self.prompts_of(student)[0]].teacher
+
+    def rows_of(self, product: Comparison) -> list[Shown]:
+        """The rows of a comparison: its teacher, its students in the experiment's order, its other rows."""
+        same = {benchmark: benchmark for benchmark in product.benchmarks}
+        rows = [Shown(self.teachers[product.teacher].label, product.teacher, same)]
+        rows += [Shown(student.label, key, same) for key, student in self.students.items() if key in product.students]
+        return rows + [Shown(row.label, row.model, row.benchmarks) for row in product.rows]
+
+    def cells_of(self, product: Comparison) -> list[tuple[str, str, str]]:
+        """(model on disk, benchmark, budget) of every score a comparison needs, each once."""
+        return list(dict.fromkeys(self._cells(product)))
+
+    def _cells(self, product: Comparison) -> Iterator[tuple[str, str, str]]:
+        for row in self.rows_of(product):
+            for run in self.runs_of(row.model):
+                for column in product.benchmarks:
+                    for budget in product.budgets:
+                        yield run, row.benchmarks[column], budget
+
+
+def load(path: str | Path) -> Experiment:
+    """Read an experiment file.
+
+    Raises:
+        ParameterError: the file is missing, is not YAML, or holds a key or value that is not allowed; the message gives
+            file, field path, what was found and what is allowed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
+        raise ParameterError(f"unknown experiment {path.stem!r}: no file {path}. Experiments there: {there}.")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ParameterError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise ParameterError(f"{path}: expected a mapping of parameters, found {type(raw).__name__}.")
+    if "name" in raw:
+        raise ParameterError(f"{path}: `name` follows from the file's name; remove the key.")
+    try:
+        return Experiment(name=path.stem, **raw)
+    except ValidationError as error:
+        raise ParameterError(f"{path}:\n" + "\n".join(_explain(e) for e in error.errors())) from error
+
+
+def find(experiment: str) -> Experiment:
+    """Read `params/<experiment>.yaml` of the working directory."""
+    return load(Path("params") / f"{experiment}.yaml")
+
+
+def _explain(error: Any) -> str:
+    groups: list[type[BaseModel]] = [Experiment]
+    where = []
+    for depth, part in enumerate(error["loc"]):
+        if depth == 2 and error["loc"][0] in ("tables", "figures"):
+            # Pydantic puts the chosen kind of table or figure into the path; the file has no such key.
+            groups = [group for group in groups if _has_kind(group, part)]
+            continue
+        where.append(str(part))
+        last, groups = groups, _children(groups, part)
+    place = ".".join(where) or "(top level)"
+    if error["type"] == "extra_forbidden":
+        return f"  {place}: unknown key. Allowed here: {', '.join(last[0].model_fields)}."
+    found = "" if error["type"] in ("missing", "value_error") else f" Found: {error['input']!r}."
+    return f"  {place}: {error['msg'].removeprefix('Value error, ')}.{found}"
+
+
+def _has_kind(group: type[BaseModel], kind: str | int) -> bool:
+    field = group.model_fields.get("kind")
+    return field is not None and kind in getattr(field.annotation, "__args__", ())
+
+
+def _children(groups: list[type[BaseModel]], part: str | int) -> list[type[BaseModel]]:
+    """The parameter groups that field `part` holds; a dict's key leads to the same groups."""
+    fields = [group.model_fields[str(part)].annotation for group in groups if part in group.model_fields]
+    if not fields:
+        return groups
+    found: list[type[BaseModel]] = []
+    pending: list[Any] = fields[:1]
+    while pending:
+        annotation = pending.pop(0)
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            found.append(annotation)
+        pending.extend(getattr(annotation, "__args__", ()))
+    return found or groups
+
+
+def schema() -> str:
+    """The JSON schema of an experiment file, as text."""
+    return json.dumps(Experiment.model_json_schema(), indent=2) + "\n"

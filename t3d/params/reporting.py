@@ -1,0 +1,187 @@
+"""What is measured and shown: benchmarks, tables, figures."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from t3d.params.base import Budget, BudgetText, Name, Positive, Sampling, Strict
+
+
+class Benchmark(Strict):
+    """One set of questions and how answers are produced and scored."""
+
+    label: str
+    """Its column in the tables."""
+    prompts: Name
+    """The prompt set that is answered."""
+    task: Name
+    """The lm-eval task of `t3d/evaluation/tasks/` that asks the questions and, but for programs, scores the answers."""
+    sandbox: Literal["bubblewrap", "process"] = "bubblewrap"
+    """Where programs are run. `process` has limits on time and memory only: files and network stay open to them."""
+    sampling: Sampling = Sampling()
+    """How answers are decoded; greedy by default."""
+    max_new_tokens: Positive = 256
+    """Answers longer than this end with finish reason `length`."""
+    batch_size: Positive = 32
+    """Sequences decoded together; changes speed, never tokens."""
+
+
+class Row(Strict):
+    """A row that shows a model decoded in another way than the columns' benchmarks say."""
+
+    label: str
+    """Its name in the table."""
+    model: Name
+    """A student, or the teacher."""
+    benchmarks: dict[Name, Name]
+    """Column -> the benchmark whose answers stand in it; both ask the same questions."""
+
+
+class Comparison(Strict):
+    """Models side by side on the same benchmarks at the same budgets."""
+
+    caption: str
+    """What the reader sees with it."""
+    teacher: Name
+    """The untouched model, shown first."""
+    students: tuple[Name, ...]
+    """The rows after it."""
+    rows: tuple[Row, ...] = ()
+    """Rows after these, of models decoded in another way."""
+    benchmarks: tuple[Name, ...]
+    """What is answered."""
+    budgets: tuple[BudgetText, ...]
+    """How it is decoded."""
+    on_request: bool = False
+    """Made only when its file is asked for by name, with what only it shows."""
+
+    @model_validator(mode="after")
+    def _is_shown_once(self) -> Self:
+        if len(set(self.budgets)) < len(self.budgets):
+            raise ValueError("a budget is listed twice in budgets")
+        for row in self.rows:
+            if set(row.benchmarks) != set(self.benchmarks):
+                raise ValueError(f"rows: {row.label!r} fills {sorted(row.benchmarks)}, not {sorted(self.benchmarks)}")
+        return self
+
+
+class Table(Comparison):
+    """What the kinds of table share."""
+
+    paper_table: int | None = None
+    """The table of `params/reported.csv` whose values stand beside ours where the cell exists."""
+    paper_rows: dict[Name, str] = {}
+    """Model -> its row in the paper's table, where that is not its label."""
+
+
+class AccuracyTable(Table):
+    """Rows method x tokens per step, columns block size x benchmark (Tables 1, 2, 4 to 8)."""
+
+    kind: Literal["accuracy"] = "accuracy"
+    """Accuracy with intervals and paired tests."""
+    base: Name | None = None
+    """The row that the others are compared with; the teacher unless given."""
+
+    @model_validator(mode="after")
+    def _base_is_shown(self) -> Self:
+        if self.base is not None and self.base not in (self.teacher, *self.students):
+            raise ValueError(f"base: {self.base!r} is not a row of this table")
+        return self
+
+
+class DecodingTable(Table):
+    """Rows method, columns benchmark x tokens/s, latency, steps, length, accuracy (Table 3 of the paper)."""
+
+    kind: Literal["decoding"]
+    """Cost and accuracy of decoding."""
+
+
+class ParallelismTable(Table):
+    """Rows method, columns benchmark x AUP and the fastest budget at matched accuracy (Table 9)."""
+
+    kind: Literal["parallelism"]
+    """Accuracy under parallelism."""
+    best_accuracy: dict[Name, Annotated[float, Field(gt=0.0, le=100.0)]]
+    """y_max of each benchmark, percent: declared, so that a new method changes no other's AUP."""
+    tolerance: Annotated[float, Field(ge=0.0)] = 5.0
+    """Matched accuracy: at most this many points below the teacher's at its fewest tokens per forward."""
+
+    @model_validator(mode="after")
+    def _every_benchmark_has_a_best(self) -> Self:
+        if set(self.best_accuracy) != set(self.benchmarks):
+            raise ValueError(
+                f"best_accuracy names {sorted(self.best_accuracy)}, the benchmarks are {sorted(self.benchmarks)}"
+            )
+        return self
+
+
+class AccuracyFigure(Comparison):
+    """Accuracy against parallelism or speed: one panel per benchmark and block size, a line per method."""
+
+    kind: Literal["accuracy"] = "accuracy"
+    """A point per budget; static budgets and dynamic ones have lines of their own."""
+    against: Literal["tokens_per_step", "tokens_per_second"] = "tokens_per_step"
+    """The x axis. Tokens per step as set by a static budget, or as measured for a dynamic one."""
+
+
+class CommitFigure(Comparison):
+    """Where in its block and at which step tokens are committed: one heat map per method (full-step budgets)."""
+
+    kind: Literal["commits"]
+    """Read from the step maps of recorded answers."""
+
+    @model_validator(mode="after")
+    def _budgets_have_steps(self) -> Self:
+        for budget in self.budgets:
+            if Budget.parse(budget).steps is None:
+                raise ValueError(f"budgets: {budget} has no fixed number of steps")
+        return self
+
+
+class TrainingFigure(Strict):
+    """Training curves: loss parts, disagreement and gradient norm against the optimizer step."""
+
+    kind: Literal["training"]
+    """Read from each student's `training.jsonl`."""
+    caption: str
+    """What the reader sees with it."""
+    students: tuple[Name, ...]
+    """Whose curves."""
+    on_request: bool = False
+    """Made only when its file is asked for by name."""
+
+
+class FactorisationFigure(Strict):
+    """Conditional total correlation against the decoding interval, for a teacher and its students (paper, Fig. 2a)."""
+
+    kind: Literal["factorisation"]
+    """See `t3d/evaluation/factorisation.py`."""
+    caption: str
+    """What the reader sees with it."""
+    teacher: Name
+    """The untouched model."""
+    students: tuple[Name, ...]
+    """Its students, scored on the same rollouts."""
+    trajectories: tuple[Name, ...]
+    """Full-step rollouts of the teacher, one panel each; drawn at temperature 1 they measure (21) itself."""
+    on_request: bool = False
+    """Made only when its file is asked for by name."""
+
+
+def _kind(given: object) -> str:
+    return str(given.get("kind", "accuracy") if isinstance(given, dict) else getattr(given, "kind", "accuracy"))
+
+
+AnyTable = Annotated[
+    Annotated[AccuracyTable, Tag("accuracy")]
+    | Annotated[DecodingTable, Tag("decoding")]
+    | Annotated[ParallelismTable, Tag("parallelism")],
+    Discriminator(_kind),
+]
+AnyFigure = Annotated[
+    Annotated[AccuracyFigure, Tag("accuracy")]
+    | Annotated[CommitFigure, Tag("commits")]
+    | Annotated[TrainingFigure, Tag("training")]
+    | Annotated[FactorisationFigure, Tag("factorisation")],
+    Discriminator(_kind),
+]

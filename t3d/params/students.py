@@ -1,0 +1,237 @@
+"""Students: the loss, its states, its data and its optimizer, and the bundles of values that have a name."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from t3d.params.base import Names, Positive, Probability, Strict
+
+
+class States(Strict):
+    """How a training state x_t is drawn from a response x_0."""
+
+    kind: Literal["trajectory", "random", "full"]
+    """`trajectory`: visible = committed by the teacher up to a step; `random`: each token masked independently;
+    `full`: every token masked."""
+    mask_ratios: Literal["released", "uniform"] | dict[float, Probability] = "released"
+    """Trajectory states: share of a block that is still masked -> its probability. `released`: 1, .75, .5, .25 weighted
+    by ratio^8; `uniform`: every step of the rollout alike, s/S for s in 1..S."""
+    mask_ratio_per: Literal["sample", "block"] = "sample"
+    """Trajectory states: one ratio is drawn per sample (released), or one per block."""
+    mask_order: Literal["committed", "reversed"] = "committed"
+    """Trajectory states: `committed`: tokens the teacher committed first are visible; `reversed`: masked (released)."""
+    complement: bool = False
+    """Random states: learn from each state and from its complement, so that every token is masked once (dParallel)."""
+    random_tokens: Probability = 0.0
+    """Share of masked inputs that hold a random token instead of the mask; they stay in the loss. Released: 0.1."""
+    redraw: Literal["epoch", "never"] = "epoch"
+    """A sample's state is drawn anew each epoch, or once for all of them (released)."""
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        for field in ("mask_ratios", "mask_ratio_per", "mask_order"):
+            if self.kind != "trajectory" and field in self.model_fields_set:
+                raise ValueError(f"{field} describes trajectory states, not {self.kind} ones")
+        if self.complement and self.kind != "random":
+            raise ValueError(f"a complement is taken of random states, not of {self.kind} ones")
+        if isinstance(self.mask_ratios, dict):
+            if any(not 0.0 < ratio <= 1.0 for ratio in self.mask_ratios):
+                raise ValueError(f"mask ratios lie in (0, 1], found {sorted(self.mask_ratios)}")
+            total = sum(self.mask_ratios.values())
+            if abs(total - 1.0) > 1e-6:
+                raise ValueError(f"the probabilities of mask_ratios sum to {total:g}, not 1")
+        return self
+
+    def ratio_distribution(self, steps: int) -> dict[float, float]:
+        """Mask ratio -> probability of trajectory states whose rollout took `steps` steps a block."""
+        if isinstance(self.mask_ratios, dict):
+            return dict(self.mask_ratios)
+        if self.mask_ratios == "uniform":
+            return {step / steps: 1 / steps for step in range(1, steps + 1)}
+        weights = {ratio: ratio**8 for ratio in (1.0, 0.75, 0.5, 0.25)}
+        total = sum(weights.values())
+        return {ratio: weight / total for ratio, weight in weights.items()}
+
+
+_DDO = {"alpha", "beta", "fake", "refresh_every"}
+_PATH = {"path_weight", "path_weights"}
+_OPTIONS = {
+    "sft": set(),
+    "redi": set(),
+    "dparallel": {"entropy_weight", "entropy_temperature"},
+    "naive_td": _PATH,
+    "ddo": _DDO,
+    "t3d": _DDO | _PATH,
+}
+_STATES_OF = {
+    "sft": ("random",),
+    "redi": ("random",),
+    "dparallel": ("full", "random"),
+    "naive_td": ("trajectory",),
+    "ddo": ("trajectory",),
+    "t3d": ("trajectory",),
+}
+
+
+class Objective(Strict):
+    """The loss of a student; `t3d/distillation/objectives.py` has one function of each name."""
+
+    name: Literal["sft", "redi", "dparallel", "naive_td", "ddo", "t3d"]
+    """`sft`, `redi`, `dparallel`, `naive_td` are likelihoods; `ddo` is trajectory DDO (6), `t3d` DDO plus path (10)."""
+    log_probability: Literal["mean", "sum"] = "mean"
+    """log p of a sample: the mean over its masked positions (released), or their sum (the equations' letter)."""
+    alpha: Annotated[float, Field(ge=0.0)] = 0.5
+    """DDO: weight of the fake term. Released value."""
+    beta: Annotated[float, Field(gt=0.0)] = 0.1
+    """DDO: scale of the log-ratio. Released value."""
+    fake: Literal["draw", "argmax"] = "draw"
+    """DDO: the reference's fake tokens are drawn from it (6), or its argmax (released)."""
+    refresh_every: Positive = 10
+    """DDO: optimizer steps of a round, after which the reference becomes the student. The paper's value."""
+    path_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """lambda of (10), the path term's weight. t3d: the paper's 0.2 unless given; naive_td: 0."""
+    path_weights: Literal["equation", "released"] = "equation"
+    """Path term: w_i = (S - pi_i + 1) / S of (9); `released`: 0.75 for the first half of the steps, then 0.25."""
+    entropy_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """dparallel: weight of the entropy of masked tokens that are already predicted right. Its official recipe: 2."""
+    entropy_temperature: Annotated[float, Field(gt=0.0)] = 0.5
+    """dparallel: temperature of that entropy. Its official recipe's value."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_its_options_only(cls, given: Any) -> Any:
+        name = str(given.get("name")) if isinstance(given, dict) else ""
+        if name not in _OPTIONS:
+            return given
+        for option in sorted(set().union(*_OPTIONS.values()) & set(given) - _OPTIONS[name]):
+            allowed = ", ".join(sorted(_OPTIONS[name] | {"log_probability"}))
+            raise ValueError(f"objective {name} has no {option}; its options: {allowed}")
+        return ({"path_weight": 0.2} if name == "t3d" else {}) | given
+
+
+class Optimizer(Strict):
+    """AdamW with linear warm-up and cosine decay, counted in optimizer steps."""
+
+    steps: Positive
+    """Optimizer steps."""
+    batch_size: Positive
+    """Sequences per optimizer step, over all micro-batches."""
+    micro_batch_size: Positive | None = None
+    """Sequences per forward; gradients accumulate over batch_size / micro_batch_size of them. Default: batch_size."""
+    learning_rate: Annotated[float, Field(gt=0.0)]
+    """Peak learning rate."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Linear warm-up from 0."""
+    final_fraction: Probability = 0.1
+    """The cosine ends at this share of the peak. Released value."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    """Decoupled weight decay. Released value."""
+    clip: Annotated[float, Field(gt=0.0)] = 1.0
+    """Gradient norm limit. Released value."""
+    betas: tuple[Probability, Probability] = (0.9, 0.999)
+    """Adam's moment decays. Released values."""
+
+    @model_validator(mode="after")
+    def _micro_batches_fit(self) -> Self:
+        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
+            raise ValueError(f"micro_batch_size {self.micro_batch_size} does not divide batch_size {self.batch_size}")
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} leaves nothing of {self.steps} steps")
+        return self
+
+
+class Rows(Strict):
+    """How a training row is made of a rollout. The defaults are what the decoder saw, the others released behaviour."""
+
+    block_grid: Literal["global", "response"] = "global"
+    """Blocks are counted from the first token of the prompt, as in decoding, or of the response (released)."""
+    terminal_block: Literal["whole", "cut"] = "whole"
+    """The block that holds the end-of-text token is kept whole, or cut after that token (released)."""
+    prompt: Literal["recorded", "bare"] = "recorded"
+    """The rollout's prompt ids, or the question without the prompt set's suffix (released)."""
+    rollout_blocks: Literal["equal", "any"] = "equal"
+    """Rollouts were decoded in blocks of the student's size, or of any size (released: 4, trained in blocks of 8)."""
+
+
+_BUNDLES: dict[str, dict[str, dict[str, Any]]] = {
+    "ours": {},
+    "paper": {
+        "objective": {"log_probability": "sum", "alpha": 1.0, "beta": 1.0},
+        "states": {"random_tokens": 0.1},
+    },
+    "released": {
+        "objective": {"fake": "argmax", "path_weights": "released"},
+        "states": {"mask_order": "reversed", "random_tokens": 0.1, "redraw": "never"},
+        "rows": {"block_grid": "response", "terminal_block": "cut", "prompt": "bare", "rollout_blocks": "any"},
+    },
+}
+
+
+class Student(Strict):
+    """One row of the tables: a copy of the teacher tuned by an objective on a data set."""
+
+    recipe: Literal["ours", "paper", "released"] = "ours"
+    """Values of what is not given below. `ours`: the documented defaults; `paper`: the equations' letter (log p a sum,
+    alpha and beta 1) with random tokens; `released`: every switch as in the public code."""
+    label: str
+    """Its row in the tables, as the paper writes it."""
+    trajectories: Names = ()
+    """Rollouts it learns from, of one domain or several (all objectives but sft)."""
+    prompts: Names = ()
+    """Prompt sets whose gold worked answers it learns from (sft)."""
+    objective: Objective
+    """The loss."""
+    states: States
+    """How training states are drawn."""
+    rows: Rows = Rows()
+    """How training rows are made."""
+    block_size: Positive = 8
+    """Training block size (the paper: 8)."""
+    optimizer: Optimizer
+    """Steps, batch, learning rate."""
+    seeds: tuple[int, ...] = (0,)
+    """One student is trained per seed."""
+    checkpoint_every: Positive = 50
+    """Optimizer steps between resumable checkpoints in `work/`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_the_recipe(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        filled = dict(given)
+        for group, values in _BUNDLES.get(str(given.get("recipe", "ours")), {}).items():
+            own = given.get(group, {})
+            if isinstance(own, dict):
+                filled[group] = {key: value for key, value in values.items() if _applies(key, group, given)} | own
+        return filled
+
+    @model_validator(mode="after")
+    def _data_fits_objective(self) -> Self:
+        name = self.objective.name
+        gold = name == "sft"
+        if gold != bool(self.prompts) or gold == bool(self.trajectories):
+            wants, other = ("prompts", "trajectories") if gold else ("trajectories", "prompts")
+            raise ValueError(f"objective {name} learns from `{wants}`, not from `{other}`")
+        if self.states.kind not in _STATES_OF[name]:
+            kinds = " or ".join(_STATES_OF[name])
+            raise ValueError(f"objective {name} is defined on {kinds} states, not {self.states.kind}")
+        if gold and self.rows != Rows():
+            raise ValueError("rows describes how rollouts become training rows; sft learns from gold answers")
+        if not self.seeds:
+            raise ValueError("a student needs at least one seed")
+        return self
+
+
+def _applies(option: str, group: str, student: dict[str, Any]) -> bool:
+    """Whether an option of a recipe has a meaning for this student."""
+
+    def of(group: str, field: str) -> Any:
+        own = student.get(group, {})
+        return own.get(field) if isinstance(own, dict) else getattr(own, field)
+
+    if group == "objective":
+        return option == "log_probability" or option in _OPTIONS.get(str(of("objective", "name")), ())
+    if group == "states":
+        return option == "redraw" or of("states", "kind") == "trajectory"
+    return of("objective", "name") != "sft"

@@ -1,0 +1,97 @@
+"""What decoding costs and what it is worth: speed, latency, steps, length and accuracy (Table 3 of the paper)."""
+
+import pandas as pd
+
+from t3d.params import Budget, DecodingTable, Experiment
+from t3d.reporting.statistics import wilson
+from t3d.reporting.tidy import rounded
+
+METRICS = {
+    "tokens_per_second": "Tokens/s",
+    "latency_seconds": "Latency (s)",
+    "steps": "Steps",
+    "response_tokens": "Length",
+    "tokens_per_step": "Tokens per step",
+    "accuracy": "Accuracy",
+}
+"""Metric, as `params/reported.csv` writes it -> its column in a rendering."""
+
+COLUMNS = (
+    *("method", "tokens_per_step", "threshold", "block_size", "benchmark", "n", "seeds", "metric"),
+    *("value", "low", "high", "reported", "difference_from_reported"),
+)
+
+
+def decoding_table(
+    experiment: Experiment, table: DecodingTable, totals: pd.DataFrame, reported: pd.DataFrame | None
+) -> pd.DataFrame:
+    """One row per budget, benchmark, method and metric; values are means over seeds.
+
+    Args:
+        totals: per cell and seed, from `scores.load_totals`.
+        reported: `params/reported.csv`, read when the table has a `paper_table`.
+
+    Returns:
+        `COLUMNS`; `metric` is one of `METRICS`: response tokens per second of the whole decoding; latency, seconds per
+        response at that speed; denoising steps and tokens of a response; tokens per denoising step; accuracy in percent
+        with its 95 % Wilson interval.
+    """
+    rows = []
+    for text in table.budgets:
+        budget = Budget.parse(text)
+        for benchmark in table.benchmarks:
+            for shown in experiment.rows_of(table):
+                here = (totals["method"] == shown.label) & (totals["budget"] == text)
+                cell = totals[here & (totals["benchmark"] == benchmark)]
+                n = int(cell["n"].iloc[0])
+                keys = {
+                    "method": shown.label,
+                    "tokens_per_step": budget.tokens_per_step,
+                    "threshold": budget.threshold,
+                    "block_size": budget.block_size,
+                    "benchmark": benchmark,
+                    "n": n,
+                    "seeds": len(cell),
+                }
+                paper = _paper_values(table, shown.model, shown.label, budget, benchmark, reported)
+                for metric, value in _values(cell).items():
+                    row = keys | {"metric": metric, "value": value}
+                    if metric == "accuracy":
+                        row["low"], row["high"] = (100 * end for end in wilson(value / 100 * n, n))
+                    if metric in paper:
+                        row |= {"reported": paper[metric], "difference_from_reported": value - paper[metric]}
+                    rows.append(row)
+    return rounded(pd.DataFrame(rows, columns=list(COLUMNS)))
+
+
+def _values(cell: pd.DataFrame) -> dict[str, float]:
+    length = (cell["response_tokens"] / cell["n"]).mean()
+    speed = cell["tokens_per_second"].mean()
+    return {
+        "tokens_per_second": speed,
+        "latency_seconds": length / speed,
+        "steps": (cell["denoising_steps"] / cell["n"]).mean(),
+        "response_tokens": length,
+        "tokens_per_step": cell["response_tokens"].sum() / cell["denoising_steps"].sum(),
+        "accuracy": 100 * (cell["correct"] / cell["n"]).mean(),
+    }
+
+
+def _paper_values(
+    table: DecodingTable, model: str, label: str, budget: Budget, benchmark: str, reported: pd.DataFrame | None
+) -> dict[str, float]:
+    if reported is None:
+        return {}
+    dynamic = budget.threshold is not None
+    remasking = f"low_confidence_dynamic@{budget.threshold:g}" if dynamic else "low_confidence_static"
+    wanted = (
+        (reported["table"] == table.paper_table)
+        & (reported["model"].str.lower() == table.teacher)
+        & (reported["method"] == table.paper_rows.get(model, label))
+        & (reported["benchmark"] == benchmark)
+        & (reported["block_size"] == budget.block_size)
+        & (reported["remasking"] == remasking)
+    )
+    if not dynamic:
+        wanted &= reported["tokens_per_step"] == budget.tokens_per_step
+    return dict(zip(reported[wanted]["metric"], reported[wanted]["value"], strict=True))

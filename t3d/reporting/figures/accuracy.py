@@ -1,0 +1,184 @@
+"""Accuracy against tokens per step or per second: what few-step decoding costs, and what each student wins back.
+
+The numbers are those of a table of the same cells (`t3d/reporting/accuracy.py`), so a figure never disagrees with one.
+"""
+
+import math
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from t3d.params import AccuracyFigure, Budget, Experiment
+from t3d.reporting import scores
+from t3d.reporting.accuracy import accuracy_table
+from t3d.reporting.figures.looks import ALONE, legend_below, light_grid, look_of
+
+_PANEL = (2.7, 2.35)
+"""Inches."""
+_TICKS = {2: ((1,), (1, 1.5), (1, 1.25, 1.5, 1.75)), 10: ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))}
+"""Base of a logarithmic axis -> multiples of its powers that may have ticks, ever closer."""
+_LOW = 12
+"""Percent: below a point that is lower there is no room for its mark."""
+_BAND = "Mean over training seeds; band: 95 % Wilson interval over questions."
+
+
+def draw(experiment: Experiment, wanted: AccuracyFigure, manifests: list[Path]) -> Figure:
+    """One panel per benchmark and block size, a line per method and kind of budget; raises as `scores.load`.
+
+    Args:
+        manifests: of the scores it needs.
+    """
+    frame = scores.load(experiment, wanted, manifests)
+    note = _BAND
+    totals = None
+    if wanted.against == "tokens_per_second":
+        totals = scores.load_totals(experiment, wanted, manifests)
+        note += f" Speed is that of this decoder on {_machine(totals)}; another machine's differs."
+    points = points_of(experiment, wanted, frame, totals)
+    if wanted.against == "tokens_per_step" and points["dynamic"].any():
+        note += " Tokens per step as measured: response tokens / denoising steps."
+    if points["mark"].any():
+        kinds = [("confidence threshold", True), ("tokens per step as set", False)]
+        marked = points.loc[points["mark"] != "", "dynamic"].unique()
+        note += f" Small numbers: {', or '.join(text for text, dynamic in kinds if dynamic in marked)}."
+    return _drawn(experiment, wanted, points, note)
+
+
+def points_of(
+    experiment: Experiment, wanted: AccuracyFigure, frame: pd.DataFrame, totals: pd.DataFrame | None
+) -> pd.DataFrame:
+    """One row per point, a line's points in the order they are joined: fewest tokens per step first.
+
+    Args:
+        frame: per question, from `scores.load`.
+        totals: per cell, from `scores.load_totals`, for a figure against tokens per second.
+
+    Returns:
+        The cells of `accuracy_table` with their budget, dynamic (whether it is a threshold), x and mark (what is
+        written at a teacher's point that begins or ends a line, else empty). x is tokens per second averaged over
+        seeds, or tokens per step. The latter is what a static budget sets, but a measured number (tokens over steps, of
+        all questions and seeds) for every budget of a figure that shows thresholds: the last block of a response is
+        rarely full, so a set number would put static budgets ahead.
+    """
+    points = accuracy_table(experiment, wanted, frame).dropna(subset="block_size").reset_index(drop=True)
+    budgets = {(b.block_size, b.tokens_per_step, b.threshold): str(b) for b in map(Budget.parse, wanted.budgets)}
+    keys = zip(points["block_size"], points["tokens_per_step"], points["threshold"], strict=True)
+    points["budget"] = [budgets[int(b), _given(tokens), _given(threshold)] for b, tokens, threshold in keys]
+    points["dynamic"] = points["threshold"].notna()
+    points["x"] = points["tokens_per_step"].astype(float)
+    cell = ["method", "benchmark", "budget"]
+    if totals is not None:
+        measured = totals.groupby(cell)["tokens_per_second"].mean()
+    else:
+        sums = frame.groupby(cell)[["response_tokens", "denoising_steps"]].sum()
+        measured = sums["response_tokens"] / sums["denoising_steps"]
+    if totals is not None or points["dynamic"].any():
+        points["x"] = measured.loc[pd.MultiIndex.from_frame(points[cell])].to_numpy()
+    points["mark"] = ""
+    of_teacher = points[points["method"] == experiment.teachers[wanted.teacher].label]
+    for (_, _, dynamic), line in of_teacher.groupby(["benchmark", "block_size", "dynamic"]):
+        if dynamic or totals is not None:
+            for end in {line.index[0], line.index[-1]}:
+                points.loc[end, "mark"] = f"{line.loc[end, 'threshold' if dynamic else 'tokens_per_step']:g}"
+    return points
+
+
+def _given(value: float | None) -> float | None:
+    return None if pd.isna(value) else value
+
+
+def _machine(totals: pd.DataFrame) -> str:
+    sizes = " or ".join(f"{size:g}" for size in sorted(totals["batch_size"].unique()))
+    return f"{', '.join(sorted(totals['device'].unique()))}, batch size {sizes}"
+
+
+def _drawn(experiment: Experiment, wanted: AccuracyFigure, points: pd.DataFrame, note: str) -> Figure:
+    blocks = sorted(points["block_size"].unique())
+    rows, columns = len(wanted.benchmarks), len(blocks)
+    width = ALONE if columns == 1 else _PANEL[0] * columns + 0.4
+    figure = Figure(figsize=(width, _PANEL[1] * rows + 0.2), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    both = points["dynamic"].nunique() > 1
+    for (row, benchmark), (column, block) in product(enumerate(wanted.benchmarks), enumerate(blocks)):
+        panel = points[(points["benchmark"] == benchmark) & (points["block_size"] == block)]
+        _draw_panel(axes[row, column], experiment, wanted, panel, both)
+        label, n = experiment.benchmarks[benchmark].label, panel["n"].iloc[0]
+        axes[row, column].set_title(f"{label} (n = {n}), block size {block}", loc="left")
+    _scale(axes[0, 0], wanted, points)
+    for axis in axes[:, 0]:
+        axis.set_ylabel("Accuracy (%)")
+    x_label = "Tokens per second" if wanted.against == "tokens_per_second" else "Tokens per denoising step"
+    for axis in axes[-1]:
+        axis.set_xlabel(x_label)
+    handles = [Line2D([], [], linewidth=1.4, markersize=4, **look) for look in _looks(experiment, wanted).values()]
+    labels = list(_looks(experiment, wanted))
+    if both:
+        handles += [Line2D([], [], color="#808080", linestyle=line) for line in ("-", ":")]
+        labels += ["fixed steps", "threshold"]
+    legend_below(figure, handles, labels, note)
+    return figure
+
+
+def _looks(experiment: Experiment, wanted: AccuracyFigure) -> dict[str, dict[str, Any]]:
+    """Label -> look; a model that is shown again, decoded in another way, has hollow markers."""
+    looks: dict[str, dict[str, Any]] = {}
+    seen: set[str] = set()
+    for row in experiment.rows_of(wanted):
+        again = {"linestyle": "-.", "markerfacecolor": "white"} if row.model in seen else {}
+        looks[row.label] = look_of(experiment, row.model) | again
+        seen.add(row.model)
+    return looks
+
+
+def _draw_panel(axis: Axes, experiment: Experiment, wanted: AccuracyFigure, panel: pd.DataFrame, both: bool) -> None:
+    for label, look in _looks(experiment, wanted).items():
+        for dynamic, line in panel[panel["method"] == label].groupby("dynamic"):
+            dotted = {"linestyle": ":"} if both and dynamic else {}
+            axis.fill_between(line["x"], line["low"], line["high"], color=look["color"], alpha=0.13, linewidth=0)
+            axis.plot(line["x"], line["accuracy"], linewidth=1.4, markersize=4, clip_on=False, **(look | dotted))
+    for point in panel[panel["mark"] != ""].itertuples():
+        low = point.accuracy < _LOW
+        axis.annotate(
+            point.mark,
+            (point.x, point.accuracy),
+            xytext=(-5, 0) if low else (0, -5),
+            textcoords="offset points",
+            ha="right" if low else "center",
+            va="center" if low else "top",
+            fontsize=7,
+            color="#404040",
+            bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.6},
+            zorder=4,
+        )
+    light_grid(axis)
+
+
+def _scale(axis: Axes, wanted: AccuracyFigure, points: pd.DataFrame) -> None:
+    """Set the shared axes: x logarithmic; y from 0, so that gaps keep their size."""
+    low, high = points["x"].min(), points["x"].max()
+    margin = (high / low) ** 0.05 if high > low else 1.1
+    base = 10 if wanted.against == "tokens_per_second" else 2
+    as_set = base == 2 and not points["dynamic"].any()
+    axis.set_xscale("log", base=base)
+    axis.set_xlim(low / margin, high * margin)
+    axis.xaxis.set_major_locator(FixedLocator(sorted(points["x"].unique()) if as_set else _ticks(low, high, base)))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_ylim(0, min(100.0, points["high"].max() * 1.05))
+
+
+def _ticks(low: float, high: float, base: int) -> list[float]:
+    """Round numbers within low..high for a logarithmic axis, three or more where there are as many."""
+    powers = range(math.floor(math.log(low, base)), math.ceil(math.log(high, base)) + 1)
+    found: list[float] = []
+    for multiples in _TICKS[base]:
+        found = [m * base**k for k in powers for m in multiples if low <= m * base**k <= high]
+        if len(found) >= 3:
+            break
+    return found

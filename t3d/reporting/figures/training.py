@@ -1,0 +1,125 @@
+"""Training curves from each student's `training.jsonl`: the loss, its terms, disagreement, gradient norms.
+
+Nothing is smoothed: a line is the mean over training seeds at each optimizer step, its band their range.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullFormatter
+
+from t3d.errors import CorruptArtefactError
+from t3d.params import Experiment, TrainingFigure
+from t3d.receipts import Manifest, sha256
+from t3d.reporting.figures.inputs import by_artefact
+from t3d.reporting.figures.looks import legend_below, light_grid, look_of
+
+LOG = "training.jsonl"
+_TITLES = {
+    "loss": "Loss",
+    "likelihood_term": "Likelihood term",
+    "entropy_term": "Entropy term",
+    "real_term": "DDO, real term",
+    "fake_term": "DDO, fake term",
+    "path_term": "Path term",
+    "disagreement": "Disagreement",
+    "gradient_norm": "Gradient norm",
+    "real_gradient_norm": "Gradient norm, real term",
+    "fake_gradient_norm": "Gradient norm, fake term",
+}
+"""Key of the log -> its panel, in the order drawn; see `t3d/distillation/losses.py`."""
+_PANEL = (2.3, 1.75)
+"""Inches."""
+_COLUMNS = (3, 4)
+"""Panels side by side: whichever leaves fewer places empty."""
+_WIDE = 20
+"""Gradient norms whose largest is this many times the smallest are drawn on a logarithmic axis."""
+
+
+def draw(experiment: Experiment, wanted: TrainingFigure, manifests: list[Path]) -> Figure:
+    """One panel per quantity that somebody logged, a colour per student.
+
+    Args:
+        manifests: `students/<run>.manifest.json` of every seed, in any order.
+
+    Raises:
+        As `by_artefact`; CorruptArtefactError: a log is not what the trainer writes, or not what its manifest lists.
+    """
+    students = [key for key in experiment.students if key in wanted.students]
+    runs = {key: list(experiment.runs_of(key)) for key in students}
+    artefacts = [f"students/{run}" for names in runs.values() for run in names]
+    found = by_artefact(experiment, artefacts, manifests, kind="students")
+    logs = {key: pd.concat(read_log(found[f"students/{run}"]) for run in names) for key, names in runs.items()}
+    shown = [key for key in _TITLES if any(key in log.columns for log in logs.values())]
+    columns = min(min(_COLUMNS, key=lambda count: -len(shown) % count), len(shown))
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(_PANEL[0] * columns, _PANEL[1] * rows + 0.2), layout="constrained")
+    axes = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
+    for axis, key in zip(axes, shown, strict=False):
+        _draw_panel(axis, experiment, logs, key)
+    for axis in axes[len(shown) :]:
+        axis.remove()
+    for axis in axes[max(0, len(shown) - columns) : len(shown)]:
+        axis.set_xlabel("Optimizer step")
+        axis.tick_params(labelbottom=True)
+    handles = [Line2D([], [], linewidth=1.4, **_line(experiment, key)) for key in students]
+    several = any(len(names) > 1 for names in runs.values())
+    note = "Every optimizer step, not smoothed." + (" Line: mean over training seeds; band: their range." * several)
+    legend_below(figure, handles, [experiment.students[key].label for key in students], note)
+    return figure
+
+
+def read_log(manifest: Manifest) -> pd.DataFrame:
+    """The log of a student, one row per optimizer step: step, loss, its parts, gradient_norm, learning_rate.
+
+    Raises:
+        CorruptArtefactError: there is none, it differs from the manifest's, or it is not what the trainer writes.
+    """
+    name = f"{manifest.base.name}/{LOG}"
+    path = manifest.path.parent / name
+    if name not in manifest.files or sha256(path) != manifest.files[name]["sha256"]:
+        raise CorruptArtefactError(f"{path} is not the log that {manifest.path} lists. Run its stage again.")
+    try:
+        log = pd.DataFrame([json.loads(line) for line in path.read_text().splitlines()])
+        return log.astype({"step": int, "loss": float})
+    except (ValueError, TypeError, KeyError) as error:
+        raise CorruptArtefactError(
+            f"{path} is not a training log ({error}). Delete {manifest.path} and run its stage again."
+        ) from error
+
+
+def curve(log: pd.DataFrame, key: str) -> pd.DataFrame:
+    """Mean, min and max of `key` over seeds at each step, indexed by step.
+
+    Args:
+        log: of one student, the rows of its seeds together.
+    """
+    return log.groupby("step")[key].agg(["mean", "min", "max"])
+
+
+def _line(experiment: Experiment, student: str) -> dict[str, Any]:
+    # A marker at every step would hide the line.
+    return look_of(experiment, student) | {"marker": ""}
+
+
+def _draw_panel(axis: Axes, experiment: Experiment, logs: dict[str, pd.DataFrame], key: str) -> None:
+    lines = {student: curve(log, key) for student, log in logs.items() if key in log.columns}
+    for student, line in lines.items():
+        look = _line(experiment, student)
+        axis.fill_between(line.index, line["min"], line["max"], color=look["color"], alpha=0.2, linewidth=0)
+        axis.plot(line.index, line["mean"], linewidth=1.1, **look)
+    axis.set_title(_TITLES[key], loc="left")
+    lowest, highest = (
+        min(line["min"].min() for line in lines.values()),
+        max(line["max"].max() for line in lines.values()),
+    )
+    if key.endswith("gradient_norm") and 0 < lowest * _WIDE < highest:
+        axis.set_yscale("log")
+        axis.yaxis.set_minor_formatter(NullFormatter())
+    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+    light_grid(axis)

@@ -1,0 +1,126 @@
+"""Accuracy under parallelism (AUP), and the fastest budget that keeps the teacher's accuracy (Table 9).
+
+AUP (arXiv 2601.07568) is a weighted area under accuracy y against tokens per forward rho:
+
+    AUP = rho_1 y_1 + sum_{i>1} (rho_i - rho_{i-1}) (y_i W(y_i) + y_{i-1} W(y_{i-1})) / 2,
+    W(y) = min(exp(-3 (1 - y / y_max)), 1),
+
+over the points with y_i >= y_1 - 5. Its limits: it depends on which budgets were run and on y_max; its first term is
+not weighted; and a point that falls below y_1 - 5 takes its whole area along. So y_max is declared in the experiment,
+every method has the same budgets, and an interval stands beside the number.
+"""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from t3d.params import Budget, Experiment, ParallelismTable
+from t3d.reporting.tidy import rounded
+
+PENALTY = 3.0
+"""alpha of the published definition."""
+ALLOWED_LOSS = 5.0
+"""Points of accuracy below y_1 at which a curve ends, as published."""
+_RESAMPLES = 2_000
+
+COLUMNS = (
+    *("method", "benchmark", "block_size", "n", "seeds", "aup", "aup_low", "aup_high", "points", "matched_accuracy"),
+    *("fastest_budget", "accuracy", "tokens_per_forward", "tokens_per_second"),
+)
+
+
+def aup(parallelism: np.ndarray, accuracy: np.ndarray, best: float) -> np.ndarray:
+    """Accuracy under parallelism.
+
+    Args:
+        parallelism: tokens per forward rho_i, ascending, `[points]`.
+        accuracy: accuracy y_i in percent, `[..., points]`.
+        best: y_max in percent.
+
+    Returns:
+        `[...]`.
+    """
+    kept = accuracy >= accuracy[..., :1] - ALLOWED_LOSS
+    weighted = accuracy * np.minimum(np.exp(-PENALTY * (1 - accuracy / best)), 1.0)
+    area = parallelism[0] * accuracy[..., 0]
+    last_rho, last_height = np.full(area.shape, parallelism[0]), weighted[..., 0]
+    for i in range(1, len(parallelism)):
+        # A point that is left out is skipped: the next one is joined to the last that was kept.
+        step = (parallelism[i] - last_rho) * (weighted[..., i] + last_height) / 2
+        area = np.where(kept[..., i], area + step, area)
+        last_rho = np.where(kept[..., i], parallelism[i], last_rho)
+        last_height = np.where(kept[..., i], weighted[..., i], last_height)
+    return area
+
+
+def parallelism_table(
+    experiment: Experiment, table: ParallelismTable, frame: pd.DataFrame, totals: pd.DataFrame
+) -> pd.DataFrame:
+    """One row per benchmark, block size and method.
+
+    Args:
+        frame: per question, from `scores.load`.
+        totals: per cell and seed, from `scores.load_totals`.
+
+    Returns:
+        `COLUMNS`: AUP with its 95 % bootstrap interval (questions drawn anew) and the number of points in it;
+        `matched_accuracy`, the teacher's at its fewest tokens per forward less the table's tolerance; the method's
+        budget with most tokens per second among those at least that accurate (empty where none is), with its accuracy
+        in percent, tokens per forward and tokens per second.
+    """
+    blocks = sorted({Budget.parse(text).block_size for text in table.budgets})
+    rows = []
+    for benchmark in table.benchmarks:
+        for block in blocks:
+            budgets = [text for text in table.budgets if Budget.parse(text).block_size == block]
+            target = None
+            for shown in experiment.rows_of(table):
+                mine = (frame["method"] == shown.label) & (frame["benchmark"] == benchmark)
+                points = _points(frame[mine], totals[(totals["method"] == shown.label)], benchmark, budgets)
+                if target is None:
+                    target = points["accuracy"].iloc[0] - table.tolerance
+                row = {"method": shown.label, "benchmark": benchmark, "block_size": block, "matched_accuracy": target}
+                row |= _area(points, table.best_accuracy[benchmark])
+                row |= _fastest(points[points["accuracy"] >= target])
+                row["seeds"] = frame[mine]["seed"].nunique()
+                rows.append(row)
+    return rounded(pd.DataFrame(rows, columns=list(COLUMNS)))
+
+
+def _points(frame: pd.DataFrame, totals: pd.DataFrame, benchmark: str, budgets: list[str]) -> pd.DataFrame:
+    """One row per budget in order of tokens per forward: accuracy, speed, and each question's share of seeds."""
+    rows = []
+    for budget in budgets:
+        cell = totals[(totals["benchmark"] == benchmark) & (totals["budget"] == budget)]
+        questions = frame[frame["budget"] == budget].groupby("id")["correct"].mean()
+        forwards = (cell["denoising_steps"] + cell["commit_passes"]).sum()
+        rows.append(
+            {
+                "budget": budget,
+                "accuracy": 100 * questions.mean(),
+                "tokens_per_forward": cell["response_tokens"].sum() / forwards,
+                "tokens_per_second": cell["tokens_per_second"].mean(),
+                "questions": questions.to_numpy(),
+            }
+        )
+    return pd.DataFrame(rows).sort_values("tokens_per_forward", kind="stable", ignore_index=True)
+
+
+def _area(points: pd.DataFrame, best: float) -> dict[str, Any]:
+    rho, accuracy = points["tokens_per_forward"].to_numpy(), points["accuracy"].to_numpy()
+    questions = np.stack(points["questions"].tolist())
+    n = questions.shape[1]
+    weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES) / n
+    low, high = np.quantile(aup(rho, 100 * weights @ questions.T, best), [0.025, 0.975])
+    kept = int((accuracy >= accuracy[0] - ALLOWED_LOSS).sum())
+    return {"n": n, "aup": float(aup(rho, accuracy, best)), "aup_low": low, "aup_high": high, "points": kept}
+
+
+def _fastest(good: pd.DataFrame) -> dict[str, Any]:
+    if good.empty:
+        return {"fastest_budget": None, "accuracy": None, "tokens_per_forward": None, "tokens_per_second": None}
+    best = good.loc[good["tokens_per_second"].idxmax()]
+    return {"fastest_budget": best["budget"]} | {
+        key: best[key] for key in ("accuracy", "tokens_per_forward", "tokens_per_second")
+    }

@@ -1,0 +1,142 @@
+"""What the points of an accuracy figure are, and how its lines look."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from t3d import receipts
+from t3d.reporting import scores
+from t3d.reporting.accuracy import accuracy_table
+from t3d.reporting.figures import accuracy
+from t3d.reporting.figures.looks import look_of
+from tests.reporting.helpers import with_figure, write_score, write_scores
+
+SWEEP = ["b8t0.5", "b8t0.99", "b8t0.9"]
+STEPS = {"b8t0.5": 4, "b8t0.9": 8, "b8t0.99": 16, "b8s2": 5}
+"""Denoising steps of the teacher's 16 response tokens; t3d-seed0 needs half, t3d-seed1 as many."""
+
+
+def edited(manifest, change):
+    """Write a score again with `change` of its questions, and its lineage as it was."""
+    found = receipts.read(manifest)
+    path = found.file(".parquet")
+    change(pd.read_parquet(path)).to_parquet(path)
+    content = json.loads(manifest.read_text())
+    content["files"][path.name] = {"size": path.stat().st_size, "sha256": receipts.sha256(path)}
+    manifest.write_text(json.dumps(content))
+    return manifest
+
+
+def with_speed(manifest, **decoding):
+    """Give a score's receipt the speed its stage copies from the answers."""
+    path = manifest.with_name(manifest.name.replace(".manifest.", ".receipt."))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"decoding": decoding}))
+    return manifest
+
+
+def sweep(root, budgets):
+    tiny = with_figure(budgets=budgets)
+    manifests = []
+    for run, divisor in (("teacher", 1), ("t3d-seed0", 2), ("t3d-seed1", 1)):
+        for budget in budgets:
+            steps = STEPS[budget] / divisor
+            manifest = write_score(tiny, root, run, "gsm", budget, "11110000")
+            manifests.append(edited(manifest, lambda frame, steps=steps: frame.assign(denoising_steps=steps)))
+    return tiny, manifests
+
+
+def points(tiny, manifests, totals=False):
+    wanted = tiny.figures["shown"]
+    frame = scores.load(tiny, wanted, manifests)
+    found = scores.load_totals(tiny, wanted, manifests) if totals else None
+    return accuracy.points_of(tiny, wanted, frame, found)
+
+
+def test_static_budgets_stand_at_the_tokens_per_step_they_set(tmp_path):
+    tiny = with_figure()
+    manifests = write_scores(tiny, tmp_path)
+    found = points(tiny, manifests)
+    assert found["x"].tolist() == found["tokens_per_step"].tolist()
+    assert set(zip(found["budget"], found["x"], strict=True)) == {("b4s2", 2.0), ("b8s4", 2.0), ("b8s1", 8.0)}
+    assert not found["mark"].any()
+    table = accuracy_table(tiny, tiny.figures["shown"], scores.load(tiny, tiny.figures["shown"], manifests))
+    assert found["accuracy"].tolist() == table.dropna(subset="block_size")["accuracy"].tolist()
+
+
+def test_thresholds_stand_at_the_tokens_per_step_measured_over_questions_and_seeds(tmp_path):
+    found = points(*sweep(tmp_path, SWEEP))
+    teacher, t3d = (found[found["method"] == method] for method in ("Original", "T3D"))
+    # Joined from few tokens per step to many: the highest threshold first.
+    assert teacher["threshold"].tolist() == [0.99, 0.9, 0.5]
+    assert teacher["x"].tolist() == [16 / 16, 16 / 8, 16 / 4]
+    # Both seeds' tokens over both seeds' steps, not the mean of their ratios (which would be 1.5, 3 and 6).
+    assert t3d["x"].tolist() == pytest.approx([32 / 24, 32 / 12, 32 / 6])
+    assert teacher["mark"].tolist() == ["0.99", "", "0.5"]
+    assert not t3d["mark"].any()
+
+
+def test_beside_thresholds_static_budgets_are_measured_too(tmp_path):
+    tiny, manifests = sweep(tmp_path, ["b8s2", "b8t0.9"])
+    teacher = points(tiny, manifests).query("method == 'Original'")
+    assert dict(zip(teacher["budget"], teacher["x"], strict=True)) == {"b8s2": 16 / 5, "b8t0.9": 2.0}
+
+
+def test_speed_is_the_mean_over_seeds_and_the_machine_is_named(tmp_path):
+    tiny = with_figure(against="tokens_per_second", budgets=["b8s4", "b8s1"])
+    speeds = {"teacher": 100.0, "t3d-seed0": 200.0, "t3d-seed1": 400.0}
+    manifests = [
+        with_speed(
+            write_score(tiny, tmp_path, run, "gsm", budget, "11110000"),
+            tokens_per_second=speed * (1 if budget == "b8s4" else 3),
+            batch_size=80,
+            device="NVIDIA X",
+        )
+        for run, speed in speeds.items()
+        for budget in ("b8s4", "b8s1")
+    ]
+    found = points(tiny, manifests, totals=True)
+    assert found.loc[found["method"] == "Original", "x"].tolist() == [100.0, 300.0]
+    assert found.loc[found["method"] == "T3D", "x"].tolist() == [300.0, 900.0]
+    assert found.loc[found["method"] == "Original", "mark"].tolist() == ["2", "8"]
+    figure = accuracy.draw(tiny, tiny.figures["shown"], manifests)
+    (legend,) = figure.legends
+    assert "NVIDIA X, batch size 80" in legend.get_title().get_text().replace("\n", " ")
+    assert figure.axes[0].get_xscale() == "log"
+
+
+def test_static_lines_are_solid_and_dynamic_ones_dotted_where_both_are_shown(tmp_path):
+    tiny, manifests = sweep(tmp_path / "both", ["b8s2", *SWEEP])
+    (axis,) = accuracy.draw(tiny, tiny.figures["shown"], manifests).axes
+    colour = look_of(tiny, "t3d")["color"]
+    student = [line for line in axis.lines if line.get_color() == colour]
+    assert {line.get_linestyle(): len(line.get_xdata()) for line in student} == {"-": 1, ":": 3}
+    tiny, manifests = sweep(tmp_path / "one", SWEEP)
+    (axis,) = accuracy.draw(tiny, tiny.figures["shown"], manifests).axes
+    assert [line.get_linestyle() for line in axis.lines] == ["--", "-"]
+
+
+def test_a_model_shown_again_has_its_colour_and_a_line_of_its_own(tmp_path):
+    again = {"label": "T3D again", "model": "t3d", "benchmarks": {"gsm": "gsm"}}
+    tiny = with_figure(rows=[again])
+    figure = accuracy.draw(tiny, tiny.figures["shown"], write_scores(tiny, tmp_path))
+    looks = [(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines]
+    colour = look_of(tiny, "t3d")["color"]
+    assert looks[1:] == [(colour, "-"), (colour, "-.")]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Original", "T3D", "T3D again"]
+
+
+def test_a_students_colour_follows_from_its_place_in_the_experiment():
+    tiny = with_figure()
+    students = {"sft": tiny.students["t3d"], "t3d": tiny.students["t3d"]}
+    later = tiny.model_copy(update={"students": students})
+    assert look_of(tiny, "t3d") == look_of(later, "sft") != look_of(later, "t3d")
+    assert look_of(tiny, "teacher")["linestyle"] == "--"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "base", "expected"),
+    [(1.0, 8.0, 2, [1, 2, 4, 8]), (1.1, 4.5, 2, [1.5, 2, 3, 4]), (1300, 3200, 10, [1500, 2000, 3000])],
+)
+def test_a_logarithmic_axis_has_round_ticks(low, high, base, expected):
+    assert accuracy._ticks(low, high, base) == expected

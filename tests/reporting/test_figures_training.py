@@ -1,0 +1,78 @@
+"""Training curves: which panels are drawn, and what their lines are."""
+
+import pytest
+
+from t3d import receipts
+from t3d.errors import CorruptArtefactError, MissingInputError
+from t3d.reporting.figures import training
+from t3d.reporting.figures.looks import look_of
+from tests.reporting.helpers import with_figure, write_student
+
+
+def entry(step, loss, **parts):
+    return {"step": step, "loss": loss, **parts, "gradient_norm": 0.5, "learning_rate": 1e-4}
+
+
+def drawn(tmp_path, logs):
+    tiny = with_figure(kind="training")
+    manifests = [write_student(tiny, tmp_path, f"t3d-seed{seed}", log) for seed, log in enumerate(logs)]
+    return tiny, training.draw(tiny, tiny.figures["shown"], manifests)
+
+
+def test_a_panel_for_each_quantity_that_was_logged_and_no_other(tmp_path):
+    parts = {"real_term": 0.7, "fake_term": 0.6, "path_term": 0.1, "disagreement": 0.2}
+    _, figure = drawn(tmp_path, [[entry(1, 1.0, **parts), entry(2, 0.5, **parts)]] * 2)
+    titles = [axis.get_title("left") for axis in figure.axes]
+    assert titles == ["Loss", "DDO, real term", "DDO, fake term", "Path term", "Disagreement", "Gradient norm"]
+
+
+def test_a_line_is_the_mean_over_seeds_of_every_step_and_its_band_their_range(tmp_path):
+    tiny, figure = drawn(tmp_path, [[entry(1, 3.0), entry(2, 1.0)], [entry(1, 1.0), entry(2, 0.0)]])
+    axis = figure.axes[0]
+    (line,) = axis.lines
+    assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == ([1, 2], [2.0, 0.5])
+    assert line.get_color() == look_of(tiny, "t3d")["color"]
+    corners = axis.collections[0].get_paths()[0].vertices
+    assert {tuple(corner) for corner in corners} == {(1.0, 1.0), (1.0, 3.0), (2.0, 0.0), (2.0, 1.0)}
+    note = figure.legends[0].get_title().get_text().replace("\n", " ")
+    assert "not smoothed" in note
+    assert "mean over training seeds" in note
+
+
+def test_gradient_norms_of_several_decades_have_a_logarithmic_axis(tmp_path):
+    log = [entry(1, 1.0) | {"gradient_norm": 0.01}, entry(2, 1.0) | {"gradient_norm": 10.0}]
+    _, figure = drawn(tmp_path, [log, log])
+    assert [axis.get_yscale() for axis in figure.axes] == ["linear", "log"]
+
+
+@pytest.mark.parametrize("text", ["not json\n", '{"loss": 1.0}\n', '{"step": 1, "loss": "high"}\n', ""])
+def test_a_log_the_trainer_does_not_write_is_named(tmp_path, text):
+    tiny = with_figure(kind="training")
+    out = tmp_path / "students" / "t3d-seed0.manifest.json"
+    with receipts.making(tiny, "students/t3d-seed0", out) as job:
+        (job.folder() / "training.jsonl").write_text(text)
+    with pytest.raises(CorruptArtefactError, match=r"t3d-seed0/training\.jsonl is not a training log"):
+        training.read_log(receipts.read(out))
+
+
+def test_a_student_without_a_log_is_named(tmp_path):
+    tiny = with_figure(kind="training")
+    out = tmp_path / "students" / "t3d-seed0.manifest.json"
+    with receipts.making(tiny, "students/t3d-seed0", out) as job:
+        (job.folder() / "config.json").write_text("{}")
+    with pytest.raises(CorruptArtefactError, match=r"training\.jsonl is not the log"):
+        training.read_log(receipts.read(out))
+    (out.parent / "t3d-seed0" / "config.json").unlink()
+    with pytest.raises(MissingInputError, match=r"config\.json is missing"):
+        training.draw(tiny, tiny.figures["shown"], [out])
+
+
+def test_a_log_edited_behind_its_manifest_is_refused(tmp_path):
+    tiny = with_figure(kind="training")
+    out = write_student(tiny, tmp_path, "t3d-seed0", [entry(1, 1.0)])
+    log = tmp_path / "students" / "t3d-seed0" / "training.jsonl"
+    log.write_text(log.read_text().replace("1.0", "0.5"))
+    with pytest.raises(
+        CorruptArtefactError, match=r"training\.jsonl is not the log that .*t3d-seed0\.manifest\.json lists"
+    ):
+        training.read_log(receipts.read(out))
