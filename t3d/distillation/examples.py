@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -53,7 +52,8 @@ def load(
         _expect(data, {f"prompts/{name}" for name in student.prompts})
         filler = tokenizer.pad_token_id
         gold = [_gold(prompt, student.block_size, filler) for manifest in data for prompt in sets.read(manifest)]
-        return _in_order(gold), 0
+        _check_distinct(gold)
+        return gold, 0
     specs = {name: experiment.trajectories[name] for name in student.trajectories}
     shard_artefacts = {f"trajectories/{n}/{shard}" for n, spec in specs.items() for shard in shard_names(spec.shards)}
     bare_sets = {f"prompts/{spec.prompts}" for spec in specs.values()} if student.rows.prompt == "bare" else set()
@@ -80,20 +80,17 @@ def load(
                 kept = next((i + 1 for i, token in enumerate(t.response_ids) if token in stop_ids), kept)
             prompt_ids = bare.get(t.prompt_id, t.prompt_ids)
             examples.append(Example(t.prompt_id, prompt_ids, t.response_ids[:kept], t.step_map[:kept]))
-    return _in_order(examples), budget.steps or 0
+    _check_distinct(examples)
+    # One order, whatever the number of shards.
+    return sorted(examples, key=lambda example: example.id), budget.steps or 0
 
 
-def _in_order(examples: list[Example]) -> list[Example]:
-    """One order, whatever the number of shards; no example twice.
-
-    Raises:
-        DataError: two data sets hold the same prompt.
-    """
-    ordered = sorted(examples, key=lambda example: example.id)
-    for one, next_one in pairwise(ordered):
-        if one.id == next_one.id:
-            raise DataError(f"prompt {one.id} is in two of the student's data sets; name sets that do not overlap.")
-    return ordered
+def _check_distinct(examples: Sequence[Example]) -> None:
+    seen: set[str] = set()
+    for example in examples:
+        if example.id in seen:
+            raise DataError(f"prompt {example.id} is in two of the student's data sets; name sets that do not overlap.")
+        seen.add(example.id)
 
 
 def _gold(prompt: sets.Prompt, block_size: int, filler: int) -> Example:

@@ -18,23 +18,21 @@ Check = Callable[[Callable[..., Any]], None]
 
 
 @dataclass(frozen=True)
-class Test:
+class ProgramTest:
     """A program, the function it should define, and what that function must do."""
 
     source: str
     entry_point: str
     check: Check
 
-    __test__ = False  # its name says the same to pytest, which it is not for
 
-
-def code_test(answer: str, program: str) -> Test:
+def code_test(answer: str, program: str) -> ProgramTest:
     """Test of a problem of `t3d/prompts/code.py`: pairs of argument and result."""
     tests = json.loads(answer)
-    return Test(program, tests["entry_point"], check_cases([tuple(case) for case in tests["cases"]]))
+    return ProgramTest(program, tests["entry_point"], check_cases([tuple(case) for case in tests["cases"]]))
 
 
-def humaneval_test(answer: str, program: str) -> Test:
+def humaneval_test(answer: str, program: str) -> ProgramTest:
     """Test of a HumanEval problem: the package's `check`.
 
     Some checks use helpers that the problem's prompt defines, and so may answers: both get them. An answer that does
@@ -43,7 +41,7 @@ def humaneval_test(answer: str, program: str) -> Test:
     tests = json.loads(answer)
     name, prompt = tests["entry_point"], tests["prompt"]
     whole = re.search(rf"^def {re.escape(name)}\b", program, re.MULTILINE) is not None
-    return Test(f"{prompt}    pass\n\n{program}" if whole else prompt + program, name, _reference_check(tests))
+    return ProgramTest(f"{prompt}    pass\n\n{program}" if whole else prompt + program, name, _reference_check(tests))
 
 
 def _reference_check(tests: dict[str, str]) -> Check:
@@ -72,5 +70,5 @@ def _seeded_import(name: str, *rest: Any) -> "ModuleType | _SeededRandom":
     return _SeededRandom() if name == "random" else __import__(name, *rest)
 
 
-PROGRAMS: dict[str, Callable[[str, str], Test]] = {"code": code_test, "humaneval": humaneval_test}
+PROGRAMS: dict[str, Callable[[str, str], ProgramTest]] = {"code": code_test, "humaneval": humaneval_test}
 """Domain -> test of a prompt's `answer` and a program; other domains have answers to compare."""

@@ -7,7 +7,7 @@ An experiment file says *what* is made: teachers, prompt sets, trajectories, stu
 
 from t3d.params.base import Budget, Sampling
 from t3d.params.data import Difficulty, PocketModel, Pretraining, PromptSet, Teacher, Trajectories
-from t3d.params.experiment import Experiment, Product, Shown, find, load, schema
+from t3d.params.experiment import Cell, Experiment, Place, Product, Shown, find, load, schema
 from t3d.params.reporting import (
     AccuracyFigure,
     AccuracyTable,
@@ -28,6 +28,7 @@ __all__ = [
     "AccuracyTable",
     "Benchmark",
     "Budget",
+    "Cell",
     "CommitFigure",
     "Comparison",
     "DecodingTable",
@@ -37,6 +38,7 @@ __all__ = [
     "Objective",
     "Optimizer",
     "ParallelismTable",
+    "Place",
     "PocketModel",
     "Pretraining",
     "Product",

@@ -14,9 +14,7 @@ def _as_list(given: Any) -> Any:
     return (given,) if isinstance(given, str) else given
 
 
-Names = Annotated[
-    tuple[Name, ...], BeforeValidator(_as_list, json_schema_input_type=Annotated[Name, Field()] | tuple[Name, ...])
-]
+Names = Annotated[tuple[Name, ...], BeforeValidator(_as_list, json_schema_input_type=Name | tuple[Name, ...])]
 """Several keys; a single one needs no list."""
 
 Positive = Annotated[int, Field(ge=1)]

@@ -36,6 +36,21 @@ class Shown:
     benchmarks: dict[str, str]
 
 
+Cell = tuple[str, str, str]
+"""Model on disk, benchmark, budget: what a score is about."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a score stands in a comparison: row, seed, column and budget; `cell` says which score it is."""
+
+    label: str
+    seed: int
+    column: str
+    budget: str
+    cell: Cell
+
+
 class Experiment(Strict):
     """Everything an experiment makes. `name` is the stem of its file."""
 
@@ -146,16 +161,17 @@ class Experiment(Strict):
         rows += [Shown(student.label, key, same) for key, student in self.students.items() if key in product.students]
         return rows + [Shown(row.label, row.model, row.benchmarks) for row in product.rows]
 
-    def cells_of(self, product: Comparison) -> list[tuple[str, str, str]]:
-        """(model on disk, benchmark, budget) of every score a comparison needs, each once."""
-        return list(dict.fromkeys(self._cells(product)))
-
-    def _cells(self, product: Comparison) -> Iterator[tuple[str, str, str]]:
-        for row in self.rows_of(product):
-            for run in self.runs_of(row.model):
-                for column in product.benchmarks:
+    def places_of(self, product: Comparison) -> Iterator[Place]:
+        """Every place of a comparison, by column, row, seed and budget."""
+        for column in product.benchmarks:
+            for row in self.rows_of(product):
+                for run, seed in self.runs_of(row.model).items():
                     for budget in product.budgets:
-                        yield run, row.benchmarks[column], budget
+                        yield Place(row.label, seed, column, budget, (run, row.benchmarks[column], budget))
+
+    def cells_of(self, product: Comparison) -> list[Cell]:
+        """The scores that a comparison needs, each once."""
+        return list(dict.fromkeys(place.cell for place in self.places_of(product)))
 
 
 def load(path: str | Path) -> Experiment:

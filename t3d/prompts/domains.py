@@ -9,7 +9,7 @@ from t3d.params import Difficulty
 from t3d.prompts import code, gsm, humaneval
 
 Problem = Any
-"""A problem of one of the modules: all have `id`, `question`, `split`, `answer` and `fits(difficulty)`."""
+"""A problem of one of the modules: all have `id`, `question`, `split` and `answer`, drawn ones `fits`."""
 
 
 @dataclass(frozen=True)

@@ -27,13 +27,9 @@ class HumanEvalProblem:
     solution: str
     split: str = "test"
 
-    def fits(self, difficulty: Difficulty) -> bool:
-        """Always: HumanEval is taken as it is."""
-        return True
-
 
 def problems(split: str, seed: int, difficulty: Difficulty | None = None) -> Iterator[HumanEvalProblem]:
-    """Yield the problems in the package's order, whatever the seed.
+    """Yield the problems in the package's order, whatever seed and difficulty.
 
     Raises:
         ParameterError: another split than test is asked for.

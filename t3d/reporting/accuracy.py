@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from t3d.params import AccuracyTable, Budget, Comparison, Experiment
+from t3d.reporting import paper
 from t3d.reporting.statistics import holm, paired_bootstrap, paired_test, seed_interval, wilson
 from t3d.reporting.tidy import rounded
 
@@ -43,7 +44,7 @@ def accuracy_table(
     Raises:
         DataError: a cell has no answers.
     """
-    paper = _paper_values(experiment, table, reported)
+    theirs = _paper_values(experiment, table, reported)
     base = base_label(experiment, table)
     methods = [row.label for row in experiment.rows_of(table)]
     budgets = sorted((Budget.parse(b) for b in table.budgets), key=_order)
@@ -56,8 +57,8 @@ def accuracy_table(
             found[method] = [*ours, _average(ours)]
             for cell in found[method]:
                 cell |= {"method": method, "tokens_per_step": tokens_per_step, "threshold": threshold}
-                value = paper.get((method, tokens_per_step or 0.0, cell["block_size"], cell["benchmark"]))
-                if value is not None and _same_cells(cell, cells, paper):
+                value = theirs.get((method, tokens_per_step or 0.0, cell["block_size"], cell["benchmark"]))
+                if value is not None and _same_cells(cell, cells, theirs):
                     cell |= {"reported": value, "difference_from_reported": cell["accuracy"] - value}
         for method in methods:
             if method != base:
@@ -121,34 +122,27 @@ def _compare(cell: dict[str, Any], base: dict[str, Any]) -> None:
 
 
 def _paper_values(experiment: Experiment, table: Comparison, reported: pd.DataFrame | None) -> dict[_PaperKey, float]:
-    """The paper's accuracies of this teacher, by our labels; a teacher's key is the model's name in lower case."""
-    if reported is None or not isinstance(table, AccuracyTable):
+    if not isinstance(table, AccuracyTable):
         return {}
-    wanted = (
-        (reported["table"] == table.paper_table)
-        & (reported["model"].str.lower() == table.teacher)
-        & (reported["remasking"] == "low_confidence_static")
-        & (reported["metric"] == "accuracy")
-    )
-    ours = {table.paper_rows.get(row.model, row.label): row.label for row in experiment.rows_of(table)}
+    values = paper.values_of(experiment, table, reported)
+    static = values[(values["remasking"] == "low_confidence_static") & (values["metric"] == "accuracy")]
     return {
         (
-            ours[row.method],
+            row.method,
             row.tokens_per_step,
             None if pd.isna(row.block_size) else int(row.block_size),
             row.benchmark,
         ): row.value
-        for row in reported[wanted].itertuples()
-        if row.method in ours
+        for row in static.itertuples()
     }
 
 
-def _same_cells(cell: dict[str, Any], ours: list[tuple[Budget, str]], paper: dict[_PaperKey, float]) -> bool:
+def _same_cells(cell: dict[str, Any], ours: list[tuple[Budget, str]], values: dict[_PaperKey, float]) -> bool:
     """An average stands beside the paper's only if both are over the same cells."""
     if cell["benchmark"] != AVERAGE:
         return True
     method, tokens = cell["method"], cell["tokens_per_step"]
     theirs = {
-        (block, benchmark) for m, t, block, benchmark in paper if (m, t) == (method, tokens) and block is not None
+        (block, benchmark) for m, t, block, benchmark in values if (m, t) == (method, tokens) and block is not None
     }
     return theirs == {(budget.block_size, benchmark) for budget, benchmark in ours}

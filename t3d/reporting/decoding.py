@@ -3,6 +3,7 @@
 import pandas as pd
 
 from t3d.params import Budget, DecodingTable, Experiment
+from t3d.reporting import paper
 from t3d.reporting.statistics import wilson
 from t3d.reporting.tidy import rounded
 
@@ -36,6 +37,7 @@ def decoding_table(
         response at that speed; denoising steps and tokens of a response; tokens per denoising step; accuracy in percent
         with its 95 % Wilson interval.
     """
+    values = paper.values_of(experiment, table, reported)
     rows = []
     for text in table.budgets:
         budget = Budget.parse(text)
@@ -53,13 +55,13 @@ def decoding_table(
                     "n": n,
                     "seeds": len(cell),
                 }
-                paper = _paper_values(table, shown.model, shown.label, budget, benchmark, reported)
+                theirs = _paper_values(values, shown.label, budget, benchmark)
                 for metric, value in _values(cell).items():
                     row = keys | {"metric": metric, "value": value}
                     if metric == "accuracy":
                         row["low"], row["high"] = (100 * end for end in wilson(value / 100 * n, n))
-                    if metric in paper:
-                        row |= {"reported": paper[metric], "difference_from_reported": value - paper[metric]}
+                    if metric in theirs:
+                        row |= {"reported": theirs[metric], "difference_from_reported": value - theirs[metric]}
                     rows.append(row)
     return rounded(pd.DataFrame(rows, columns=list(COLUMNS)))
 
@@ -77,21 +79,12 @@ def _values(cell: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _paper_values(
-    table: DecodingTable, model: str, label: str, budget: Budget, benchmark: str, reported: pd.DataFrame | None
-) -> dict[str, float]:
-    if reported is None:
-        return {}
-    dynamic = budget.threshold is not None
-    remasking = f"low_confidence_dynamic@{budget.threshold:g}" if dynamic else "low_confidence_static"
-    wanted = (
-        (reported["table"] == table.paper_table)
-        & (reported["model"].str.lower() == table.teacher)
-        & (reported["method"] == table.paper_rows.get(model, label))
-        & (reported["benchmark"] == benchmark)
-        & (reported["block_size"] == budget.block_size)
-        & (reported["remasking"] == remasking)
-    )
-    if not dynamic:
-        wanted &= reported["tokens_per_step"] == budget.tokens_per_step
-    return dict(zip(reported[wanted]["metric"], reported[wanted]["value"], strict=True))
+def _paper_values(values: pd.DataFrame, method: str, budget: Budget, benchmark: str) -> dict[str, float]:
+    """Metric -> the paper's value."""
+    here = (values["method"] == method) & (values["benchmark"] == benchmark)
+    here &= values["block_size"] == budget.block_size
+    if budget.threshold is not None:
+        here &= values["remasking"] == f"low_confidence_dynamic@{budget.threshold:g}"
+    else:
+        here &= (values["remasking"] == "low_confidence_static") & (values["tokens_per_step"] == budget.tokens_per_step)
+    return dict(zip(values[here]["metric"], values[here]["value"], strict=True))

@@ -27,21 +27,22 @@ class Cell:
 
 @dataclass(frozen=True)
 class View:
-    """A table to look at: heads of `spans` adjacent columns, heads of columns, groups of rows, a note."""
+    """A table to look at: heads of columns, groups of rows, a note."""
 
     caption: str
-    spans: tuple[tuple[str, int], ...]
+    spans: tuple[tuple[int | None, int], ...]
+    """Block size that adjacent columns share (None for columns without one) and how many they are."""
     head: tuple[str, ...]
-    left: int
-    """The first columns, which hold text."""
+    align: str
+    """`l` or `r` for each column, as LaTeX writes it."""
     groups: tuple[tuple[tuple[Cell, ...], ...], ...]
     note: str
 
     def markdown(self) -> str:
         """GitHub's Markdown: caption, table, note."""
-        spans = [name for name, width in self.spans for _ in range(width)]
-        head = [f"{name}, {span}" if span else name for name, span in zip(self.head, spans, strict=True)]
-        align = ["---"] * self.left + ["---:"] * (len(head) - self.left)
+        blocks = [block for block, width in self.spans for _ in range(width)]
+        head = [f"{name}, block {block}" if block else name for name, block in zip(self.head, blocks, strict=True)]
+        align = ["---" if side == "l" else "---:" for side in self.align]
         lines = [_escape_markdown(self.caption), "", _row(map(_escape_markdown, head)), _row(align)]
         lines += [_row(_cell(cell, _MARKDOWN) for cell in row) for group in self.groups for row in group]
         return "\n".join([*lines, "", _escape_markdown(self.note), ""])
@@ -52,15 +53,14 @@ class View:
             r"\begin{table}",
             r"\centering",
             f"\\caption{{{_escape_latex(self.caption)}}}",
-            f"\\begin{{tabular}}{{{'l' * self.left}{'r' * (len(self.head) - self.left)}}}",
+            f"\\begin{{tabular}}{{{self.align}}}",
             r"\toprule",
         ]
-        if any(name for name, _ in self.spans):
+        if any(block for block, _ in self.spans):
             cells, rules, column = [], "", 1
-            for name, width in self.spans:
-                text = name[:1].upper() + name[1:]
-                cells.append(f"\\multicolumn{{{width}}}{{c}}{{{_escape_latex(text)}}}" if name else " & " * (width - 1))
-                rules += f"\\cmidrule(lr){{{column}-{column + width - 1}}}" if name else ""
+            for block, width in self.spans:
+                cells.append(f"\\multicolumn{{{width}}}{{c}}{{Block size {block}}}" if block else " & " * (width - 1))
+                rules += f"\\cmidrule(lr){{{column}-{column + width - 1}}}" if block else ""
                 column += width
             lines += [_latex_row(cells), rules]
         lines.append(_latex_row(map(_escape_latex, self.head)))
@@ -133,13 +133,13 @@ def accuracy_view(experiment: Experiment, table: AccuracyTable, tidy: pd.DataFra
         body.append(tuple(rows))
     return View(
         caption=table.caption,
-        spans=(("", 2), *((f"block {block}", len(table.benchmarks)) for block in blocks), ("", 2)),
+        spans=((None, 2), *((block, len(table.benchmarks)) for block in blocks), (None, 2)),
         head=(
             *("Tokens per step", "Method"),
             *(experiment.benchmarks[name].label for _ in blocks for name in table.benchmarks),
             *("Average", "Relative change"),
         ),
-        left=2,
+        align="rl" + "r" * (len(columns) + 1),
         groups=tuple(body),
         note=_accuracy_note(experiment, table, tidy, base),
     )
@@ -188,11 +188,8 @@ def _seeds(experiment: Experiment, table: Comparison) -> str:
         for row in experiment.rows_of(table)
         if row.model not in experiment.teachers
     }
-    if not counts:
-        return ""
-    if len(set(counts.values())) == 1:
-        return f"Training seeds averaged: {next(iter(counts.values()))}."
-    return f"Training seeds averaged: {', '.join(f'{label} {count}' for label, count in counts.items())}."
+    listed = ", ".join(f"{label} {count}" for label, count in counts.items())
+    return f"Training seeds averaged: {listed}." if listed else ""
 
 
 def decoding_view(experiment: Experiment, table: DecodingTable, tidy: pd.DataFrame, totals: pd.DataFrame) -> View:
@@ -227,9 +224,9 @@ def decoding_view(experiment: Experiment, table: DecodingTable, tidy: pd.DataFra
     ]
     return View(
         caption=table.caption,
-        spans=(("", 3 + len(METRICS)),),
+        spans=((None, 3 + len(METRICS)),),
         head=("Benchmark", "Budget", "Method", *METRICS.values()),
-        left=3,
+        align="lll" + "r" * len(METRICS),
         groups=tuple(body),
         note=" ".join(part for part in parts if part),
     )
@@ -275,12 +272,12 @@ def parallelism_view(experiment: Experiment, table: ParallelismTable, tidy: pd.D
     ]
     return View(
         caption=table.caption,
-        spans=(("", 9),),
+        spans=((None, 9),),
         head=(
             *("Benchmark", "Block", "Method", "AUP", "Points"),
             *("Fastest", "Accuracy", "Tokens per forward", "Tokens/s"),
         ),
-        left=3,
+        align="lll" + "r" * 6,
         groups=tuple(body),
         note=" ".join(part for part in parts if part),
     )

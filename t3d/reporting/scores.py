@@ -1,7 +1,7 @@
 """Reads the scores of a table or figure, and refuses those that do not fit the parameters.
 
 Before a number of a file is used, it was made with the parameters the experiment holds now and its content is what its
-manifest lists; then the cells are complete and about the same questions. `tables.py` and `figures.py` start here.
+manifest lists; then the cells are complete and about the same questions. `tables.py` and `figures/` start here.
 """
 
 import json
@@ -11,12 +11,10 @@ from pathlib import Path
 import pandas as pd
 
 from t3d import receipts
-from t3d.errors import CorruptArtefactError, DataError, MissingInputError
-from t3d.params import Budget, Comparison, Experiment
-from t3d.receipts import MANIFEST, Manifest
-
-Cell = tuple[str, str, str]
-"""Model on disk, benchmark, budget."""
+from t3d.errors import CorruptArtefactError, DataError
+from t3d.params import Budget, Cell, Comparison, Experiment, Place
+from t3d.receipts import Manifest
+from t3d.reporting.inputs import by_artefact
 
 
 def load(experiment: Experiment, product: Comparison, manifests: list[Path]) -> pd.DataFrame:
@@ -38,21 +36,14 @@ def load(experiment: Experiment, product: Comparison, manifests: list[Path]) -> 
     """
     found = {cell: _read(cell, m) for cell, m in needed(experiment, product, manifests).items()}
     parts = []
-    for column in product.benchmarks:
-        for row in experiment.rows_of(product):
-            for run, seed in experiment.runs_of(row.model).items():
-                for text in product.budgets:
-                    budget = Budget.parse(text)
-                    keys = {
-                        "method": row.label,
-                        "seed": seed,
-                        "benchmark": column,
-                        "budget": text,
-                        "block_size": budget.block_size,
-                        "tokens_per_step": budget.tokens_per_step or float("nan"),
-                        "threshold": budget.threshold or float("nan"),
-                    }
-                    parts.append(pd.DataFrame(keys | dict(found[run, row.benchmarks[column], text])))
+    for place in experiment.places_of(product):
+        budget = Budget.parse(place.budget)
+        keys = _keys(place) | {
+            "block_size": budget.block_size,
+            "tokens_per_step": budget.tokens_per_step or float("nan"),
+            "threshold": budget.threshold or float("nan"),
+        }
+        parts.append(pd.DataFrame(keys | dict(found[place.cell])))
     frame = pd.concat(parts, ignore_index=True)
     _check_questions(frame)
     return frame
@@ -75,15 +66,15 @@ def load_totals(experiment: Experiment, product: Comparison, manifests: list[Pat
     """
     found = needed(experiment, product, manifests)
     rows = []
-    for column in product.benchmarks:
-        for row in experiment.rows_of(product):
-            for run, seed in experiment.runs_of(row.model).items():
-                for budget in product.budgets:
-                    manifest = found[run, row.benchmarks[column], budget]
-                    totals = json.loads(manifest.file(".json").read_text())
-                    keys = {"method": row.label, "seed": seed, "benchmark": column, "budget": budget}
-                    rows.append(totals | receipts.read_receipt(manifest)["decoding"] | keys)
+    for place in experiment.places_of(product):
+        manifest = found[place.cell]
+        totals = json.loads(manifest.file(".json").read_text())
+        rows.append(totals | receipts.read_receipt(manifest)["decoding"] | _keys(place))
     return pd.DataFrame(rows)
+
+
+def _keys(place: Place) -> dict[str, object]:
+    return {"method": place.label, "seed": place.seed, "benchmark": place.column, "budget": place.budget}
 
 
 def needed(experiment: Experiment, product: Comparison, manifests: Iterable[Path]) -> dict[Cell, Manifest]:
@@ -92,33 +83,16 @@ def needed(experiment: Experiment, product: Comparison, manifests: Iterable[Path
 
 
 def by_cell(experiment: Experiment, cells: list[Cell], manifests: Iterable[Path], kind: str) -> dict[Cell, Manifest]:
-    """The manifest of every cell, checked against the parameters and the files on disk.
+    """The manifest of every cell; raises as `by_artefact`.
 
     Args:
         cells: what is needed.
         manifests: of artefacts `<kind>/<model>/<benchmark>/<budget>`, in any order.
         kind: `scores` or `answers`.
-
-    Raises:
-        ParameterError, CorruptArtefactError, MissingInputError, DataError: as `load`.
     """
-    found: dict[Cell, Manifest] = {}
-    for path in manifests:
-        manifest = receipts.read(path, kind=kind)
-        receipts.check_recipes(manifest, experiment)
-        manifest.check(contents=True)
-        _, model, benchmark, budget = manifest.artefact.split("/")
-        cell = (model, benchmark, budget)
-        if cell not in cells or cell in found:
-            raise DataError(f"{path}: {manifest.artefact} is not asked for, or given twice. Leave it out.")
-        found[cell] = manifest
-    missing = [
-        Path("data", experiment.name, kind, *cell[:2], cell[2] + MANIFEST) for cell in cells if cell not in found
-    ]
-    if missing:
-        more = f" ({len(missing) - 1} more are missing)" if len(missing) > 1 else ""
-        raise MissingInputError(f"{missing[0]} is not among the {kind}{more}: make it first (snakemake {missing[0]}).")
-    return found
+    names = {cell: "/".join((kind, *cell)) for cell in cells}
+    found = by_artefact(experiment, names.values(), manifests, kind)
+    return {cell: found[name] for cell, name in names.items()}
 
 
 def _read(cell: Cell, manifest: Manifest) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 Two things are samples. The questions are, and `wilson`, `paired_test` and `paired_bootstrap` are about them, with the
 trained students given. Training seeds are, and `seed_interval` is about those: how far another seed would move a
-number. `tables.py` and `figures.py` use them.
+number. `tables.py` and `figures/` use them.
 """
 
 from fractions import Fraction

@@ -164,14 +164,14 @@ def test_the_markdown(manifests, tmp_path):
     assert "| 2 | T3D | **56.2** [25.9, 82.5] | **87.5** [52.9, 97.8]† | **71.9** | +187.5 % |" in text
     assert "| 8 | T3D | – | 6.2 [0.7, 40.2] | 6.2 | \N{MINUS SIGN}50.0 % |" in text
     assert "| 8 | Original | – | **12.5** [2.2, 47.1] | **12.5** | – |" in text
-    assert "Questions (n): GSM\\_100% 8. Training seeds averaged: 2." in text
+    assert "Questions (n): GSM\\_100% 8. Training seeds averaged: T3D 2." in text
 
 
 def test_the_latex(manifests, tmp_path):
     tables.write(experiment(), "accuracy", manifests, tmp_path / "accuracy.csv")
     text = (tmp_path / "accuracy.tex").read_text(encoding="utf-8")
     assert r"\caption{Accuracy \& speed}" in text
-    assert r" &  & \multicolumn{1}{c}{Block 4} & \multicolumn{1}{c}{Block 8} &  &  \\" in text
+    assert r" &  & \multicolumn{1}{c}{Block size 4} & \multicolumn{1}{c}{Block size 8} &  &  \\" in text
     assert r"Tokens per step & Method & GSM\_100\% & GSM\_100\% & Average & Relative change \\" in text
     assert (
         r"2 & T3D & \textbf{56.2} [25.9, 82.5] & \textbf{87.5} [52.9, 97.8]$^{\dagger}$ & \textbf{71.9} & +187.5 \% \\"

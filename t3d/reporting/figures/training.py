@@ -16,8 +16,8 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 from t3d.errors import CorruptArtefactError
 from t3d.params import Experiment, TrainingFigure
 from t3d.receipts import Manifest, sha256
-from t3d.reporting.figures.inputs import by_artefact
 from t3d.reporting.figures.looks import legend_below, light_grid, look_of
+from t3d.reporting.inputs import by_artefact
 
 LOG = "training.jsonl"
 _TITLES = {
@@ -53,7 +53,8 @@ def draw(experiment: Experiment, wanted: TrainingFigure, manifests: list[Path]) 
     students = [key for key in experiment.students if key in wanted.students]
     runs = {key: list(experiment.runs_of(key)) for key in students}
     artefacts = [f"students/{run}" for names in runs.values() for run in names]
-    found = by_artefact(experiment, artefacts, manifests, kind="students")
+    # The log is compared where it is read; a student's weights are gigabytes that no figure looks at.
+    found = by_artefact(experiment, artefacts, manifests, kind="students", contents=False)
     logs = {key: pd.concat(read_log(found[f"students/{run}"]) for run in names) for key, names in runs.items()}
     shown = [key for key in _TITLES if any(key in log.columns for log in logs.values())]
     columns = min(min(_COLUMNS, key=lambda count: -len(shown) % count), len(shown))

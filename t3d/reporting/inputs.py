@@ -1,7 +1,4 @@
-"""Manifests of whole models' products: asked for, made with these parameters, complete.
-
-`t3d/reporting/scores.py` does the same for scores and answers, which have a benchmark and a budget.
-"""
+"""Manifests of what a table or figure is made from: asked for, made with these parameters, complete."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,14 +10,15 @@ from t3d.receipts import MANIFEST, Manifest
 
 
 def by_artefact(
-    experiment: Experiment, wanted: Iterable[str], manifests: Iterable[Path], kind: str
+    experiment: Experiment, wanted: Iterable[str], manifests: Iterable[Path], kind: str, contents: bool = True
 ) -> dict[str, Manifest]:
-    """The manifest of every artefact in `wanted`, its files there and of the size they should have.
+    """The manifest of every artefact in `wanted`, its files compared with it.
 
     Args:
-        wanted: `students/t3d-seed0` or `factorisation/t3d-seed0/gsm`.
+        wanted: `scores/t3d-seed0/gsm/b8s2`, `students/t3d-seed0` or alike.
         manifests: of these artefacts, in any order.
         kind: the first part of their names.
+        contents: compare sha256 too, not only the sizes.
 
     Raises:
         ParameterError: one was made with other parameters.
@@ -33,13 +31,12 @@ def by_artefact(
     for path in manifests:
         manifest = receipts.read(path, kind=kind)
         receipts.check_recipes(manifest, experiment)
-        # Content is checked where it is read: a student's weights are gigabytes that no figure looks at.
-        manifest.check(contents=False)
+        manifest.check(contents)
         if manifest.artefact not in wanted or manifest.artefact in found:
             raise DataError(f"{path}: {manifest.artefact} is not asked for, or given twice. Leave it out.")
         found[manifest.artefact] = manifest
     missing = [Path("data", experiment.name, artefact + MANIFEST) for artefact in wanted if artefact not in found]
     if missing:
         more = f" ({len(missing) - 1} more are missing)" if len(missing) > 1 else ""
-        raise MissingInputError(f"{missing[0]} is not among the inputs{more}: make it first (snakemake {missing[0]}).")
+        raise MissingInputError(f"{missing[0]} is not among the {kind}{more}: make it first (snakemake {missing[0]}).")
     return found
