@@ -21,6 +21,7 @@ ExperimentName = Annotated[str, typer.Option("--experiment", help="Name of a fil
 Out = Annotated[Path, typer.Option(help="Manifest to write, <artefact>.manifest.json; the artefact lies beside it.")]
 TeacherManifest = Annotated[Path, typer.Option(help="Manifest of the teacher.")]
 PromptsManifest = Annotated[Path, typer.Option(help="Manifest of the prompt set.")]
+Remote = Annotated[str | None, typer.Option(help="DVC remote; those of .dvc/config unless given.")]
 ScoreManifests = Annotated[list[Path], typer.Argument(help="Manifests of the scores it shows.")]
 
 # The imports below are inside the verbs: PyTorch and lm-eval take seconds to load, and `--help` needs neither.
@@ -155,6 +156,81 @@ def make_figure(
     from t3d.reporting import figures
 
     figures.write(params.find(experiment), name, material, out)
+
+
+@app.command("verify")
+def verify_stage(
+    stage: Annotated[str, typer.Argument(help="A stage of dvc.yaml: trajectories, students, scores or tables.")],
+    experiment: ExperimentName = "demo",
+) -> None:
+    """Check that what is on disk is complete and was made with the experiment's parameters."""
+    from t3d.versions import verify
+
+    count = verify.stage(params.find(experiment), stage)
+    print(f"{stage}: {count} verified")
+
+
+@app.command("publish")
+def publish_experiment(experiment: ExperimentName = "demo", remote: Remote = None) -> None:
+    """Pin everything an experiment made with DVC and push it; run it where Snakemake ran, never from a job."""
+    from t3d.versions import publish
+
+    kept = publish.publish(params.find(experiment), remote)
+    print("Published. Keep the versions in git:\n  git add " + " ".join(map(str, kept)) + "\n  git commit")
+
+
+@app.command("pull")
+def pull_published(
+    what: Annotated[str, typer.Argument(help="scores (for the tables), students (these too), or all.")] = "scores",
+    experiment: ExperimentName = "demo",
+    remote: Remote = None,
+) -> None:
+    """Fetch what an experiment published, so that Snakemake knows it and makes nothing again."""
+    from t3d.versions import publish
+
+    count = publish.pull(params.find(experiment), what, remote)
+    print(f"{count} outputs are here as they were published.")
+
+
+@app.command("trace")
+def trace_cell(
+    table: Annotated[Path, typer.Argument(help="results/table1.csv, or a table of another experiment below results/.")],
+    cell: Annotated[
+        str | None, typer.Option(help="row/column/budget, t3d/gsm/b8s2 for example; all are listed.")
+    ] = None,
+    experiment: Annotated[str | None, typer.Option(help="Whose table; found from its path.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show what a cell of a table was made from: digests, commits, devices, seeds and commands."""
+    from t3d.versions import trace
+
+    found, name = trace.table_of(table, experiment)
+    if cell is None:
+        print("\n".join(trace.cells(found, name)))
+        return
+    origins = trace.trace(found, name, cell)
+    print(trace.to_json(origins) if json else trace.to_text(origins))
+
+
+recipe = typer.Typer(no_args_is_help=True, help="Say whether changed code changes results (workflow/recipes.yaml).")
+app.add_typer(recipe, name="recipe")
+Stage = Annotated[str, typer.Argument(help="teachers, prompts, students, ..., or all whose code changed.")]
+
+
+@recipe.command("keep")
+def keep_recipe(stage: Stage) -> None:
+    """The code of a stage changed and its results do not: nothing is made again."""
+    from t3d.versions import code
+
+    code.record(stage, bump=False)
+
+
+@recipe.command("bump")
+def bump_recipe(stage: Stage) -> None:
+    """The results of a stage change with its code: they and all that follows are made again."""
+    from t3d.versions import code
+
+    code.record(stage, bump=True)
 
 
 def main() -> None:

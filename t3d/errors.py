@@ -21,5 +21,9 @@ class DataError(T3DError):
     """The data do not allow what was asked for (no gold answer, too few problems, a prompt that is too long)."""
 
 
+class PublishError(T3DError):
+    """Artefacts cannot be published or fetched: not up to date, a lock is held, or DVC failed."""
+
+
 class TrainingError(T3DError):
     """Training cannot go on: a non-finite loss or gradient, or a state that cannot be restored."""

@@ -31,12 +31,17 @@ _LIBRARIES = ("t3d", "torch", "transformers", "tokenizers", "numpy", "pyarrow", 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A manifest that was read: `base` is the artefact's path without suffix, `recipes` maps artefact -> digest."""
+    """A manifest that was read.
+
+    `base` is the artefact's path without suffix; `recipes` maps the artefact and all it comes from to recipe digests,
+    `inputs` what it was made from to the sha256 of the manifests.
+    """
 
     path: Path
     artefact: str
     recipe: str
     recipes: dict[str, str]
+    inputs: dict[str, str]
     files: dict[str, dict[str, Any]]
     facts: dict[str, Any]
 
@@ -112,7 +117,7 @@ def read(path: str | Path, kind: str | None = None) -> Manifest:
         raise MissingInputError(f"{path} is missing: make it first (snakemake {path}).")
     try:
         content = json.loads(path.read_text())
-        manifest = Manifest(path, *(content[k] for k in ("artefact", "recipe", "recipes", "files", "facts")))
+        manifest = Manifest(path, *(content[k] for k in ("artefact", "recipe", "recipes", "inputs", "files", "facts")))
         if content["schema"] != SCHEMA:
             raise CorruptArtefactError(f"{path}: schema {content['schema']}, this version reads {SCHEMA}.")
     except (json.JSONDecodeError, KeyError, TypeError) as error:
@@ -152,6 +157,33 @@ def check_recipes(manifest: Manifest, experiment: Experiment) -> None:
                 f"{manifest.path}: {artefact} was made with other parameters than params/{experiment.name}.yaml holds "
                 "now. Run snakemake to make it again, or restore the parameters."
             )
+
+
+def check_receipt(manifest: Manifest, experiment: Experiment) -> None:
+    """Check that the receipt beside a manifest is its own and records the parameters of `experiment`.
+
+    Raises:
+        ParameterError: it records others; the message names file and field.
+        MissingInputError, CorruptArtefactError: as `read_receipt`, or it belongs to another artefact.
+    """
+    path, receipt = f"{manifest.base}{RECEIPT}", read_receipt(manifest)
+    if receipt.get("artefact") != manifest.artefact:
+        raise CorruptArtefactError(f"{path}: artefact is {receipt.get('artefact')!r}, expected {manifest.artefact!r}.")
+    wanted = _flat(recipes.artefact_params(experiment, manifest.artefact))
+    found = _flat(receipt.get("params"))
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise ParameterError(
+                f"{path}: params{name} is {found.get(name)!r}, params/{experiment.name}.yaml asks for "
+                f"{wanted.get(name)!r}. Delete {manifest.path} and run snakemake to make it again."
+            )
+
+
+def _flat(content: Any, name: str = "") -> dict[str, Any]:
+    """`.a.b` -> value of nested parameters."""
+    if not isinstance(content, dict):
+        return {name: content}
+    return {key: value for k, inner in content.items() for key, value in _flat(inner, f"{name}.{k}").items()}
 
 
 @dataclass

@@ -88,7 +88,7 @@ def test_every_experiment_is_valid(path):
         ),
         (
             lambda c: c["tables"]["table1"].update(kind="parallelism", best_accuracy={}),
-            r"tables.table1: best_accuracy names \[\], the benchmarks are \['gsm'\]",
+            r"tables.table1: best_accuracy names \[\], the benchmarks are",
         ),
         (
             lambda c: c["tables"]["table1"].update(rows=[{"label": "x", "model": "t3d", "benchmarks": {}}]),
@@ -96,7 +96,7 @@ def test_every_experiment_is_valid(path):
         ),
         (
             lambda c: c["tables"]["table1"].update(
-                rows=[{"label": "T3D", "model": "sft", "benchmarks": {"gsm": "gsm"}}]
+                rows=[{"label": "T3D", "model": "sft", "benchmarks": {"gsm": "gsm", "code": "code"}}]
             ),
             "tables.table1: two of its rows have the label 'T3D'",
         ),

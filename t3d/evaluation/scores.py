@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from t3d import receipts
 from t3d.errors import DataError
-from t3d.evaluation import harness, sandbox
+from t3d.evaluation import sandbox
 from t3d.evaluation.programs import PROGRAMS
 from t3d.params import Benchmark, Experiment
 from t3d.progress import Progress
@@ -66,6 +66,9 @@ def make(experiment: Experiment, answers: Path, prompts: Path, out: Path) -> Non
 
 def _compare_answers(spec: Benchmark, questions: Path, texts: dict[str, str]) -> dict[str, dict]:
     """By question id, what lm-eval extracted from each text and whether it is right."""
+    # Imported here: programs are judged without lm-eval, which takes a second to load.
+    from t3d.evaluation import harness
+
     samples = harness.evaluate(harness.RecordedAnswers(texts), spec.task, questions, score=True)
     return {
         sample["doc"]["id"]: {

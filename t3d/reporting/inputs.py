@@ -31,6 +31,7 @@ def by_artefact(
     for path in manifests:
         manifest = receipts.read(path, kind=kind)
         receipts.check_recipes(manifest, experiment)
+        receipts.check_receipt(manifest, experiment)
         manifest.check(contents)
         if manifest.artefact not in wanted or manifest.artefact in found:
             raise DataError(f"{path}: {manifest.artefact} is not asked for, or given twice. Leave it out.")

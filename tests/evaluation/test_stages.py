@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +14,7 @@ from t3d.evaluation import answers, scores
 from t3d.models import teacher
 from t3d.params import Experiment
 from t3d.prompts import sets
-from tests.conftest import SHIPPED
+from tests.conftest import ROOT, SHIPPED
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +110,11 @@ def test_programs_are_run_against_their_hidden_tests(tmp_path):
     assert [row["correct"] for row in found] == [True, False, True, False]
     assert [row["reason"] for row in found if row["correct"]] == ["passed", "passed"]
     assert found[3]["reason"].startswith("SystemExit")
+
+
+@pytest.mark.parametrize(
+    ("module", "unneeded"), [("t3d.evaluation.scores", "lm_eval"), ("t3d.evaluation.harness", "torch")]
+)
+def test_scoring_starts_without_what_it_does_not_need(module, unneeded):
+    code = f"import sys, {module}; sys.exit('{unneeded}' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0

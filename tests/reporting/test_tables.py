@@ -205,3 +205,47 @@ def test_an_error_leaves_the_old_table(manifests, tmp_path):
 def test_an_unknown_table_is_named_with_those_there(tmp_path):
     with pytest.raises(ParameterError, match=r"no table 'tabel'\. Tables there: accuracy"):
         tables.write(experiment(), "tabel", [], tmp_path / "tabel.csv")
+
+
+def test_a_row_decoded_in_another_way_stands_in_the_same_column(tmp_path):
+    warm = {"label": "T3D, warm", "model": "t3d", "benchmarks": {"gsm": "gsm-warm"}}
+    same = {"prompts": "ask", "task": "gsm"}
+    benchmarks = {
+        "gsm": {"label": "GSM", **same},
+        "gsm-warm": {"label": "warm", **same, "sampling": {"temperature": 1}},
+    }
+    shown = {"caption": "Decoding", "teacher": "teacher", "students": ["t3d"], "base": "t3d", "rows": [warm]}
+    shown |= {"benchmarks": ["gsm"], "budgets": ["b8s1"]}
+    tiny = experiment(benchmarks=benchmarks, tables={"accuracy": shown})
+    answers = {("teacher", "gsm"): "10000000"}
+    answers |= {("t3d-seed0", "gsm"): "11110000", ("t3d-seed1", "gsm"): "11110000"}
+    answers |= {("t3d-seed0", "gsm-warm"): "11000000", ("t3d-seed1", "gsm-warm"): "11111100"}
+    # The same question has the same id, whichever way it is decoded.
+    ids = [f"question-{i}" for i in range(8)]
+    made = [write_score(tiny, tmp_path, *where, "b8s1", right, ids) for where, right in answers.items()]
+    tidy = tidy_of(tiny, made)
+    assert set(tidy["benchmark"]) == {"gsm", "average"}
+    row = row_of(tidy, "T3D, warm", 8, "gsm", 8)
+    assert (row["n"], row["seeds"], row["accuracy"], row["difference"]) == (8, 2, 50, 0)
+    assert row_of(tidy, "Original", 8, "gsm", 8)["difference"] == -37.5
+    assert pd.isna(row_of(tidy, "T3D", 8, "gsm", 8)["difference"])
+
+
+def test_thresholds_follow_the_static_budgets_in_groups_of_their_own(tmp_path):
+    tiny = experiment()
+    budgets = ("b8t0.5", "b8t0.9", "b8s2", "b4t0.9")
+    table = tiny.tables["accuracy"].model_copy(update={"budgets": budgets})
+    tiny = tiny.model_copy(update={"tables": {"accuracy": table}})
+    answers = {"teacher": "11000000", "t3d-seed0": "11110000", "t3d-seed1": "11111100"}
+    made = [write_score(tiny, tmp_path, model, "gsm", b, right) for model, right in answers.items() for b in budgets]
+    tidy = tidy_of(tiny, made)
+    cells = tidy[(tidy["method"] == "T3D") & (tidy["benchmark"] == "gsm")].fillna(0)
+    found = list(zip(cells["tokens_per_step"], cells["threshold"], cells["block_size"], strict=True))
+    assert found == [(4, 0, 8), (0, 0.9, 4), (0, 0.9, 8), (0, 0.5, 8)]
+    assert set(cells["accuracy"]) == {62.5}
+    averages = tidy[(tidy["method"] == "T3D") & (tidy["benchmark"] == "average")]
+    assert averages["relative_change"].tolist() == [150, 150, 150]
+    tables.write(tiny, "accuracy", made, tmp_path / "table.csv")
+    text = (tmp_path / "table.md").read_text()
+    first = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")][2:]
+    assert list(dict.fromkeys(first)) == ["4", "p > 0.9", "p > 0.5"]

@@ -1,24 +1,30 @@
 """The real Snakemake on a small twin of the demo: from nothing to the table, and what a change plans."""
 
 import json
+import os
+import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 import yaml
 
 from tests.conftest import ROOT
 
 STUDENTS = ("sft", "t3d")
-BUDGETS = ("b8s2", "b8s1")
+BENCHMARKS = ("gsm", "code")
+MODELS = ("pocket-sdar", "sft-seed0", "t3d-seed0")
 
 
 def twin() -> dict:
-    """The demo with a few questions, two students and two optimizer steps."""
+    """The demo with a few questions, two students, two optimizer steps and one budget."""
     # Through JSON, since YAML's anchors make several students share one optimizer object.
     content = json.loads(json.dumps(yaml.safe_load((ROOT / "params" / "demo.yaml").read_text())))
     for prompts in content["prompt_sets"].values():
@@ -26,12 +32,16 @@ def twin() -> dict:
     content["students"] = {key: content["students"][key] for key in STUDENTS}
     for student in content["students"].values():
         student["optimizer"] |= {"steps": 2, "batch_size": 4, "micro_batch_size": 2, "warmup_steps": 1}
-    content["trajectories"]["gsm"]["max_new_tokens"] = 64
-    content["benchmarks"]["gsm"]["max_new_tokens"] = 64
-    content["tables"] = {key: content["tables"][key] for key in ("table1", "table2")}
-    content["tables"]["table2"]["students"] = list(STUDENTS)
+    for kind, keys in (("trajectories", BENCHMARKS), ("benchmarks", BENCHMARKS), ("tables", ("table1", "table2"))):
+        content[kind] = {key: content[kind][key] for key in keys}
+    for decoded in (*content["trajectories"].values(), *content["benchmarks"].values()):
+        decoded["max_new_tokens"] = 64
+    for figure in ("speed", "thresholds", "factorisation"):
+        del content["figures"][figure]
+    for product in (*content["tables"].values(), *content["figures"].values()):
+        product["students"] = list(STUDENTS)
     for product in (content["tables"]["table1"], content["figures"]["accuracy"]):
-        product |= {"students": list(STUDENTS), "budgets": list(BUDGETS)}
+        product["budgets"] = ["b8s2"]
     return content
 
 
@@ -76,15 +86,17 @@ def parameters(project):
     write(project, twin())
 
 
-EVALUATIONS = {f"{kind}/t3d-seed0/gsm/{budget}" for kind in ("answers", "scores") for budget in BUDGETS}
+EVALUATIONS = {f"{kind}/t3d-seed0/{name}/b8s2" for kind in ("answers", "scores") for name in BENCHMARKS}
 REPORT = {"twin/table1.csv", "table1.csv", "twin/figures/accuracy.pdf"}
 
 
 def test_the_table_has_every_row(project):
     table = pd.read_csv(project / "results" / "table1.csv")
-    cells = table[table["benchmark"] == "gsm"]
-    assert set(cells["method"]) == {"Original", "SFT", "T3D"}
-    assert set(cells["tokens_per_step"]) == {4, 8}
+    for benchmark in BENCHMARKS:
+        cells = table[table["benchmark"] == benchmark]
+        assert set(cells["method"]) == {"Original", "SFT", "T3D"}
+    cells = table[table["benchmark"] != "average"]
+    assert set(cells["tokens_per_step"]) == {4}
     assert (cells["n"] == 6).all()
     assert (project / "results" / "twin" / "figures" / "accuracy.png").stat().st_size > 10_000
     assert (project / "results" / "twin" / "table1.tex").is_file()
@@ -105,8 +117,29 @@ def test_a_fresh_clone_has_tables_and_no_scores_and_makes_them(project, tmp_path
 def test_a_table_on_request_is_made_when_it_is_asked_for(project):
     assert "table2.csv" not in {Path(path).name for path in (project / "results").iterdir()}
     output = snakemake(project, "-n", "results/table2.csv")
-    assert re.search(r"^answers +6$", output, flags=re.MULTILINE)  # three models at one token per step
+    # Three models, two benchmarks, two budgets at one token per step.
+    assert re.search(r"^answers +12$", output, flags=re.MULTILINE)
     assert "results/twin/table2.csv" in output
+
+
+def test_figures_of_other_kinds_are_drawn_when_they_are_asked_for(project):
+    figures = [f"results/twin/figures/{name}.pdf" for name in ("training", "commits")]
+    output = snakemake(project, "-n", figures[1])
+    assert re.search(r"^answers +6$", output, flags=re.MULTILINE)
+    # What it shows is there already.
+    assert re.search(r"^total +1$", snakemake(project, figures[0]), flags=re.MULTILINE)
+    (project / figures[0]).with_suffix(".png").unlink()
+    (project / figures[0]).unlink()
+
+
+@pytest.mark.parametrize("name", ["demo", "pocket"])
+def test_every_table_is_one_target(name, tmp_path):
+    (tmp_path / "params").symlink_to(ROOT / "params")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
+    tables = [f"results/table{number}.csv" for number in range(1, 10)]
+    output = snakemake(tmp_path, "-n", *tables, experiment=name)
+    assert all(f"results/{name}/table{number}.csv" in output for number in range(1, 10))
 
 
 def test_a_learning_rate_plans_that_student_and_what_follows(project, parameters):
@@ -118,8 +151,7 @@ def test_a_learning_rate_plans_that_student_and_what_follows(project, parameters
 def test_a_new_budget_plans_its_evaluations(project, parameters):
     parameters["tables"]["table1"]["budgets"].append("b8s4")
     write(project, parameters)
-    models = ("pocket-sdar", "sft-seed0", "t3d-seed0")
-    new = {f"{kind}/{model}/gsm/b8s4" for kind in ("answers", "scores") for model in models}
+    new = {f"{kind}/{m}/{name}/b8s4" for kind in ("answers", "scores") for m in MODELS for name in BENCHMARKS}
     assert planned(project) == new | {"twin/table1.csv", "table1.csv"}
 
 
@@ -170,6 +202,44 @@ def test_a_damaged_shard_stops_training_by_name(project):
         assert not (project / "data" / "twin" / "students" / "t3d-seed0.manifest.json").exists()
     finally:
         shard.write_bytes(sound)
+
+
+def test_twenty_kills_at_random_moments_lose_nothing(project, tmp_path):
+    """SIGKILL of a job, and of Snakemake with all its jobs, in turns; then it makes what a run without them makes."""
+    (tmp_path / "params").symlink_to(project / "params")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
+    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--cores", "2"]
+    command += ["--config", "experiment=twin"]
+    moments = random.Random(0)
+    kills = 0
+    while kills < 20:
+        jobs = []
+        running = psutil.Popen(
+            command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        with suppress(psutil.TimeoutExpired, psutil.NoSuchProcess):
+            running.wait(moments.uniform(4, 12))
+        with suppress(psutil.NoSuchProcess):
+            jobs = [child for child in running.children(recursive=True) if child.name() == "t3d"]
+            if jobs:
+                moments.choice(jobs).kill()
+                kills += 1
+        with suppress(psutil.TimeoutExpired):
+            running.wait(moments.uniform(0, 4))
+        if running.is_running():
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait(60)
+            kills += 1
+            snakemake(tmp_path, "--unlock")
+        elif not jobs:
+            # It was faster than we were: once more from nothing.
+            shutil.rmtree(tmp_path / "data" / "twin", ignore_errors=True)
+            shutil.rmtree(tmp_path / "results", ignore_errors=True)
+    snakemake(tmp_path)
+    for name in ("table1.csv", "table1.md", "figures/accuracy.pdf"):
+        assert (tmp_path / "results" / "twin" / name).read_bytes() == (project / "results" / "twin" / name).read_bytes()
+    assert not list((tmp_path / "data").rglob("*.partial"))
 
 
 def test_from_nothing_again_the_table_is_byte_identical(project):

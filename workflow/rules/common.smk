@@ -1,8 +1,31 @@
-# Which file an artefact is, and what each rule needs. `E` is the experiment, from the Snakefile.
+# Which experiment, which file an artefact is, and what each rule needs (`t3d/lineage.py` knows).
 
-from t3d import recipes
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+from t3d import lineage, params, recipes
+from t3d.errors import T3DError
 from t3d.receipts import MANIFEST
-from t3d.trajectories.names import shard_names
+from t3d.versions import code
+
+min_version("9.27")
+
+try:
+    E = params.find(config.get("experiment", "demo"))
+except T3DError as error:
+    raise WorkflowError(str(error)) from error
+
+DATA = f"data/{E.name}"
+LOGS = f"logs/{E.name}"
+# The rules run in the environment that calls Snakemake; their `conda:` line says which file describes it.
+# A CPU job is one thread: two small jobs side by side do more than one job on two cores.
+CORES = 8 if E.gpus else 1
+
+
+wildcard_constraints:
+    name="[^/]+",
+    shard=r"\d+-of-\d+",
+    budget=r"b\d+[st][\d.]+",
 
 
 def manifest(artefact):
@@ -15,51 +38,29 @@ def recipe(artefact):
     return recipes.digest(E, artefact)
 
 
-def student_of(run):
-    return E.students[E.runs[run][0]]
+def inputs(artefact):
+    """Manifests of what an artefact is made from, its model first."""
+    return [manifest(source) for source in lineage.inputs_of(E, artefact)]
 
 
-def shards_of(name):
-    return [manifest(f"trajectories/{name}/{shard}") for shard in shard_names(E.trajectories[name].shards)]
+def material(product):
+    """Manifests of what a table or figure is made from."""
+    return [manifest(artefact) for artefact in lineage.material_of(E, product)]
 
 
-def training_data(wildcards):
-    student = student_of(wildcards.run)
-    shards = [shard for name in student.trajectories for shard in shards_of(name)]
-    gold = student.prompts or (E.prompts_of(student) if student.rows.prompt == "bare" else ())
-    return shards + [manifest(f"prompts/{name}") for name in gold]
+def results():
+    """The tables and figures that are made unasked."""
+    names = lineage.products_of(E)
+    return [f"results/{E.name}/{name}{'.pdf' if name.startswith('figures/') else '.csv'}" for name in names]
 
 
-def model_manifest(wildcards):
-    kind = "teachers" if wildcards.model in E.teachers else "students"
-    return manifest(f"{kind}/{wildcards.model}")
+def stage(name):
+    """Manifests of a stage of `dvc.yaml`: what the tables and figures that are made unasked need of it."""
+    products = lineage.products_of(E).values()
+    return [manifest(a) for a in lineage.artefacts_of(E, products) if lineage.stage_of(a) == name]
 
 
-def questions(wildcards):
-    return manifest(f"prompts/{E.benchmarks[wildcards.benchmark].prompts}")
-
-
-def scores_of(table):
-    return [manifest(f"scores/{model}/{benchmark}/{budget}") for model, benchmark, budget in E.cells_of(table)]
-
-
-def material_of(figure):
-    """What a figure is drawn from, by its kind."""
-    if figure.kind == "accuracy":
-        return scores_of(figure)
-    if figure.kind == "commits":
-        return [manifest(f"answers/{model}/{benchmark}/{budget}") for model, benchmark, budget in E.cells_of(figure)]
-    students = [run for key in figure.students for run in E.runs_of(key)]
-    if figure.kind == "training":
-        return [manifest(f"students/{run}") for run in students]
-    return [
-        manifest(f"factorisation/{model}/{name}")
-        for model in [figure.teacher, *students]
-        for name in figure.trajectories
-    ]
-
-
-def shown(product):
-    """What decides a table's or figure's content besides its material."""
+def shown(product, kind):
+    """What decides a table's or figure's content besides its material: parameters, labels and code."""
     labels = {key: model.label for models in (E.teachers, E.students, E.benchmarks) for key, model in models.items()}
-    return recipes.canonical([product.model_dump(mode="json"), labels])
+    return recipes.canonical([product.model_dump(mode="json"), labels, code.digest(kind)])

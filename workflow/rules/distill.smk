@@ -3,8 +3,8 @@
 
 rule student:
     input:
-        teacher=lambda w: manifest(f"teachers/{E.teacher_of(student_of(w.run))}"),
-        data=training_data,
+        teacher=lambda w: inputs(f"students/{w.run}")[0],
+        data=lambda w: inputs(f"students/{w.run}")[1:],
     output:
         manifest("students/{run}"),
     log:

@@ -3,8 +3,8 @@
 
 rule answers:
     input:
-        model=model_manifest,
-        prompts=questions,
+        model=lambda w: inputs(f"answers/{w.model}/{w.benchmark}/{w.budget}")[0],
+        prompts=lambda w: inputs(f"answers/{w.model}/{w.benchmark}/{w.budget}")[1],
     output:
         manifest("answers/{model}/{benchmark}/{budget}"),
     log:
@@ -25,7 +25,7 @@ rule answers:
 rule score:
     input:
         answers=manifest("answers/{model}/{benchmark}/{budget}"),
-        prompts=questions,
+        prompts=lambda w: inputs(f"scores/{w.model}/{w.benchmark}/{w.budget}")[1],
     output:
         manifest("scores/{model}/{benchmark}/{budget}"),
     log:
@@ -43,8 +43,8 @@ rule score:
 # Not a score: what a model thinks of the teacher's rollouts, state by state, for the factorisation error.
 rule factorisation:
     input:
-        model=model_manifest,
-        shards=lambda w: shards_of(w.name),
+        model=lambda w: inputs(f"factorisation/{w.model}/{w.name}")[0],
+        shards=lambda w: inputs(f"factorisation/{w.model}/{w.name}")[1:],
     output:
         manifest("factorisation/{model}/{name}"),
     log:

@@ -4,7 +4,7 @@
 rule table:
     input:
         reported="params/reported.csv",
-        scores=lambda w: scores_of(E.tables[w.name]),
+        scores=lambda w: material(E.tables[w.name]),
     output:
         csv=f"results/{E.name}/{{name}}.csv",
         markdown=f"results/{E.name}/{{name}}.md",
@@ -16,14 +16,14 @@ rule table:
         "../../environment.yml"
     params:
         experiment=E.name,
-        shown=lambda w: shown(E.tables[w.name]),
+        shown=lambda w: shown(E.tables[w.name], "tables"),
     shell:
         "t3d table --experiment {params.experiment} --name {wildcards.name} --out {output.csv} {input.scores} 2>&1 | tee {log}"
 
 
 rule figure:
     input:
-        material=lambda w: material_of(E.figures[w.name]),
+        material=lambda w: material(E.figures[w.name]),
     output:
         pdf=f"results/{E.name}/figures/{{name}}.pdf",
         png=f"results/{E.name}/figures/{{name}}.png",
@@ -34,7 +34,7 @@ rule figure:
         "../../environment.yml"
     params:
         experiment=E.name,
-        shown=lambda w: shown(E.figures[w.name]),
+        shown=lambda w: shown(E.figures[w.name], "figures"),
     shell:
         "t3d figure --experiment {params.experiment} --name {wildcards.name} --out {output.pdf} {input.material} 2>&1 | tee {log}"
 
@@ -44,7 +44,7 @@ rule figure:
 rule chosen_table:
     input:
         table=f"results/{E.name}/{{name}}.csv",
-        scores=lambda w: scores_of(E.tables[w.name]),
+        scores=lambda w: material(E.tables[w.name]),
     output:
         "results/{name}.csv",
     log:

@@ -20,7 +20,7 @@ rule teacher:
 
 rule prompts:
     input:
-        teacher=lambda w: manifest(f"teachers/{E.prompt_sets[w.name].teacher}"),
+        teacher=lambda w: inputs(f"prompts/{w.name}"),
     output:
         manifest("prompts/{name}"),
     log:

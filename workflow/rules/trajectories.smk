@@ -3,8 +3,8 @@
 
 rule trajectories:
     input:
-        teacher=lambda w: manifest(f"teachers/{E.prompt_sets[E.trajectories[w.name].prompts].teacher}"),
-        prompts=lambda w: manifest(f"prompts/{E.trajectories[w.name].prompts}"),
+        teacher=lambda w: inputs(f"trajectories/{w.name}/{w.shard}")[0],
+        prompts=lambda w: inputs(f"trajectories/{w.name}/{w.shard}")[1],
     output:
         manifest("trajectories/{name}/{shard}"),
     log:

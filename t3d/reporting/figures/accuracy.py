@@ -100,16 +100,17 @@ def _machine(totals: pd.DataFrame) -> str:
 
 def _drawn(experiment: Experiment, wanted: AccuracyFigure, points: pd.DataFrame, note: str) -> Figure:
     blocks = sorted(points["block_size"].unique())
-    rows, columns = len(wanted.benchmarks), len(blocks)
+    # A panel per benchmark and block size; with one block size, benchmarks stand side by side.
+    rows, columns = (len(wanted.benchmarks), len(blocks)) if len(blocks) > 1 else (1, len(wanted.benchmarks))
     width = ALONE if columns == 1 else _PANEL[0] * columns + 0.4
     figure = Figure(figsize=(width, _PANEL[1] * rows + 0.2), layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     both = points["dynamic"].nunique() > 1
-    for (row, benchmark), (column, block) in product(enumerate(wanted.benchmarks), enumerate(blocks)):
+    for axis, (benchmark, block) in zip(axes.flat, product(wanted.benchmarks, blocks), strict=True):
         panel = points[(points["benchmark"] == benchmark) & (points["block_size"] == block)]
-        _draw_panel(axes[row, column], experiment, wanted, panel, both)
+        _draw_panel(axis, experiment, wanted, panel, both)
         label, n = experiment.benchmarks[benchmark].label, panel["n"].iloc[0]
-        axes[row, column].set_title(f"{label} (n = {n}), block size {block}", loc="left")
+        axis.set_title(f"{label} (n = {n}), block size {block}", loc="left")
     _scale(axes[0, 0], wanted, points)
     for axis in axes[:, 0]:
         axis.set_ylabel("Accuracy (%)")

@@ -1,0 +1,100 @@
+"""What an experiment makes and from what: the edges of the DAG, by artefact name (see `t3d.recipes`).
+
+The rules of `workflow/` ask here what a job needs, and so do `t3d verify`, `publish` and `trace`: an edge is written
+down once.
+"""
+
+from collections.abc import Iterable
+
+from t3d.params import Experiment, FactorisationFigure, Product, TrainingFigure
+from t3d.trajectories.names import shard_names
+
+STAGES: dict[str, tuple[str, ...]] = {
+    "trajectories": ("teachers", "prompts", "trajectories"),
+    "students": ("students",),
+    "scores": ("answers", "scores", "factorisation"),
+    "tables": (),
+}
+"""Stage of `dvc.yaml` -> kinds of artefact it makes, in the order of the DAG. Tables and figures are no artefacts."""
+
+
+def inputs_of(experiment: Experiment, artefact: str) -> list[str]:
+    """Artefacts that `artefact` is made from, its model first.
+
+    Raises:
+        KeyError: the experiment makes no such artefact.
+    """
+    kind, _, rest = artefact.partition("/")
+    name, *more = rest.split("/")
+    if kind == "teachers":
+        return []
+    if kind == "prompts":
+        return [f"teachers/{experiment.prompt_sets[name].teacher}"]
+    if kind == "trajectories":
+        prompts = experiment.trajectories[name].prompts
+        return [f"teachers/{experiment.prompt_sets[prompts].teacher}", f"prompts/{prompts}"]
+    if kind == "students":
+        student = experiment.students[experiment.runs[name][0]]
+        shards = [shard for rollouts in student.trajectories for shard in shards_of(experiment, rollouts)]
+        # Rows without the suffix are made of the question, which the rollouts do not hold.
+        gold = experiment.prompts_of(student) if student.prompts or student.rows.prompt == "bare" else ()
+        return [f"teachers/{experiment.teacher_of(student)}", *shards, *(f"prompts/{prompts}" for prompts in gold)]
+    if kind == "factorisation":
+        return [model(experiment, name), *shards_of(experiment, more[0])]
+    questions = f"prompts/{experiment.benchmarks[more[0]].prompts}"
+    if kind == "answers":
+        return [model(experiment, name), questions]
+    if kind == "scores":
+        return [f"answers/{rest}", questions]
+    raise KeyError(kind)
+
+
+def model(experiment: Experiment, name: str) -> str:
+    """Artefact of a model on disk: a teacher, or a student's run."""
+    return f"{'teachers' if name in experiment.teachers else 'students'}/{name}"
+
+
+def shards_of(experiment: Experiment, trajectories: str) -> list[str]:
+    """Artefacts of the shards of a set of rollouts."""
+    names = shard_names(experiment.trajectories[trajectories].shards)
+    return [f"trajectories/{trajectories}/{shard}" for shard in names]
+
+
+def material_of(experiment: Experiment, product: Product) -> list[str]:
+    """Artefacts that a table or a figure is made from, by its kind."""
+    if isinstance(product, TrainingFigure | FactorisationFigure):
+        students = [run for key in product.students for run in experiment.runs_of(key)]
+        if isinstance(product, TrainingFigure):
+            return [f"students/{run}" for run in students]
+        return [f"factorisation/{m}/{name}" for m in [product.teacher, *students] for name in product.trajectories]
+    kind = "answers" if product.kind == "commits" else "scores"
+    return ["/".join([kind, *cell]) for cell in experiment.cells_of(product)]
+
+
+def products_of(experiment: Experiment, on_request: bool = False) -> dict[str, Product]:
+    """Result below `results/<experiment>/` without suffix -> table or figure; those on request only if asked for."""
+    products: dict[str, Product] = {**experiment.tables}
+    products |= {f"figures/{name}": figure for name, figure in experiment.figures.items()}
+    return {name: product for name, product in products.items() if on_request or not product.on_request}
+
+
+def artefacts_of(experiment: Experiment, products: Iterable[Product]) -> list[str]:
+    """Every artefact behind some tables and figures, inputs before what is made from them."""
+    found: dict[str, None] = {}
+
+    def add(artefact: str) -> None:
+        if artefact not in found:
+            for source in inputs_of(experiment, artefact):
+                add(source)
+            found[artefact] = None
+
+    for product in products:
+        for artefact in material_of(experiment, product):
+            add(artefact)
+    return list(found)
+
+
+def stage_of(artefact: str) -> str:
+    """The stage that makes an artefact."""
+    kind = artefact.partition("/")[0]
+    return next(stage for stage, kinds in STAGES.items() if kind in kinds)

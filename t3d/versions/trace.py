@@ -1,0 +1,141 @@
+"""`t3d trace`: from a cell of a table back to everything it was made from."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from t3d import lineage, params, receipts
+from t3d.errors import DataError, MissingInputError, ParameterError
+from t3d.params import Experiment
+from t3d.versions import records
+from t3d.versions.verify import manifest_path
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How one artefact came about; None is what is not known here, because it was not fetched."""
+
+    artefact: str
+    recipe: str | None
+    """Recipe digest."""
+    manifest: str | None
+    """sha256 of the manifest, which lists the sha256 of every file."""
+    git_commit: str | None
+    device: str | None
+    finished: str | None
+    seconds: float | None
+    seeds: dict[str, int] | None
+    command: str | None
+
+
+def table_of(path: Path, experiment: str | None) -> tuple[Experiment, str]:
+    """Experiment and table of `results/table1.csv` or `results/<experiment>/table1.csv`.
+
+    Raises:
+        ParameterError: there is no such experiment or table.
+    """
+    inside = path.parent.name if path.parent.name != "results" else "demo"
+    found = params.find(experiment or inside)
+    if path.stem not in found.tables:
+        raise ParameterError(f"experiment {found.name} has no table {path.stem!r}: {', '.join(found.tables)}.")
+    return found, path.stem
+
+
+def cells(experiment: Experiment, table: str) -> list[str]:
+    """Names of a table's cells, `row/column/budget`, with the keys of student and benchmark where they have some."""
+    return list(dict.fromkeys(_name(experiment, place) for place in experiment.places_of(experiment.tables[table])))
+
+
+def trace(experiment: Experiment, table: str, cell: str) -> dict[str, list[Origin]]:
+    """Everything behind a cell.
+
+    Args:
+        experiment: whose table it is.
+        table: its key.
+        cell: one of `cells`.
+
+    Returns:
+        Model on disk (one per seed) -> origins of its score and of all that it was made from, the score first.
+
+    Raises:
+        DataError: there is no such cell.
+        T3DError: the score is not here, or damaged.
+    """
+    places = [place for place in experiment.places_of(experiment.tables[table]) if _name(experiment, place) == cell]
+    if not places:
+        raise DataError(f"{table} has no cell {cell!r}. Its cells: {', '.join(cells(experiment, table))}.")
+    commands = _commands(experiment)
+    return {place.cell[0]: _chain(experiment, "/".join(["scores", *place.cell]), commands) for place in places}
+
+
+def _name(experiment: Experiment, place: params.Place) -> str:
+    run = place.cell[0]
+    row = run if run in experiment.teachers else experiment.runs[run][0]
+    # A row that is decoded in another way is known by its benchmark.
+    return "/".join([row, place.cell[1], place.budget])
+
+
+def _commands(experiment: Experiment) -> dict[str, str]:
+    """Output -> command line, of what Snakemake made here and of what was published."""
+    published = dict(records.read(experiment.name)) if records.path_of(experiment.name).is_file() else {}
+    return {output: record["shellcmd"] for output, record in (published | records.collect()).items()}
+
+
+def _chain(experiment: Experiment, score: str, commands: dict[str, str]) -> list[Origin]:
+    manifest = receipts.read(manifest_path(experiment, score))
+    manifest.check(contents=True)
+    digests: dict[str, str] = {score: manifest.digest()}
+    order, pending = [], [score]
+    while pending:
+        artefact = pending.pop(0)
+        if artefact in order:
+            continue
+        order.append(artefact)
+        pending += lineage.inputs_of(experiment, artefact)
+        path = manifest_path(experiment, artefact)
+        if path.is_file():
+            digests |= {artefact: receipts.sha256(path)} | receipts.read(path).inputs
+    return [
+        _origin(experiment, artefact, manifest.recipes.get(artefact), digests.get(artefact), commands)
+        for artefact in order
+    ]
+
+
+def _origin(
+    experiment: Experiment, artefact: str, recipe: str | None, digest: str | None, commands: dict[str, str]
+) -> Origin:
+    path = manifest_path(experiment, artefact)
+    receipt: dict[str, Any] = {}
+    if path.is_file():
+        try:
+            receipt = receipts.read_receipt(receipts.read(path))
+        except MissingInputError:
+            receipt = {}
+    values = receipt.get("params", {})
+    seeds = {key: value for key, value in values.items() if key.endswith("seed")} if receipt else None
+    circumstances = {key: receipt.get(key) for key in ("git_commit", "device", "finished", "seconds")}
+    return Origin(artefact, recipe, digest, **circumstances, seeds=seeds, command=commands.get(str(path)))
+
+
+def to_json(found: dict[str, list[Origin]]) -> str:
+    """The origins as JSON."""
+    return json.dumps({model: [asdict(origin) for origin in chain] for model, chain in found.items()}, indent=1)
+
+
+def to_text(found: dict[str, list[Origin]]) -> str:
+    """The origins for people, one block per artefact."""
+    lines = []
+    for model, chain in found.items():
+        lines.append(f"{model}\n{'=' * len(model)}")
+        for origin in chain:
+            lines.append(origin.artefact)
+            for key, value in asdict(origin).items():
+                if key != "artefact":
+                    shown = "not here (t3d pull all)" if value is None else value
+                    lines.append(f"    {key:<10} {_plain(shown)}")
+    return "\n".join(lines)
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(f"{k} {v}" for k, v in value.items()) or "-" if isinstance(value, dict) else str(value)

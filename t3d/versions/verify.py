@@ -1,0 +1,106 @@
+"""Does what is on disk belong to the parameters? `dvc.lock` is only written when it does."""
+
+import filecmp
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from t3d import lineage, receipts
+from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError, T3DError
+from t3d.params import Experiment
+from t3d.progress import Progress
+from t3d.receipts import MANIFEST
+
+
+def manifest_path(experiment: Experiment, artefact: str) -> Path:
+    """Where an artefact's manifest lies, below the working directory."""
+    return Path("data") / experiment.name / f"{artefact}{MANIFEST}"
+
+
+def stage(experiment: Experiment, name: str) -> int:
+    """Check everything that the tables and figures made unasked need of a stage of `dvc.yaml`.
+
+    Args:
+        experiment: whose parameters it must fit.
+        name: `trajectories`, `students`, `scores` or `tables`.
+
+    Returns:
+        How many artefacts or tables were checked.
+
+    Raises:
+        T3DError: one is missing, damaged, or was made with other parameters, from other inputs or by other code; the
+            message names file and field.
+    """
+    if name not in lineage.STAGES:
+        raise ParameterError(f"there is no stage {name!r}: {', '.join(lineage.STAGES)}.")
+    products = lineage.products_of(experiment)
+    if name == "tables":
+        tables = [key for key in products if not key.startswith("figures/")]
+        for key in tables:
+            table(experiment, key)
+        return len(tables)
+    artefacts = [a for a in lineage.artefacts_of(experiment, products.values()) if lineage.stage_of(a) == name]
+    check(experiment, artefacts, f"verify {name}")
+    return len(artefacts)
+
+
+def check(experiment: Experiment, artefacts: Iterable[str], title: str) -> None:
+    """Check files, parameters, inputs and receipt of artefacts.
+
+    Raises:
+        T3DError: as `stage`.
+    """
+    artefacts = list(artefacts)
+    progress = Progress(title, len(artefacts))
+    for artefact in artefacts:
+        manifest = receipts.read(manifest_path(experiment, artefact))
+        if manifest.artefact != artefact:
+            raise CorruptArtefactError(f"{manifest.path}: artefact is {manifest.artefact!r}, expected {artefact!r}.")
+        receipts.check_recipes(manifest, experiment)
+        manifest.check(contents=True)
+        _check_inputs(experiment, manifest)
+        receipts.check_receipt(manifest, experiment)
+        progress.advance(1)
+
+
+def _check_inputs(experiment: Experiment, manifest: receipts.Manifest) -> None:
+    for source, recorded in manifest.inputs.items():
+        path = manifest_path(experiment, source)
+        # An input need not be here to trust what was made from it; if it is here, it must be the one.
+        if path.is_file() and receipts.sha256(path) != recorded:
+            raise CorruptArtefactError(
+                f"{manifest.path}: inputs.{source} is not the file at {path}, which was made again or edited since. "
+                "Run snakemake."
+            )
+
+
+def table(experiment: Experiment, name: str) -> None:
+    """Check that a table on disk is the one its scores give, byte by byte.
+
+    Raises:
+        T3DError: it is not, or a score is missing or does not fit the parameters.
+    """
+    from t3d.reporting import tables
+
+    path = Path("results") / experiment.name / f"{name}.csv"
+    if not path.is_file():
+        raise MissingInputError(f"{path} is missing: make it first (snakemake {path}).")
+    material = lineage.material_of(experiment, experiment.tables[name])
+    with tempfile.TemporaryDirectory() as folder:
+        again = Path(folder) / path.name
+        tables.write(experiment, name, [manifest_path(experiment, artefact) for artefact in material], again)
+        if not filecmp.cmp(path, again, shallow=False):
+            raise CorruptArtefactError(f"{path} is not what its scores give. Delete it and run snakemake {path}.")
+
+
+def strays(experiment: Experiment) -> list[Path]:
+    """Manifests below `data/<experiment>/` of artefacts that the experiment no longer makes."""
+    root = Path("data") / experiment.name
+    found = []
+    for path in sorted(root.rglob(f"*{MANIFEST}")):
+        try:
+            lineage.inputs_of(experiment, path.relative_to(root).as_posix().removesuffix(MANIFEST))
+            receipts.check_recipes(receipts.read(path), experiment)
+        except (KeyError, ValueError, IndexError, T3DError):
+            found.append(path)
+    return found
