@@ -81,7 +81,7 @@ def shuffle_times(project: Path, seed: int) -> None:
 
 @pytest.fixture(scope="module")
 def origin(tmp_path_factory):
-    """A repository in which a small demo ran from nothing and was published."""
+    """A repository in which DVC made a small demo from nothing, and which was published."""
     folder = tmp_path_factory.mktemp("versions") / "origin"
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
@@ -98,7 +98,9 @@ def origin(tmp_path_factory):
     dvc(folder, "remote", "modify", "local", "url", str(folder.parent / "remote"))
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "-m", "code")
-    snakemake(folder)
+    dvc(folder, "repro")
+    assert "Data and pipelines are up to date" in dvc(folder, "status")
+    assert "Nothing to be done" in snakemake(folder, "-n")
     said = t3d(folder, "publish")
     (added,) = re.findall(r"^  (git add .*)$", said, flags=re.MULTILINE)
     git(folder, *added.split()[1:])
