@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import yaml
+
 from t3d import lineage
 from t3d.errors import MissingInputError, ParameterError, PublishError
 from t3d.params import Experiment
@@ -36,10 +38,12 @@ def publish(experiment: Experiment, remote: str | None = None) -> list[Path]:
         Files that git should keep.
 
     Raises:
+        ParameterError: `dvc.yaml` does not list the experiment.
         PublishError: something is not up to date, another publication is running, or DVC fails.
         T3DError: an artefact is damaged or does not belong to the parameters.
     """
     with _alone():
+        _check_is_versioned(experiment)
         _check_up_to_date(experiment)
         strays = verify.strays(experiment)
         if strays:
@@ -91,6 +95,15 @@ def pull(experiment: Experiment, what: str, remote: str | None = None) -> int:
                 shutil.copyfile(table, Path("results") / table.name)
         fetched = tuple(f"{folder}/" for folder in folders)
         return records.restore(experiment.name, lambda output: output.startswith((*fetched, "results/")))
+
+
+def _check_is_versioned(experiment: Experiment) -> None:
+    stages = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
+    without = [stage for stage in lineage.STAGES if experiment.name not in stages[stage]["foreach"]]
+    if without:
+        raise ParameterError(
+            f"dvc.yaml: experiment {experiment.name} is not in `foreach` of {', '.join(without)}; add it there first."
+        )
 
 
 def _check_up_to_date(experiment: Experiment) -> None:

@@ -306,6 +306,12 @@ def test_what_is_not_up_to_date_is_not_published(whole):
     assert "Traceback" not in said
 
 
+def test_an_experiment_that_is_not_versioned_is_named(clone):
+    said = t3d(clone, "publish", "--experiment", "pocket", check=False)
+    assert "dvc.yaml: experiment pocket is not in `foreach` of trajectories" in said
+    assert "experiment pocket has not been published" in t3d(clone, "pull", "--experiment", "pocket", check=False)
+
+
 def test_a_cell_is_traced_to_its_commands_commits_and_digests(whole):
     assert "t3d/gsm/b8s2" in t3d(whole, "trace", "results/table1.csv").split()
     found = json.loads(t3d(whole, "trace", "results/table1.csv", "--cell", "t3d/gsm/b8s2", "--json"))

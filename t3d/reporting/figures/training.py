@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter, ScalarFormatter
 
 from t3d.errors import CorruptArtefactError
 from t3d.params import Experiment, TrainingFigure
@@ -122,5 +122,8 @@ def _draw_panel(axis: Axes, experiment: Experiment, logs: dict[str, pd.DataFrame
     if key.endswith("gradient_norm") and 0 < lowest * _WIDE < highest:
         axis.set_yscale("log")
         axis.yaxis.set_minor_formatter(NullFormatter())
-    axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.3g}"))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    else:
+        # As many digits as tell its ticks apart: the DDO terms move in the third.
+        axis.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
     light_grid(axis)
