@@ -20,7 +20,7 @@ check: $(VENV)/installed ## formatting, linting, types
 	ruff format --check .
 	snakefmt --check Snakefile workflow
 	mypy
-	snakemake --lint
+	for file in Snakefile workflow/report.smk workflow/stages/*.smk; do snakemake --lint --snakefile $$file || exit 1; done
 
 clean: ## remove the environment and everything that can be made again
 	rm -rf $(VENV) .snakemake data/demo results/table*.csv work logs build *.egg-info
