@@ -168,7 +168,10 @@ def check_receipt(manifest: Manifest, experiment: Experiment) -> None:
     """
     path, receipt = f"{manifest.base}{RECEIPT}", read_receipt(manifest)
     if receipt.get("artefact") != manifest.artefact:
-        raise CorruptArtefactError(f"{path}: artefact is {receipt.get('artefact')!r}, expected {manifest.artefact!r}.")
+        raise CorruptArtefactError(
+            f"{path}: artefact is {receipt.get('artefact')!r}, {manifest.path} says {manifest.artefact!r}. Delete both "
+            "and run its stage again."
+        )
     wanted = _flat(recipes.artefact_params(experiment, manifest.artefact))
     found = _flat(receipt.get("params"))
     for name in sorted(wanted.keys() | found.keys()):
