@@ -19,7 +19,6 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
-        expand("results/{table}.csv", table=[name for name, table in E.tables.items() if not table.on_request]),
         results(),
         # In a fresh clone the figures are there, from git, and what they show is not.
         [material(figure) for figure in E.figures.values() if not figure.on_request],

@@ -72,9 +72,9 @@ def material_of(experiment: Experiment, product: Product) -> list[str]:
 
 
 def products_of(experiment: Experiment, on_request: bool = False) -> dict[str, Product]:
-    """Result below `results/<experiment>/` without suffix -> table or figure; those on request only if asked for."""
-    products: dict[str, Product] = {**experiment.tables}
-    products |= {f"figures/{name}": figure for name, figure in experiment.figures.items()}
+    """File below `results/<experiment>/` -> the table or figure it shows; those on request only if asked for."""
+    products: dict[str, Product] = {f"{name}.csv": table for name, table in experiment.tables.items()}
+    products |= {f"figures/{name}.pdf": figure for name, figure in experiment.figures.items()}
     return {name: product for name, product in products.items() if on_request or not product.on_request}
 
 

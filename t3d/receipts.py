@@ -101,6 +101,11 @@ class Manifest:
                 )
 
 
+def manifest_path(experiment: Experiment, artefact: str) -> Path:
+    """Where an artefact's manifest lies, below the working directory."""
+    return Path("data", experiment.name, artefact + MANIFEST)
+
+
 def read(path: str | Path, kind: str | None = None) -> Manifest:
     """Read a manifest.
 

@@ -13,5 +13,4 @@ include: "rules/report.smk"
 rule report:
     default_target: True
     input:
-        expand("results/{table}.csv", table=[name for name, table in E.tables.items() if not table.on_request]),
         results(),

@@ -6,7 +6,7 @@ from pathlib import Path
 from t3d import receipts
 from t3d.errors import DataError, MissingInputError
 from t3d.params import Experiment
-from t3d.receipts import MANIFEST, Manifest
+from t3d.receipts import Manifest
 
 
 def by_artefact(
@@ -36,7 +36,7 @@ def by_artefact(
         if manifest.artefact not in wanted or manifest.artefact in found:
             raise DataError(f"{path}: {manifest.artefact} is not asked for, or given twice. Leave it out.")
         found[manifest.artefact] = manifest
-    missing = [Path("data", experiment.name, artefact + MANIFEST) for artefact in wanted if artefact not in found]
+    missing = [receipts.manifest_path(experiment, artefact) for artefact in wanted if artefact not in found]
     if missing:
         more = f" ({len(missing) - 1} more are missing)" if len(missing) > 1 else ""
         raise MissingInputError(f"{missing[0]} is not among the {kind}{more}: make it first (snakemake {missing[0]}).")

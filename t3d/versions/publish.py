@@ -109,8 +109,9 @@ def _check_is_versioned(experiment: Experiment) -> None:
 def _check_up_to_date(experiment: Experiment) -> None:
     """A dry run of everything made unasked, and of what was made on request."""
     results = Path("results") / experiment.name
-    there = [f"{name}{'.pdf' if name.startswith('figures/') else '.csv'}" for name in _on_request(experiment)]
-    targets = ["all", *(str(results / name) for name in there if (results / name).is_file())]
+    products = lineage.products_of(experiment, on_request=True)
+    asked = [results / name for name, product in products.items() if product.on_request]
+    targets = ["all", *(str(path) for path in asked if path.is_file())]
     command = [sys.executable, "-m", "snakemake", "--dry-run", *targets, "--config", f"experiment={experiment.name}"]
     done = subprocess.run(command, capture_output=True, text=True)
     said = done.stdout + done.stderr
@@ -119,11 +120,6 @@ def _check_up_to_date(experiment: Experiment) -> None:
             f"not everything is up to date; run snakemake --cores all --config experiment={experiment.name} first. "
             f"A dry run says:\n{said[-2000:]}"
         )
-
-
-def _on_request(experiment: Experiment) -> list[str]:
-    unasked = lineage.products_of(experiment)
-    return [name for name in lineage.products_of(experiment, on_request=True) if name not in unasked]
 
 
 @contextmanager

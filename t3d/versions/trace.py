@@ -8,8 +8,8 @@ from typing import Any
 from t3d import lineage, params, receipts
 from t3d.errors import DataError, MissingInputError, ParameterError
 from t3d.params import Experiment
+from t3d.receipts import manifest_path
 from t3d.versions import records
-from t3d.versions.verify import manifest_path
 
 
 @dataclass(frozen=True)

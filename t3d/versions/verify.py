@@ -9,12 +9,7 @@ from t3d import lineage, receipts
 from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError, T3DError
 from t3d.params import Experiment
 from t3d.progress import Progress
-from t3d.receipts import MANIFEST
-
-
-def manifest_path(experiment: Experiment, artefact: str) -> Path:
-    """Where an artefact's manifest lies, below the working directory."""
-    return Path("data") / experiment.name / f"{artefact}{MANIFEST}"
+from t3d.receipts import MANIFEST, manifest_path
 
 
 def stage(experiment: Experiment, name: str) -> int:
@@ -33,13 +28,13 @@ def stage(experiment: Experiment, name: str) -> int:
     """
     if name not in lineage.STAGES:
         raise ParameterError(f"there is no stage {name!r}: {', '.join(lineage.STAGES)}.")
-    products = lineage.products_of(experiment)
     if name == "tables":
-        tables = [key for key in products if not key.startswith("figures/")]
+        tables = [key for key, table in experiment.tables.items() if not table.on_request]
         for key in tables:
-            table(experiment, key)
+            check_table(experiment, key)
         return len(tables)
-    artefacts = [a for a in lineage.artefacts_of(experiment, products.values()) if lineage.stage_of(a) == name]
+    products = lineage.products_of(experiment).values()
+    artefacts = [a for a in lineage.artefacts_of(experiment, products) if lineage.stage_of(a) == name]
     check(experiment, artefacts, f"verify {name}")
     return len(artefacts)
 
@@ -74,7 +69,7 @@ def _check_inputs(experiment: Experiment, manifest: receipts.Manifest) -> None:
             )
 
 
-def table(experiment: Experiment, name: str) -> None:
+def check_table(experiment: Experiment, name: str) -> None:
     """Check that a table on disk is the one its scores give, byte by byte.
 
     Raises:

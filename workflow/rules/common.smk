@@ -3,9 +3,8 @@
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from t3d import lineage, params, recipes
+from t3d import lineage, params, receipts, recipes
 from t3d.errors import T3DError
-from t3d.receipts import MANIFEST
 from t3d.versions import code
 
 min_version("9.27")
@@ -15,7 +14,6 @@ try:
 except T3DError as error:
     raise WorkflowError(str(error)) from error
 
-DATA = f"data/{E.name}"
 LOGS = f"logs/{E.name}"
 # The rules run in the environment that calls Snakemake; their `conda:` line says which file describes it.
 # A CPU job is one thread: two small jobs side by side do more than one job on two cores.
@@ -30,7 +28,7 @@ wildcard_constraints:
 
 def manifest(artefact):
     """Path of an artefact's manifest: the edge between two stages."""
-    return f"{DATA}/{artefact}{MANIFEST}"
+    return str(receipts.manifest_path(E, artefact))
 
 
 def recipe(artefact):
@@ -49,9 +47,9 @@ def material(product):
 
 
 def results():
-    """The tables and figures that are made unasked."""
-    names = lineage.products_of(E)
-    return [f"results/{E.name}/{name}{'.pdf' if name.startswith('figures/') else '.csv'}" for name in names]
+    """The tables and figures that are made unasked, and the tables' copies under the name everybody asks for."""
+    copies = [f"results/{name}.csv" for name, table in E.tables.items() if not table.on_request]
+    return [*copies, *(f"results/{E.name}/{name}" for name in lineage.products_of(E))]
 
 
 def stage(name):
