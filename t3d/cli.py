@@ -35,16 +35,30 @@ def verbs() -> None:
     """
 
 
+@app.command("fetch")
+def fetch_source(
+    experiment: ExperimentName,
+    name: Annotated[str, typer.Option(help="Key of the source in the experiment.")],
+    work: Annotated[Path, typer.Option(help="Folder for downloads in progress.")],
+    out: Out,
+) -> None:
+    """Fetch a repository's files from the hub and check them. One that is not pinned: its pin is printed."""
+    from t3d import sources
+
+    sources.make(params.find(experiment), name, work, out)
+
+
 @app.command("teacher")
 def make_teacher(
     experiment: ExperimentName,
     name: Annotated[str, typer.Option(help="Key of the teacher in the experiment.")],
     out: Out,
+    source: Annotated[Path | None, typer.Argument(help="Manifest of its fetched folder, if it is of the hub.")] = None,
 ) -> None:
-    """Make a teacher: pretrain it, or take the weights that are shipped."""
+    """Make a teacher: pretrain it, or take the weights that are shipped or fetched."""
     from t3d.models import teacher
 
-    teacher.make(params.find(experiment), name, out)
+    teacher.make(params.find(experiment), name, out, source)
 
 
 @app.command("prompts")
@@ -53,11 +67,12 @@ def make_prompts(
     name: Annotated[str, typer.Option(help="Key of the prompt set in the experiment.")],
     teacher: TeacherManifest,
     out: Out,
+    source: Annotated[Path | None, typer.Argument(help="Manifest of the fetched files that hold them.")] = None,
 ) -> None:
     """Draw the questions of a prompt set and tokenise them for a teacher."""
     from t3d.prompts import sets
 
-    sets.make(params.find(experiment), name, teacher, out)
+    sets.make(params.find(experiment), name, teacher, out, source)
 
 
 @app.command("rollout")
@@ -210,6 +225,17 @@ def trace_cell(
         return
     origins = trace.trace(found, name, cell)
     print(trace.to_json(origins) if json else trace.to_text(origins))
+
+
+@app.command("cost")
+def estimate_cost(
+    experiment: ExperimentName = "paper",
+    gpu: Annotated[str, typer.Option(help="A100, H100 or H200.")] = "A100",
+) -> None:
+    """State the GPU hours of an experiment, by stage and by table, and how they are worked out."""
+    from t3d import cost
+
+    print(cost.report(params.find(experiment), gpu))
 
 
 recipe = typer.Typer(no_args_is_help=True, help="Say whether changed code changes results (workflow/recipes.yaml).")

@@ -25,5 +25,9 @@ class PublishError(T3DError):
     """Artefacts cannot be published or fetched: not up to date, a lock is held, or DVC failed."""
 
 
+class SourceError(T3DError):
+    """The hub does not have what is asked for, or cannot be reached."""
+
+
 class TrainingError(T3DError):
     """Training cannot go on: a non-finite loss or gradient, or a state that cannot be restored."""

@@ -10,7 +10,7 @@ from t3d.params import Experiment, FactorisationFigure, Product, TrainingFigure
 from t3d.trajectories.names import shard_names
 
 STAGES: dict[str, tuple[str, ...]] = {
-    "trajectories": ("teachers", "prompts", "trajectories"),
+    "trajectories": ("sources", "teachers", "prompts", "trajectories"),
     "students": ("students",),
     "scores": ("answers", "scores", "factorisation"),
     "tables": (),
@@ -26,10 +26,15 @@ def inputs_of(experiment: Experiment, artefact: str) -> list[str]:
     """
     kind, _, rest = artefact.partition("/")
     name, *more = rest.split("/")
-    if kind == "teachers":
+    if kind == "sources":
+        experiment.sources[name]
         return []
+    if kind == "teachers":
+        hub = experiment.teachers[name].hub
+        return [f"sources/{hub}"] if hub else []
     if kind == "prompts":
-        return [f"teachers/{experiment.prompt_sets[name].teacher}"]
+        prompts = experiment.prompt_sets[name]
+        return [f"teachers/{prompts.teacher}", *([f"sources/{prompts.source}"] if prompts.source else [])]
     if kind == "trajectories":
         prompts = experiment.trajectories[name].prompts
         return [f"teachers/{experiment.prompt_sets[prompts].teacher}", f"prompts/{prompts}"]

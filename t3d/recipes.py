@@ -1,7 +1,7 @@
 """What an artefact should be made of: the resolved parameters of each stage and their digest.
 
-An artefact is named by its path below `data/<experiment>/` without a suffix: `teachers/pocket-sdar`,
-`prompts/gsm-train`, `trajectories/gsm/0-of-2`, `students/t3d-seed0`, `answers/t3d-seed0/gsm/b8s2`, `scores/...` alike,
+An artefact is named by its path below `data/<experiment>/` without a suffix: `sources/math500`,
+`teachers/pocket-sdar`, `prompts/gsm-train`, `trajectories/gsm/0-of-2`, `students/t3d-seed0`, `answers/t3d-seed0/gsm/b8s2`, `scores/...` alike,
 `factorisation/t3d-seed0/gsm`.
 Its recipe digest covers the parameters that decide its content and the stage's `recipe` number in
 `workflow/recipes.yaml`, which is bumped when code changes what the stage makes. Parameters that change speed alone
@@ -19,6 +19,7 @@ import yaml
 from t3d.errors import MissingInputError, ParameterError
 from t3d.params import Experiment, Teacher
 
+_OPTIONAL = {"hub", "source", "file", "columns", "max_prompt_tokens", "max_response_tokens"}
 RECIPES = Path(__file__).parents[1] / "workflow" / "recipes.yaml"
 
 
@@ -40,9 +41,14 @@ def artefact_params(experiment: Experiment, artefact: str) -> dict[str, Any]:
 
 def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, Any]:
     seed = experiment.seed
+    if kind == "sources":
+        (name,) = parts
+        return {"source": experiment.sources[name].model_dump(mode="json", exclude={"local"})}
     if kind == "teachers":
         (name,) = parts
         teacher = experiment.teachers[name]
+        if teacher.hub is not None:
+            return {"teacher": {"hub": teacher.hub}}
         if teacher.path is not None:
             return {"teacher": _dump(teacher), "shipped": _content_of(teacher.path)}
         return {"seed": seed, "teacher": _dump(teacher)}
@@ -52,23 +58,24 @@ def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, An
     if kind == "trajectories":
         name, shard = parts
         spec = _dump(experiment.trajectories[name])
-        return {"seed": seed, "trajectories": spec, "shard": shard}
+        teacher = experiment.prompt_sets[experiment.trajectories[name].prompts].teacher
+        return {"seed": seed, "trajectories": spec, "shard": shard} | _format(experiment, teacher)
     if kind == "students":
         (run,) = parts
         name, run_seed = experiment.runs[run]
         student = experiment.students[name]
-        spec = student.model_dump(mode="json", exclude={"label", "seeds", "checkpoint_every"})
+        spec = _without_unset(student.model_dump(mode="json", exclude={"label", "seeds", "checkpoint_every"}))
         return {"seed": seed, "student": spec, "student_seed": run_seed}
     if kind in ("answers", "scores"):
-        _, benchmark, budget = parts
+        model, benchmark, budget = parts
         spec = _dump(experiment.benchmarks[benchmark])
         scoring = {key: spec.pop(key) for key in ("task", "sandbox")}
         if kind == "scores":
             return scoring
-        return {"seed": seed, "benchmark": spec, "budget": budget}
+        return {"seed": seed, "benchmark": spec, "budget": budget} | _format(experiment, model)
     if kind == "factorisation":
-        _, name = parts
-        return {"trajectories": _dump(experiment.trajectories[name])}
+        model, name = parts
+        return {"trajectories": _dump(experiment.trajectories[name])} | _format(experiment, model)
     raise KeyError(kind)
 
 
@@ -77,6 +84,11 @@ def digest(experiment: Experiment, artefact: str) -> str:
     stage = artefact.partition("/")[0]
     content = {"stage": stage, "recipe": _numbers()[stage], "params": artefact_params(experiment, artefact)}
     return hashlib.sha256(canonical(content).encode()).hexdigest()
+
+
+def _format(experiment: Experiment, model: str) -> dict[str, str]:
+    dtype = experiment.dtype_of(model)
+    return {} if dtype == "float32" else {"dtype": dtype}
 
 
 def _content_of(shipped: str) -> str:
@@ -93,10 +105,17 @@ def canonical(content: Any) -> str:
 
 
 def _dump(model: Any) -> dict[str, Any]:
-    content = model.model_dump(mode="json", exclude={"label"})
+    content = model.model_dump(mode="json", exclude={"label", "parameters", "dtype"})
     if not isinstance(model, Teacher):
         content.pop("batch_size", None)
-    return content
+    return _without_unset(content)
+
+
+def _without_unset(content: Any) -> Any:
+    """Leave out the options of `_OPTIONAL` that are not used: an option that is new must not change old digests."""
+    if not isinstance(content, dict):
+        return content
+    return {k: _without_unset(v) for k, v in content.items() if k not in _OPTIONAL or v is not None}
 
 
 @lru_cache(maxsize=1)

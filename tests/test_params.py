@@ -91,9 +91,20 @@ def test_every_experiment_is_valid(path):
             r"tables.table1: best_accuracy names \[\], the benchmarks are",
         ),
         (
-            lambda c: c["tables"]["table1"].update(rows=[{"label": "x", "model": "t3d", "benchmarks": {}}]),
-            "rows: 'x' fills",
+            lambda c: c["tables"]["table1"].update(rows=[{"label": "x", "model": "t3d", "benchmarks": {"gsm": "gsm"}}]),
+            r"rows: 'x' fills \['gsm'\], not \['code', 'gsm'\]",
         ),
+        (
+            lambda c: c["tables"]["table1"].update(rows=[{"label": "x", "model": {"gsm": "t3d"}}]),
+            r"rows: 'x' fills \['gsm'\], not \['code', 'gsm'\]",
+        ),
+        (
+            lambda c: c["tables"]["table1"].update(rows=[{"label": "x", "model": {"gsm": "t3d", "code": "t4d"}}]),
+            "rows.x.model names 't4d', which is not among students",
+        ),
+        (lambda c: c["prompt_sets"]["gsm-train"].pop("count"), "prompts of domain gsm need `count`"),
+        (lambda c: c["prompt_sets"]["gsm-train"].update(domain="mbpp"), "prompts of domain mbpp need `source`"),
+        (lambda c: c["prompt_sets"]["gsm-train"].update(source="x"), "domain gsm has no source: its problems come from"),
         (
             lambda c: c["tables"]["table1"].update(
                 rows=[{"label": "T3D", "model": "sft", "benchmarks": {"gsm": "gsm", "code": "code"}}]

@@ -1,5 +1,6 @@
 """What a student learns from: recorded trajectories, or prompts with gold worked answers, in one shape."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -79,10 +80,20 @@ def load(
             if student.rows.terminal_block == "cut":
                 kept = next((i + 1 for i, token in enumerate(t.response_ids) if token in stop_ids), kept)
             prompt_ids = bare.get(t.prompt_id, t.prompt_ids)
+            kept = min(kept, _whole_blocks(student, len(prompt_ids)))
             examples.append(Example(t.prompt_id, prompt_ids, t.response_ids[:kept], t.step_map[:kept]))
     _check_distinct(examples)
     # One order, whatever the number of shards.
     return sorted(examples, key=lambda example: example.id), budget.steps or 0
+
+
+def _whole_blocks(student: Student, prompt_length: int) -> int:
+    """Response tokens that a row keeps: up to the end of the last whole block within `rows.max_response_tokens`."""
+    limit = student.rows.max_response_tokens
+    if limit is None:
+        return sys.maxsize
+    before = prompt_length if student.rows.block_grid == "global" else 0
+    return (before + limit) // student.block_size * student.block_size - before
 
 
 def _check_distinct(examples: Sequence[Example]) -> None:

@@ -1,5 +1,6 @@
 """The stage that answers a benchmark at one budget: decode, and keep ids, step maps and confidences."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,8 +11,9 @@ from t3d.errors import ParameterError
 from t3d.evaluation import harness
 from t3d.models.device import pick_device
 from t3d.models.sdar import load_model, load_tokenizer, stop_ids
-from t3d.params import Budget, Experiment
+from t3d.params import Budget, Experiment, PromptSet
 from t3d.progress import Progress
+from t3d.prompts import sets
 from t3d.seeds import seed_for
 
 _SCHEMA = pa.schema(
@@ -49,10 +51,12 @@ def make(experiment: Experiment, benchmark: str, budget: str, model: Path, promp
     folder = source.folder()
     progress = Progress(f"answers {name} {benchmark} {budget}", questions.facts["prompts"])
     artefact = f"answers/{name}/{benchmark}/{budget}"
+    tokenizer = load_tokenizer(folder)
+    _check_prompts(experiment.prompt_sets[spec.prompts], sets.read(questions), tokenizer, name)
     with receipts.making(experiment, artefact, out, inputs=[source, questions], device=device) as job:
         lm = harness.BlockDiffusionLM(
-            load_model(folder, device),
-            load_tokenizer(folder),
+            load_model(folder, device, experiment.dtype_of(name)),
+            tokenizer,
             Budget.parse(budget),
             stop_ids=stop_ids(folder),
             max_new_tokens=spec.max_new_tokens,
@@ -71,6 +75,16 @@ def make(experiment: Experiment, benchmark: str, budget: str, model: Path, promp
             "batch_size": spec.batch_size,
             "device": receipts.device_name(device),
         }
+
+
+def _check_prompts(spec: PromptSet, prompts: Sequence[sets.Prompt], tokenizer, model: str) -> None:
+    """Check that a model's own tokenizer and chat template would ask the same ids: they may be another teacher's."""
+    for prompt in prompts[:1]:
+        if sets.encode_prompt(tokenizer, prompt.text + spec.suffix) != prompt.prompt_ids:
+            raise ParameterError(
+                f"{model} has another tokenizer or chat template than teacher {spec.teacher}, whose ids ask the "
+                "questions of this benchmark. Declare a prompt set of its own teacher."
+            )
 
 
 def _row(sample, response) -> dict:

@@ -70,7 +70,7 @@ def make(experiment: Experiment, model: Path, trajectories: str, shard_manifests
         folder = source.folder()
         progress = Progress(f"factorisation {name} {trajectories}", len(examples))
         rollouts = chains(
-            load_model(folder, device),
+            load_model(folder, device, experiment.dtype_of(name)),
             examples,
             steps=size,
             block_size=size,

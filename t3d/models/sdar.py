@@ -86,16 +86,16 @@ AutoModelForCausalLM.register(SDARConfig, SDARForCausalLM)
 
 
 def load_model(
-    folder: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    folder: str | Path, device: str | torch.device = "cpu", dtype: str = "float32"
 ) -> SDARForCausalLM:
-    """Load an SDAR folder for inference (`eval` mode).
+    """Load an SDAR folder for inference (`eval` mode), in number format `dtype`.
 
     Raises:
         MissingInputError: there is no such folder or no `config.json` in it.
         ParameterError: the folder holds another kind of model.
     """
     folder = _checked(folder)
-    model = SDARForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="sdpa")
+    model = SDARForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="sdpa")
     model.to(device)  # type: ignore[arg-type]  # transformers wraps the signature away
     return model.eval()
 
@@ -122,14 +122,22 @@ def mask_id(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def stop_ids(folder: str | Path) -> frozenset[int]:
-    """Ids that end a response: `eos_token_id` of the generation config, or else of the config."""
+    """Ids that end a response: every `eos_token_id` of the generation config and of the config.
+
+    Published chat models name the end of the text in one and the end of the turn in the other.
+
+    Raises:
+        ParameterError: neither names any.
+    """
     folder = Path(folder)
+    found: set[int] = set()
     for name in ("generation_config.json", "config.json"):
         path = folder / name
         ids = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
-        if ids is not None:
-            return frozenset(ids if isinstance(ids, list) else [ids])
-    raise ParameterError(f"{folder}: neither generation_config.json nor config.json has eos_token_id.")
+        found |= set(ids if isinstance(ids, list) else [] if ids is None else [ids])
+    if not found:
+        raise ParameterError(f"{folder}: neither generation_config.json nor config.json has eos_token_id.")
+    return frozenset(found)
 
 
 def _checked(folder: str | Path) -> Path:

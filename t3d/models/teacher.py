@@ -1,31 +1,96 @@
-"""Where the untouched model comes from: shipped weights, or pretraining on the spot."""
+"""Where the untouched model comes from: shipped weights, pretraining on the spot, or an SDAR folder of the hub."""
 
+import json
 import shutil
 from pathlib import Path
 
-from t3d import receipts
-from t3d.errors import ParameterError
-from t3d.models import pretrain
+import torch
+from safetensors import SafetensorError, safe_open
+
+from t3d import receipts, sources
+from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError
+from t3d.models import pretrain, sdar
 from t3d.models.device import pick_device
 from t3d.params import Experiment
 
 
-def make(experiment: Experiment, name: str, out: Path) -> None:
+def make(experiment: Experiment, name: str, out: Path, source: Path | None = None) -> None:
     """Make teacher `name` of an experiment at `out` (a manifest's path).
 
+    Args:
+        experiment: whose teachers have `name`.
+        name: its key.
+        out: manifest to write; the folder lies beside it.
+        source: manifest of the fetched folder, for a teacher of the hub.
+
     Raises:
-        ParameterError: the experiment has no such teacher.
-        MissingInputError, CorruptArtefactError: a shipped teacher is not complete.
+        ParameterError: the experiment has no such teacher, or the fetched folder holds another kind of model.
+        MissingInputError, CorruptArtefactError: shipped or fetched weights are not complete.
     """
     if name not in experiment.teachers:
         raise ParameterError(f"experiment {experiment.name} has no teacher {name!r}: {', '.join(experiment.teachers)}")
     spec = experiment.teachers[name]
     device = pick_device(experiment) if spec.source == "pretrain" else "cpu"
-    with receipts.making(experiment, f"teachers/{name}", out, device=device) as job:
-        if spec.pretraining is not None:
+    inputs = []
+    if spec.hub is not None:
+        if source is None:
+            raise ParameterError(f"teachers.{name} comes from the hub: give the manifest of its source.")
+        inputs = [receipts.read(source, kind="sources")]
+        check_folder(inputs[0].folder())
+    with receipts.making(experiment, f"teachers/{name}", out, inputs=inputs, device=device) as job:
+        if spec.hub is not None:
+            for file in inputs[0].files:
+                target = job.folder() / Path(file).relative_to(inputs[0].base.name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                sources.link_or_copy(inputs[0].path.parent / file, target)
+        elif spec.pretraining is not None:
             job.receipt["training"] = pretrain.pretrain(spec.pretraining, experiment.seed, device, job.folder())
         else:
             assert spec.path is not None
             shipped = receipts.read(spec.path + receipts.MANIFEST, kind="teachers")
             shutil.copytree(shipped.folder(), job.folder(), dirs_exist_ok=True)
             job.receipt["shipped"] = {"manifest": str(shipped.path), "sha256": shipped.digest()}
+
+
+def check_folder(folder: Path) -> None:
+    """Check that a folder holds a whole SDAR: settings, tokenizer, and weights of the right names and shapes.
+
+    The weights' headers are read, not the weights: seconds instead of minutes, and before any GPU waits for them.
+
+    Raises:
+        MissingInputError: a file is missing.
+        ParameterError: it is another kind of model, or its tokenizer lacks the mask token or the chat template.
+        CorruptArtefactError: a weight is missing, unexpected or of another shape; the message names it.
+    """
+    sdar.load_tokenizer(folder)
+    sdar.stop_ids(folder)
+    found = _shapes(folder)
+    with torch.device("meta"):
+        model = sdar.SDARForCausalLM(sdar.SDARConfig.from_pretrained(folder))
+    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    if model.config.tie_word_embeddings and "lm_head.weight" not in found:
+        del wanted["lm_head.weight"]
+    for key in sorted(wanted.keys() | found.keys()):
+        if wanted.get(key) != found.get(key):
+            here, there = found.get(key, "missing"), wanted.get(key, "not there")
+            raise CorruptArtefactError(f"{folder}: weight {key} is {here}; by its config.json it should be {there}.")
+
+
+def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Weight -> shape, from the headers of the folder's safetensors files."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    else:
+        files = ["model.safetensors"]
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in files:
+        path = folder / name
+        if not path.is_file():
+            raise MissingInputError(f"{path} is missing: the weights of {folder} are not complete.")
+        try:
+            with safe_open(path, framework="pt") as weights:
+                shapes |= {key: tuple(weights.get_slice(key).get_shape()) for key in weights.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise CorruptArtefactError(f"{path} is not a readable safetensors file: {error}.") from error
+    return shapes

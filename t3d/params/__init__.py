@@ -6,7 +6,7 @@ An experiment file says *what* is made: teachers, prompt sets, trajectories, stu
 """
 
 from t3d.params.base import Budget, Sampling
-from t3d.params.data import Difficulty, PocketModel, Pretraining, PromptSet, Teacher, Trajectories
+from t3d.params.data import Columns, Difficulty, PocketModel, Pretraining, PromptSet, Source, Teacher, Trajectories
 from t3d.params.experiment import Cell, Experiment, Place, Product, Shown, find, load, schema
 from t3d.params.reporting import (
     AccuracyFigure,
@@ -29,6 +29,7 @@ __all__ = [
     "Benchmark",
     "Budget",
     "Cell",
+    "Columns",
     "CommitFigure",
     "Comparison",
     "DecodingTable",
@@ -47,6 +48,7 @@ __all__ = [
     "Rows",
     "Sampling",
     "Shown",
+    "Source",
     "States",
     "Student",
     "Table",

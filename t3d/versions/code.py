@@ -19,6 +19,7 @@ from t3d.errors import ParameterError
 
 PACKAGE = Path(__file__).parents[1]
 ENTRIES = {
+    "sources": "t3d.sources",
     "teachers": "t3d.models.teacher",
     "prompts": "t3d.prompts.sets",
     "trajectories": "t3d.trajectories.rollout",

@@ -72,5 +72,5 @@ def test_keep_leaves_the_number_and_bump_raises_it(copied, tmp_path):
 
 
 def test_an_unknown_stage_is_named():
-    with pytest.raises(ParameterError, match="no stage 'student': teachers, prompts"):
+    with pytest.raises(ParameterError, match="no stage 'student': sources, teachers, prompts"):
         code.record("student", bump=False)

@@ -3,7 +3,7 @@
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from t3d import lineage, params, receipts, recipes
+from t3d import cost, lineage, params, receipts, recipes
 from t3d.errors import T3DError
 from t3d.versions import code
 

@@ -1,7 +1,28 @@
 # The untouched model, and the questions in its own tokens.
 
 
+# Where Snakemake runs: the nodes of many clusters see no network.
+rule fetch:
+    output:
+        manifest("sources/{name}"),
+    log:
+        f"{LOGS}/sources/{{name}}.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        experiment=E.name,
+        recipe=lambda w: recipe(f"sources/{w.name}"),
+        # Not an output: an interrupted download goes on from here.
+        work=f"work/{E.name}/sources",
+    shell:
+        "t3d fetch --experiment {params.experiment} --name {wildcards.name} --work {params.work} --out {output}"
+        " 2>&1 | tee {log}"
+
+
 rule teacher:
+    input:
+        source=lambda w: inputs(f"teachers/{w.name}"),
     output:
         manifest("teachers/{name}"),
     log:
@@ -11,16 +32,19 @@ rule teacher:
     threads: CORES
     resources:
         gpu=lambda w: E.gpus if E.teachers[w.name].source == "pretrain" else 0,
+        runtime=lambda w, attempt: cost.minutes(E, f"teachers/{w.name}", attempt),
+        mem_mb=lambda w, attempt: cost.memory_mb(E, f"teachers/{w.name}", attempt),
     params:
         experiment=E.name,
         recipe=lambda w: recipe(f"teachers/{w.name}"),
     shell:
-        "t3d teacher --experiment {params.experiment} --name {wildcards.name} --out {output} 2>&1 | tee {log}"
+        "t3d teacher --experiment {params.experiment} --name {wildcards.name} --out {output} {input.source} 2>&1 | tee {log}"
 
 
 rule prompts:
     input:
-        teacher=lambda w: inputs(f"prompts/{w.name}"),
+        teacher=lambda w: inputs(f"prompts/{w.name}")[0],
+        source=lambda w: inputs(f"prompts/{w.name}")[1:],
     output:
         manifest("prompts/{name}"),
     log:
@@ -33,4 +57,4 @@ rule prompts:
         recipe=lambda w: recipe(f"prompts/{w.name}"),
     shell:
         "t3d prompts --experiment {params.experiment} --name {wildcards.name} --teacher {input.teacher} --out {output}"
-        " 2>&1 | tee {log}"
+        " {input.source} 2>&1 | tee {log}"

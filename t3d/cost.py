@@ -1,0 +1,212 @@
+"""What an experiment costs, from the sizes in its parameters: what jobs ask a scheduler for, and `t3d cost`.
+
+A forward of P parameters over k tokens takes 2 P k floating-point operations and reads 2 P bytes of weights (bf16); a
+backward takes twice its forward. Divided by what a GPU does, and by the share of it that the code reaches (measured,
+`docs/performance.md`), that is seconds. Estimates, not promises: the length of the answers is the largest unknown.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from t3d import lineage
+from t3d.errors import ParameterError
+from t3d.params import Budget, Experiment
+
+
+@dataclass(frozen=True)
+class GPU:
+    """Peak bf16 arithmetic without sparsity (FLOP/s) and memory bandwidth (byte/s), as its maker states them."""
+
+    arithmetic: float
+    bandwidth: float
+
+
+GPUS = {
+    "A100": GPU(312e12, 1.555e12),
+    "H100": GPU(989e12, 3.35e12),
+    "H200": GPU(989e12, 4.8e12),
+}
+_RESPONSE = 0.25
+"""Mean response as a share of `max_new_tokens`: 500 of 2000. Table 3 of the paper has 94 (MBPP) to 722 (MATH500)."""
+_LONGEST = 2.0
+"""A batch is decoded until its longest response ends: this times the mean, until slots are refilled."""
+_ROWS = 7500
+"""Rows of a file whose prompt set does not say how many."""
+_PROMPT = 128
+"""Prompt tokens of a row."""
+_DYNAMIC = 3.0
+"""Tokens per step of a dynamic budget: 721.9 / 196.2 = 3.7 on MATH500, 3.4 to 3.5 on the others (Table 3, block 4)."""
+_HOST = 0.03
+"""Least seconds of a forward while decoding: Python and the launch of its kernels."""
+_ARITHMETIC, _BANDWIDTH, _TRAINING = 0.3, 0.5, 0.3
+"""Shares of the peaks that decoding and training reach."""
+_CPU_MINUTES = 120
+_SPARE = 3.0
+"""A job is given this times its estimate: the longest answers, and a slower card."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """GPU seconds of one artefact, and how they were worked out."""
+
+    artefact: str
+    seconds: float
+    arithmetic: str
+
+
+def of_artefact(experiment: Experiment, artefact: str, gpu: str = "A100") -> Cost:
+    """Estimate the GPU time of an artefact; 0 for what needs no GPU.
+
+    Args:
+        experiment: whose artefact it is.
+        artefact: its name, see `t3d.recipes`.
+        gpu: a key of `GPUS`.
+
+    Raises:
+        ParameterError: there is no such GPU here.
+    """
+    if gpu not in GPUS:
+        raise ParameterError(f"no figures of a GPU called {gpu!r}: {', '.join(GPUS)}.")
+    kind, _, rest = artefact.partition("/")
+    name, *more = rest.split("/")
+    if kind == "trajectories":
+        spec = experiment.trajectories[name]
+        return _decoding(
+            experiment,
+            artefact,
+            experiment.prompt_sets[spec.prompts].teacher,
+            _count(experiment, spec.prompts) / spec.shards,
+            (spec.max_new_tokens, Budget.parse(spec.budget), spec.batch_size),
+            GPUS[gpu],
+        )
+    if kind == "answers":
+        benchmark = experiment.benchmarks[more[0]]
+        return _decoding(
+            experiment,
+            artefact,
+            _teacher(experiment, name),
+            _count(experiment, benchmark.prompts),
+            (benchmark.max_new_tokens, Budget.parse(more[1]), benchmark.batch_size),
+            GPUS[gpu],
+        )
+    if kind == "students":
+        return _training(experiment, artefact, GPUS[gpu])
+    if kind == "teachers" and (pretraining := experiment.teachers[name].pretraining) is not None:
+        tokens = pretraining.steps * pretraining.batch_size * pretraining.max_length * 2
+        return _by_arithmetic(artefact, experiment.teachers[name].parameters, 6, tokens, GPUS[gpu])
+    if kind == "factorisation":
+        spec = experiment.trajectories[more[0]]
+        budget = Budget.parse(spec.budget)
+        tokens = _count(experiment, spec.prompts) * spec.max_new_tokens * _RESPONSE * 2 * (budget.steps or 1)
+        parameters = experiment.teachers[_teacher(experiment, name)].parameters
+        return _by_arithmetic(artefact, parameters, 2, tokens, GPUS[gpu])
+    return Cost(artefact, 0.0, "no GPU")
+
+
+def _decoding(
+    experiment: Experiment,
+    artefact: str,
+    teacher: str,
+    count: float,
+    how: tuple[int, Budget, int],
+    gpu: GPU,
+) -> Cost:
+    max_new_tokens, budget, batch = how
+    parameters = experiment.teachers[teacher].parameters
+    batch = min(batch, math.ceil(count))
+    blocks = max_new_tokens * _RESPONSE * _LONGEST / budget.block_size
+    # A block's steps, and the pass that commits it.
+    forwards = math.ceil(count / batch) * blocks * ((budget.steps or budget.block_size / _DYNAMIC) + 1)
+    arithmetic = 2 * parameters * batch * budget.block_size / (gpu.arithmetic * _ARITHMETIC)
+    reading = 2 * parameters / (gpu.bandwidth * _BANDWIDTH)
+    one = max(arithmetic, reading, _HOST)
+    return Cost(artefact, _start(parameters) + forwards * one, f"{forwards:.0f} forwards of {batch} x {budget.block_size} x {one:.3f} s")
+
+
+def _training(experiment: Experiment, artefact: str, gpu: GPU) -> Cost:
+    name, _ = experiment.runs[artefact.partition("/")[2]]
+    student = experiment.students[name]
+    longest = max((experiment.trajectories[key].max_new_tokens for key in student.trajectories), default=2000)
+    row = _PROMPT + min(longest * _RESPONSE, student.rows.max_response_tokens or longest)
+    reference = 2 if student.objective.name in ("ddo", "t3d") else 0
+    tokens = student.optimizer.steps * student.optimizer.batch_size * row * (2 if student.states.complement else 1) * 2
+    parameters = experiment.teachers[experiment.teacher_of(student)].parameters
+    return _by_arithmetic(artefact, parameters, 6 + reference, tokens, gpu)
+
+
+def _by_arithmetic(artefact: str, parameters: float, work: int, tokens: float, gpu: GPU) -> Cost:
+    """Cost of `work` operations a parameter for every token of the clean and the noisy copy."""
+    seconds = _start(parameters) + work * parameters * tokens / (gpu.arithmetic * _TRAINING)
+    how = f"{work} x {parameters:.2g} parameters x {tokens:.2g} tokens at {_TRAINING:.0%} of {gpu.arithmetic:.3g} FLOP/s"
+    return Cost(artefact, seconds, how)
+
+
+def _start(parameters: float) -> float:
+    """Seconds until a job's model is loaded: 10 for a pocket model, 50 for 4B."""
+    return 10 + parameters / 1e8
+
+
+def _teacher(experiment: Experiment, model: str) -> str:
+    """The teacher that a model on disk has the shape of."""
+    return model if model in experiment.teachers else experiment.teacher_of(experiment.students[experiment.runs[model][0]])
+
+
+def _count(experiment: Experiment, prompts: str) -> int:
+    return experiment.prompt_sets[prompts].count or _ROWS
+
+
+def minutes(experiment: Experiment, artefact: str, attempt: int = 1) -> int:
+    """Minutes a job asks the scheduler for; more at each attempt."""
+    if not experiment.gpus:
+        return _CPU_MINUTES * attempt
+    seconds = of_artefact(experiment, artefact).seconds
+    if artefact.startswith("students/"):
+        seconds /= experiment.training_processes
+    return (20 + math.ceil(_SPARE * seconds / 60)) * attempt
+
+
+def memory_mb(experiment: Experiment, artefact: str, attempt: int = 1) -> int:
+    """Host memory a job asks the scheduler for, MB; more at each attempt.
+
+    Libraries take 4 GB. Weights pass through it once (4 bytes); a training state is put together there: weights,
+    reference and Adam's moments, 16 bytes a parameter, and as much again while it is written.
+    """
+    kind, _, rest = artefact.partition("/")
+    name = rest.split("/")[0]
+    teacher = experiment.prompt_sets[experiment.trajectories[name].prompts].teacher if kind == "trajectories" else None
+    parameters = experiment.teachers[teacher or _teacher(experiment, name)].parameters
+    return (4000 + math.ceil((32 if kind == "students" else 6) * parameters / 1e6)) * attempt
+
+
+def report(experiment: Experiment, gpu: str = "A100") -> str:
+    """GPU hours of an experiment by stage and by table or figure, with the arithmetic of the dearest jobs."""
+    products = lineage.products_of(experiment, on_request=True)
+    every = {a: of_artefact(experiment, a, gpu) for a in lineage.artefacts_of(experiment, products.values())}
+    lines = [f"Experiment {experiment.name} on one {gpu}; several of them do it in so much less time.", ""]
+    by_kind: dict[str, list[Cost]] = defaultdict(list)
+    for artefact, cost in every.items():
+        by_kind[artefact.partition("/")[0]].append(cost)
+    lines += [_line("stage", "jobs", "GPU hours")]
+    lines += [_line(kind, len(costs), _hours(costs)) for kind, costs in by_kind.items()]
+    lines += [_line("all", len(every), _hours(every.values())), ""]
+    lines += [_line("result", "jobs", "GPU hours", "only for it")]
+    needed = {name: set(lineage.artefacts_of(experiment, [product])) for name, product in products.items()}
+    for name, artefacts in needed.items():
+        alone = artefacts.difference(*(other for key, other in needed.items() if key != name))
+        lines.append(_line(name, len(artefacts), _hours(every[a] for a in artefacts), _hours(every[a] for a in alone)))
+    lines += ["", "The dearest job of each stage:"]
+    for costs in by_kind.values():
+        dearest = max(costs, key=lambda cost: cost.seconds)
+        if dearest.seconds:
+            lines.append(f"  {dearest.artefact}: {dearest.arithmetic} = {dearest.seconds / 3600:.2f} h")
+    return "\n".join(lines)
+
+
+def _line(*columns: object) -> str:
+    return f"{columns[0]!s:<28}" + "".join(f"{column!s:>14}" for column in columns[1:])
+
+
+def _hours(costs: Iterable[Cost]) -> str:
+    return f"{sum(cost.seconds for cost in costs) / 3600:.1f}"
