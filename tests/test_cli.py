@@ -45,7 +45,7 @@ def test_unknown_experiment(project):
     message = refused(
         project, "unknown experiment 'dmeo'", "teacher", "--experiment", "dmeo", "--name", "x", "--out", TEACHER
     )
-    assert "Experiments there: demo, pocket" in message
+    assert "Experiments there: demo, paper, pocket" in message
 
 
 def test_unknown_key(project):
