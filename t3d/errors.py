@@ -25,6 +25,10 @@ class PublishError(T3DError):
     """Artefacts cannot be published or fetched: not up to date, a lock is held, or DVC failed."""
 
 
+class MemoryTooSmallError(T3DError):
+    """A batch does not fit into the GPU's memory."""
+
+
 class SourceError(T3DError):
     """The hub does not have what is asked for, or cannot be reached."""
 

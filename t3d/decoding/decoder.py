@@ -54,6 +54,7 @@ def decode(
     sample: Sampling | None = None,
     batch_size: int = 32,
     on_finished: Callable[[int], None] | None = None,
+    engine: bool | None = None,
 ) -> list[Response]:
     """Decode every request; the result does not depend on `batch_size` or on the order of requests.
 
@@ -67,11 +68,21 @@ def decode(
         sample: how tokens are drawn; greedy by default.
         batch_size: sequences decoded together. Memory grows with it, tokens do not change.
         on_finished: called with the number of responses that finished, for progress.
+        engine: whether `t3d/decoding/engine.py` decodes, or the plain decoder of this file; on a GPU unless given.
 
     Returns:
         One response per request, in the order of `requests`.
     """
     sample = sample or Sampling()
+    if engine is None:
+        engine = model.device.type == "cuda"
+    if engine:
+        from t3d.decoding import engine as fast
+
+        limits = {"mask_id": mask_id, "stop_ids": stop_ids, "max_new_tokens": max_new_tokens}
+        return fast.decode(
+            model, requests, budget, **limits, sample=sample, batch_size=batch_size, on_finished=on_finished
+        )
     # Prompts of like length share a batch, so that little of the cache is padding.
     order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids))
     responses: list[Response | None] = [None] * len(requests)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from t3d.errors import DataError
-from t3d.evaluation.programs import entry_point_of
+from t3d.prompts.entry_points import entry_point_of
 from t3d.prompts.files import value
 from t3d.prompts.questions import Question
 

@@ -106,7 +106,7 @@ def _generated(experiment: Experiment, name: str) -> list[tuple[Problem, str]]:
 
 def _of_file(experiment: Experiment, name: str, source: receipts.Manifest) -> list[tuple[Problem, str]]:
     """Questions of a fetched file, at most `count` of them, with their worked answers."""
-    from t3d.prompts import files, questions
+    from t3d.prompts import files, mbpp, questions
 
     spec = experiment.prompt_sets[name]
     folder = source.folder()
@@ -118,8 +118,6 @@ def _of_file(experiment: Experiment, name: str, source: receipts.Manifest) -> li
     path = source.path.parent / wanted[0]
     rows = files.read(path)
     if spec.domain == "mbpp":
-        from t3d.prompts import mbpp
-
         found = list(mbpp.problems(path, rows))
     else:
         assert spec.columns is not None

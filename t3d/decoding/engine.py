@@ -1,0 +1,327 @@
+"""Block-diffusion decoding at the speed of the GPU; token for token what the plain decoder writes.
+
+Sequences live in slots. A tick is one forward: it denoises every slot's block, and beside it writes the final keys of
+the blocks that the tick before finished and those of prompts that have just been admitted, so that neither costs a
+forward of its own. Everything a tick decides stays on the GPU and is replayed as a CUDA graph; the host looks once per
+block (static remasking) or once per tick (dynamic) which sequences have ended, and gives their slots to the next ones.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from t3d.decoding import remasking, sampling
+from t3d.decoding.decoder import Request, Response
+from t3d.decoding.network import Network
+from t3d.errors import MemoryTooSmallError
+from t3d.models.sdar import SDARForCausalLM
+from t3d.params import Budget, Sampling
+
+_PREFILL = 512
+"""Blocks of a forward that only reads prompts."""
+_LEAST = 32
+"""Shapes of blocks beside the denoised ones are rounded up to this times a power of two: each is one graph."""
+
+
+@torch.inference_mode()
+def decode(
+    model: SDARForCausalLM,
+    requests: Sequence[Request],
+    budget: Budget,
+    *,
+    mask_id: int,
+    stop_ids: frozenset[int],
+    max_new_tokens: int,
+    sample: Sampling,
+    batch_size: int,
+    on_finished: Callable[[int], None] | None = None,
+) -> list[Response]:
+    """Decode every request, as `t3d.decoding.decoder.decode` does; arguments and result are the same.
+
+    Raises:
+        MemoryTooSmallError: so many sequences of this length do not fit into the GPU's memory; the message says how
+            many do.
+    """
+    if not requests:
+        return []
+    size = budget.block_size
+    slots = min(batch_size, len(requests))
+    longest = max(len(request.prompt_ids) for request in requests)
+    # The last block that may be written holds the token that reaches max_new_tokens.
+    capacity = -(-(longest + max_new_tokens + size) // 64) * 64
+    check_memory(model, slots, capacity, size, sample)
+    try:
+        engine = _Engine(model, budget, mask_id, stop_ids, max_new_tokens, sample, slots, capacity)
+        return engine.run(requests, on_finished)
+    except torch.cuda.OutOfMemoryError as error:
+        raise MemoryTooSmallError(
+            f"the GPU's memory is full at batch_size {slots}: {error}. Choose a batch_size of {max(1, slots // 2)}."
+        ) from error
+
+
+def check_memory(model: SDARForCausalLM, slots: int, capacity: int, size: int, sample: Sampling) -> None:
+    """Compare what a decoding will need with what the GPU has; nothing on a CPU.
+
+    Raises:
+        MemoryTooSmallError: it does not fit; the message says which batch size does.
+    """
+    if model.device.type != "cuda":
+        return
+    free, total = torch.cuda.mem_get_info(model.device)
+    # What PyTorch keeps for itself can be used again.
+    free += torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
+    one = bytes_per_slot(model, capacity, size, sample)
+    room = int(free * 0.95 // one)
+    if slots > room:
+        raise MemoryTooSmallError(
+            f"batch_size {slots} needs {slots * one / 1e9:.1f} GB beside the weights (prompt and response of "
+            f"{capacity} tokens), the GPU has {free / 1e9:.1f} of {total / 1e9:.1f} GB free. "
+            + (f"Choose a batch_size of at most {room}." if room else "Choose a shorter max_new_tokens or a larger GPU.")
+        )
+
+
+def bytes_per_slot(model: SDARForCausalLM, capacity: int, size: int, sample: Sampling) -> int:
+    """Upper bound of the bytes that one sequence takes beside the weights: cache, activations, and drawing a token."""
+    config = model.config
+    item = model.lm_head.weight.element_size()
+    cache = config.num_hidden_layers * capacity * 2 * config.num_key_value_heads * config.head_dim * item
+    # Both the denoised block and the finished one before it.
+    activations = 2 * size * (4 * config.hidden_size + 4 * config.intermediate_size) * item
+    # Logits, in float32, once more while one token is left out; the tempered distribution in float64.
+    drawing = size * config.vocab_size * (item + 8 + (32 if sample.temperature else 0))
+    return cache + activations + drawing
+
+
+class _Engine:
+    """Slots, what is written in them, and the graphs that move them on."""
+
+    def __init__(
+        self,
+        model: SDARForCausalLM,
+        budget: Budget,
+        mask_id: int,
+        stop_ids: frozenset[int],
+        max_new_tokens: int,
+        sample: Sampling,
+        slots: int,
+        capacity: int,
+    ) -> None:
+        self.model, self.budget, self.mask_id, self.sample = model, budget, mask_id, sample
+        self.max_new_tokens, self.slots = max_new_tokens, slots
+        self.network = Network(model, slots, capacity, budget.block_size)
+        device, size = model.device, budget.block_size
+        self.device = device
+        self.stops = torch.tensor(sorted(stop_ids) or [-1], device=device)
+        self.numbers = torch.arange(slots, device=device)
+        self.places = torch.arange(size, device=device)
+
+        def whole(*shape: int, dtype: torch.dtype = torch.long, value: float = 0) -> Tensor:
+            return torch.full((slots, *shape), value, dtype=dtype, device=device)
+
+        # Of each slot: its sequence, ...
+        self.seeds, self.prompt_lengths = whole(), whole()
+        self.working = whole(dtype=torch.bool)
+        self.ended = whole(dtype=torch.bool)
+        # ... the block that is denoised, ...
+        self.starts, self.step = whole(), whole()
+        self.tokens, self.step_map = whole(size, value=mask_id), whole(size)
+        self.masked = whole(size, dtype=torch.bool)
+        self.confidence = whole(size, dtype=torch.float32)
+        # ... the block before it, whose final keys are not written yet, ...
+        self.finished, self.unwritten = whole(size), whole(dtype=torch.bool)
+        # ... and what was written, by position.
+        self.ids, self.steps = whole(capacity), whole(capacity, dtype=torch.int16)
+        self.confidences = whole(capacity, dtype=torch.float32)
+        self.steps_taken, self.blocks = whole(), whole()
+        # Prompt blocks that the next tick writes.
+        self.prompt_tokens = torch.zeros(_PREFILL, size, dtype=torch.long, device=device)
+        self.prompt_slots = torch.full((_PREFILL,), self.network.idle, device=device)
+        self.prompt_starts = torch.zeros(_PREFILL, dtype=torch.long, device=device)
+        self.graphs: dict[tuple[str, int, int], torch.cuda.CUDAGraph] = {}
+        self.pool = None
+
+    def run(self, requests: Sequence[Request], on_finished: Callable[[int], None] | None) -> list[Response]:
+        """Decode the requests, longest prompts first."""
+        waiting = deque(sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt_ids)))
+        responses: list[Response | None] = [None] * len(requests)
+        free = list(range(self.slots))
+        owners: dict[int, int] = {}
+        commits = 0
+        while waiting or owners:
+            prompts = self._admit(requests, waiting, free, owners)
+            commits, ended = self._advance(commits, prompts)
+            for slot in ended:
+                owner = owners.pop(slot)
+                responses[owner] = self._response(slot, len(requests[owner].prompt_ids))
+                free.append(slot)
+            if on_finished is not None and ended:
+                on_finished(len(ended))
+        return [response for response in responses if response is not None]
+
+    def _advance(self, commits: int, prompts: int) -> tuple[int, list[int]]:
+        """Denoise until the host has something to decide: how many blocks are unwritten now, and which slots ended."""
+        if self.budget.steps is not None:
+            # Every slot begins its block with the first tick and is done after the last.
+            for step in range(self.budget.steps):
+                self._replay("tick", commits if step == 0 else 0, prompts if step == 0 else 0)
+        else:
+            self._replay("tick", commits, prompts)
+        self._replay("settle", 0, 0)
+        state = torch.stack([self.ended, self.unwritten]).tolist()
+        return sum(state[1]), [slot for slot, ended in enumerate(state[0]) if ended]
+
+    def _admit(self, requests, waiting: deque[int], free: list[int], owners: dict[int, int]) -> int:
+        """Give free slots to waiting requests; the number of prompt blocks that the next tick has to write."""
+        size = self.budget.block_size
+        blocks: list[tuple[int, int, Sequence[int]]] = []
+        admitted = []
+        while free and waiting:
+            slot, owner = free.pop(), waiting.popleft()
+            owners[slot] = owner
+            prompt = list(requests[owner].prompt_ids)
+            whole = len(prompt) // size * size
+            blocks += [(slot, start, prompt[start : start + size]) for start in range(0, whole, size)]
+            tail = prompt[whole:] + [self.mask_id] * (size - len(prompt) + whole)
+            admitted.append((slot, requests[owner].seed, len(prompt), whole, tail))
+        if not admitted:
+            return 0
+        slots, seeds, lengths, starts, tails = (self._tensor(column) for column in zip(*admitted, strict=True))
+        self.seeds[slots], self.prompt_lengths[slots], self.starts[slots] = seeds, lengths, starts
+        self.tokens[slots] = tails
+        self.masked[slots] = starts[:, None] + self.places >= lengths[:, None]
+        self.working[slots], self.ended[slots], self.unwritten[slots] = True, False, False
+        for column in (self.step, self.step_map, self.confidence, self.steps_taken, self.blocks):
+            column[slots] = 0
+        # What does not fit beside the next tick is written before it.
+        while len(blocks) > _PREFILL // 2:
+            now, blocks = blocks[:_PREFILL], blocks[_PREFILL:]
+            self._load(now)
+            self._replay("prefill", 0, _PREFILL)
+        self._load(blocks)
+        return len(blocks)
+
+    def _load(self, blocks: list[tuple[int, int, Sequence[int]]]) -> None:
+        self.prompt_slots.fill_(self.network.idle)
+        self.prompt_starts.zero_()
+        if blocks:
+            slots, starts, tokens = (self._tensor(column) for column in zip(*blocks, strict=True))
+            count = len(blocks)
+            self.prompt_slots[:count], self.prompt_starts[:count], self.prompt_tokens[:count] = slots, starts, tokens
+
+    def _tensor(self, column) -> Tensor:
+        return torch.tensor(column, device=self.device)
+
+    def _replay(self, what: str, commits: int, prompts: int) -> None:
+        """Do a piece of work, as a graph where there is a GPU; shapes are rounded up, so that few graphs are made."""
+        static = self.budget.steps is not None
+        commits = (self.slots if static else min(_rounded(commits), self.slots)) if commits else 0
+        key = (what, commits, _rounded(prompts) if prompts else 0)
+        if self.device.type != "cuda":
+            self._work(*key)
+            return
+        if key not in self.graphs:
+            # The first call compiles and warms up; it does the work, and what is captured after it does none.
+            self._work(*key)
+            torch.cuda.synchronize()
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, pool=self.pool):
+                self._work(*key)
+            self.pool = self.pool or graph.pool()
+            self.graphs[key] = graph
+            return
+        self.graphs[key].replay()
+
+    def _work(self, what: str, commits: int, prompts: int) -> None:
+        if what == "settle":
+            self._settle()
+        elif what == "prefill":
+            self.network.forward(self.prompt_tokens, self.prompt_slots, self.prompt_starts, wanted=0)
+        else:
+            self._tick(commits, prompts)
+
+    def _tick(self, commits: int, prompts: int) -> None:
+        """One denoising step of every slot; beside it, finished blocks and prompts are written to the cache."""
+        size, idle = self.budget.block_size, self.network.idle
+        going = self.working & self.masked.any(dim=1)
+        tokens = [self.tokens]
+        slots = [torch.where(going, self.numbers, idle)]
+        starts = [torch.where(going, self.starts, 0)]
+        if commits:
+            # The slots with something to write come first; the others fill the shape.
+            chosen = self.unwritten.int().argsort(descending=True, stable=True)[:commits]
+            writes = self.unwritten[chosen]
+            tokens.append(self.finished[chosen])
+            slots.append(torch.where(writes, chosen, idle))
+            starts.append(torch.where(writes, self.starts[chosen] - size, 0))
+            self.unwritten.zero_()
+        if prompts:
+            tokens.append(self.prompt_tokens[:prompts])
+            slots.append(self.prompt_slots[:prompts])
+            starts.append(self.prompt_starts[:prompts])
+        hidden = self.network.forward(torch.cat(tokens), torch.cat(slots), torch.cat(starts), wanted=self.slots)
+        logits = self.model.lm_head(hidden).float()
+        logits[:, self.mask_id] = float("-inf")  # the mask is an input, never an answer
+        self.step.add_(going)
+        positions = self.starts[:, None] + self.places
+        origins = torch.broadcast_tensors(self.seeds[:, None], positions, self.step[:, None])
+        drawn, log_odds = sampling.draw(logits, self.sample, *(origin.flatten() for origin in origins))
+        drawn, log_odds = drawn.view_as(self.tokens), log_odds.view_as(self.confidence)
+        chosen = remasking.choose(log_odds, self.masked, self.budget, self.step, self.sample.prompt_guard)
+        chosen &= going[:, None]
+        self.tokens.copy_(torch.where(chosen, drawn, self.tokens))
+        self.step_map.copy_(torch.where(chosen, self.step[:, None], self.step_map))
+        self.confidence.copy_(torch.where(chosen, log_odds.sigmoid(), self.confidence))
+        self.masked &= ~chosen
+
+    def _settle(self) -> None:
+        """Keep the blocks that are complete, note which sequences end with them, and open the next block of the rest."""
+        done = self.working & ~self.masked.any(dim=1)
+        positions = self.starts[:, None] + self.places
+        for kept, block in (
+            (self.ids, self.tokens),
+            (self.steps, self.step_map.short()),
+            (self.confidences, self.confidence),
+        ):
+            kept.scatter_(1, positions, torch.where(done[:, None], block, kept.gather(1, positions)))
+        response = positions >= self.prompt_lengths[:, None]
+        stopped = (torch.isin(self.tokens, self.stops) & response).any(dim=1)
+        full = self.starts + self.budget.block_size - self.prompt_lengths >= self.max_new_tokens
+        self.ended.copy_(done & (stopped | full))
+        self.steps_taken.add_(torch.where(done, self.step, 0))
+        self.blocks.add_(done)
+        self.working &= ~self.ended
+        goes_on = done & ~self.ended
+        self.unwritten.copy_(self.unwritten | goes_on)
+        self.finished.copy_(torch.where(goes_on[:, None], self.tokens, self.finished))
+        self.starts.add_(torch.where(goes_on, self.budget.block_size, 0))
+        self.tokens.masked_fill_(goes_on[:, None], self.mask_id)
+        self.masked |= goes_on[:, None]
+        self.step.masked_fill_(goes_on, 0)
+        self.step_map.masked_fill_(goes_on[:, None], 0)
+
+    def _response(self, slot: int, prompt_length: int) -> Response:
+        size = self.budget.block_size
+        taken, blocks = int(self.steps_taken[slot]), int(self.blocks[slot])
+        end = (prompt_length // size + blocks) * size
+        ids = self.ids[slot, prompt_length:end].tolist()
+        stops = set(self.stops.tolist())
+        stop = next((i for i, token in enumerate(ids) if token in stops), None)
+        return Response(
+            ids,
+            self.steps[slot, prompt_length:end].tolist(),
+            self.confidences[slot, prompt_length:end].tolist(),
+            len(ids) if stop is None else stop + 1,
+            "length" if stop is None else "stop",
+            taken,
+            blocks - 1,
+        )
+
+
+def _rounded(count: int) -> int:
+    """The next of 32, 64, 128, ..."""
+    shape = _LEAST
+    while shape < count:
+        shape *= 2
+    return shape

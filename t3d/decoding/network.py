@@ -1,0 +1,128 @@
+"""The model as the engine runs it: one forward over blocks of tokens, against a cache of fixed size.
+
+A block is `block size` tokens of one slot (sequence) at one place. In every layer all blocks write their keys and values
+first and look up to their own end after that, so one forward may hold, side by side, blocks that are denoised, finished
+blocks whose final keys are written, and the blocks of a prompt. Weights are the model's own, those read together
+lying together.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear, silu
+
+from t3d.decoding.attention import attend
+from t3d.models.sdar import SDARForCausalLM
+
+
+class Network:
+    """An SDAR and the keys and values of its slots."""
+
+    def __init__(self, model: SDARForCausalLM, slots: int, capacity: int, block_size: int) -> None:
+        """Set up a cache for `slots` sequences of `capacity` positions; one more slot takes what nobody needs."""
+        config = model.config
+        self.model, self.capacity, self.block_size = model, capacity, block_size
+        self.idle = slots
+        self.heads, self.kv_heads, self.width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        self.epsilon = config.rms_norm_eps
+        self.layers = [_pack(layer) for layer in model.model.layers]
+        device, dtype = model.device, model.lm_head.weight.dtype
+        shape = (len(self.layers), (slots + 1) * capacity, 2, self.kv_heads, self.width)
+        self.cache = torch.zeros(shape, dtype=dtype, device=device)
+        positions = torch.arange(capacity, device=device)[None]
+        cos, sin = model.model.rotary_emb(torch.zeros(1, dtype=dtype, device=device), positions)
+        self.cos, self.sin = cos[0], sin[0]
+        self.offsets = torch.arange(block_size, device=device)
+        # Fused kernels save launches and trips to memory; of a small model they save less than compiling takes.
+        self.compiled = device.type == "cuda" and config.hidden_size >= 1024
+        self._before = torch.compile(_before) if self.compiled else _before
+        self._after = torch.compile(_after) if self.compiled else _after
+
+    def forward(self, tokens: Tensor, slots: Tensor, starts: Tensor, wanted: int) -> Tensor:
+        """Final hidden states of the first `wanted` blocks, `[wanted * block size, hidden]`.
+
+        Args:
+            tokens: `[blocks, block size]`.
+            slots: whose blocks they are, int64 `[blocks]`; `idle` for a block that is only there to fill a shape.
+            starts: position of each block's first token, int64 `[blocks]`.
+            wanted: the blocks after these only write keys and values.
+        """
+        blocks = tokens.shape[0]
+        positions = (starts[:, None] + self.offsets).flatten()
+        rows = (slots * self.capacity)[:, None] + starts[:, None] + self.offsets
+        rows = rows.flatten()
+        cos, sin = self.cos[positions], self.sin[positions]
+        owners, ends = slots.int(), (starts + self.block_size).int()
+        x = self.model.model.embed_tokens(tokens.flatten())
+        for number, (layer, cache) in enumerate(zip(self.layers, self.cache, strict=True)):
+            if self.compiled:
+                # One compilation for every number of blocks.
+                for tensor in (x, cos, sin):
+                    torch._dynamo.mark_dynamic(tensor, 0)
+            queries, kv = self._before(x, *layer[:4], cos, sin, self.heads, self.kv_heads, self.epsilon)
+            cache.index_copy_(0, rows, kv)
+            if number == len(self.layers) - 1:
+                # Of the last layer only the wanted blocks need more than keys and values.
+                if not wanted:
+                    return x[:0]
+                x, queries = x[: wanted * self.block_size], queries[: wanted * self.block_size]
+                blocks, owners, ends = wanted, owners[:wanted], ends[:wanted]
+            queries = queries.view(blocks, self.block_size, self.heads, self.width)
+            attended = attend(queries, cache, owners, ends, self.capacity).flatten(0, 1).flatten(1)
+            if self.compiled:
+                for tensor in (x, attended):
+                    torch._dynamo.mark_dynamic(tensor, 0)
+            x = self._after(x, attended, *layer[4:], self.epsilon)
+        return self.model.model.norm(x)
+
+
+def _pack(layer: nn.Module) -> tuple[Tensor, ...]:
+    """A layer's weights in the order of `_before` and `_after`; the model's own become views of what lies together."""
+    attention, mlp = layer.self_attn, layer.mlp
+    return (
+        layer.input_layernorm.weight,
+        _together(attention.q_proj, attention.k_proj, attention.v_proj),
+        attention.q_norm.weight,
+        attention.k_norm.weight,
+        attention.o_proj.weight,
+        layer.post_attention_layernorm.weight,
+        _together(mlp.gate_proj, mlp.up_proj),
+        mlp.down_proj.weight,
+    )
+
+
+def _together(*parts: nn.Linear) -> Tensor:
+    first = parts[0].weight
+    whole = first.new_empty(sum(part.weight.shape[0] for part in parts), first.shape[1])
+    done = 0
+    for part in parts:
+        view = whole[done : done + part.weight.shape[0]]
+        view.copy_(part.weight)
+        part.weight.data = view
+        done += view.shape[0]
+    return whole
+
+
+def _norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    wide = x.float()
+    return weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)).to(x.dtype)
+
+
+def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    low, high = x.chunk(2, dim=-1)
+    return x * cos[:, None] + torch.cat((-high, low), dim=-1) * sin[:, None]
+
+
+def _before(x, norm, qkv, q_norm, k_norm, cos, sin, heads: int, kv_heads: int, epsilon: float):
+    """Up to attention: queries `[tokens, heads, width]`, keys and values `[tokens, 2, key/value heads, width]`."""
+    width = cos.shape[-1]
+    q, k, v = linear(_norm(x, norm, epsilon), qkv).view(x.shape[0], -1, width).split((heads, kv_heads, kv_heads), dim=1)
+    q = _rotate(_norm(q, q_norm, epsilon), cos, sin)
+    k = _rotate(_norm(k, k_norm, epsilon), cos, sin)
+    return q, torch.stack((k, v), dim=1)
+
+
+def _after(x, attended, out, norm, gate_up, down, epsilon: float):
+    """From attention to the next layer's input, `[tokens, hidden]`."""
+    x = x + linear(attended, out)
+    gate, up = linear(_norm(x, norm, epsilon), gate_up).chunk(2, dim=-1)
+    return x + linear(silu(gate) * up, down)

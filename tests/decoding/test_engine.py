@@ -1,0 +1,120 @@
+"""The engine writes what the plain decoder writes: tokens, steps, confidences, whatever the batch."""
+
+import pytest
+import torch
+
+from t3d.decoding import attention, engine
+from t3d.decoding.decoder import Request, decode
+from t3d.errors import MemoryTooSmallError
+from t3d.params import Budget, Sampling
+from tests.conftest import MASK
+from tests.decoding.test_decoder import DYNAMIC, STATIC, requests
+
+
+def both(model, items, budget, batch_size=3, **kwargs):
+    settings = {"mask_id": MASK, "stop_ids": frozenset(), "max_new_tokens": 20} | kwargs
+    plain = decode(model, items, Budget.parse(budget), **settings, engine=False)
+    fast = decode(model, items, Budget.parse(budget), **settings, batch_size=batch_size, engine=True)
+    return plain, fast
+
+
+def assert_same(plain, fast):
+    assert len(plain) == len(fast)
+    for one, other in zip(plain, fast, strict=True):
+        assert (one.ids, one.step_map, one.length, one.finish_reason) == (
+            other.ids,
+            other.step_map,
+            other.length,
+            other.finish_reason,
+        )
+        assert (one.denoising_steps, one.commit_passes) == (other.denoising_steps, other.commit_passes)
+        assert one.confidence == pytest.approx(other.confidence, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("budget", [*STATIC, *DYNAMIC])
+@pytest.mark.parametrize("batch_size", [1, 4, 32])
+def test_the_engine_writes_what_the_plain_decoder_writes(model, budget, batch_size):
+    assert_same(*both(model, requests(11), budget, batch_size))
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        Sampling(temperature=0.7),
+        Sampling(temperature=0.7, confidence="tempered", top_k=5),
+        Sampling(temperature=1.0, top_p=0.9),
+        Sampling(prompt_guard=False),
+    ],
+    ids=["temperature", "tempered", "nucleus", "no guard"],
+)
+@pytest.mark.parametrize("budget", ["b4s2", "b8s3", "b4t0.9"])
+def test_every_way_of_drawing(model, budget, sample):
+    assert_same(*both(model, requests(9), budget, sample=sample))
+
+
+@pytest.mark.parametrize("budget", ["b4s4", "b4s1", "b8t0.3"])
+def test_sequences_end_at_different_times_and_slots_are_used_again(model, budget):
+    stops = frozenset(range(4, 24))
+    plain, fast = both(model, requests(23), budget, batch_size=4, stop_ids=stops, max_new_tokens=40)
+    assert_same(plain, fast)
+    assert len({r.length for r in plain}) > 3
+    assert {r.finish_reason for r in plain} == {"stop", "length"} or budget != "b4s4"
+
+
+def test_prompts_longer_than_a_forward_are_read_in_parts(model, monkeypatch):
+    monkeypatch.setattr(engine, "_PREFILL", 8)
+    monkeypatch.setattr(engine, "_LEAST", 2)
+    generator = torch.Generator().manual_seed(0)
+    items = [Request(torch.randint(4, 97, (n,), generator=generator).tolist(), n) for n in (90, 3, 41, 64, 1)]
+    assert_same(*both(model, items, "b4s2", batch_size=2))
+
+
+def test_the_shipped_teacher_answers_alike(teacher, tokenizer):
+    from t3d.models.sdar import mask_id, stop_ids
+    from t3d.prompts.sets import encode_prompt
+    from tests.conftest import SHIPPED
+
+    items = [Request(encode_prompt(tokenizer, f"Tom has {n} apples and buys 3. How many has he?"), n) for n in range(5, 9)]
+    settings = {"mask_id": mask_id(tokenizer), "stop_ids": stop_ids(SHIPPED), "max_new_tokens": 64}
+    assert_same(*both(teacher, items, "b8s2", batch_size=2, **settings))
+
+
+def test_nothing_to_decode(model):
+    assert both(model, [], "b4s2") == ([], [])
+
+
+def test_progress_counts_every_response(model):
+    seen = []
+    settings = {"mask_id": MASK, "stop_ids": frozenset(), "max_new_tokens": 12}
+    decode(model, requests(7), Budget.parse("b4s2"), **settings, batch_size=3, engine=True, on_finished=seen.append)
+    assert sum(seen) == 7
+
+
+def test_memory_that_does_not_suffice_is_said_before_anything_is_decoded(model, monkeypatch):
+    one = engine.bytes_per_slot(model, 128, 4, Sampling())
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (10 * one, 12 * one))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 0)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 0)
+
+    class OnGPU:
+        device = torch.device("cuda")
+        config, lm_head = model.config, model.lm_head
+
+    engine.check_memory(OnGPU, 9, 128, 4, Sampling())
+    with pytest.raises(MemoryTooSmallError, match="batch_size 32 needs .* Choose a batch_size of at most 9"):
+        engine.check_memory(OnGPU, 32, 128, 4, Sampling())
+
+
+def test_attention_sees_the_prefix_and_the_block_and_nothing_else():
+    torch.manual_seed(0)
+    capacity, ends = 64, torch.tensor([4, 40], dtype=torch.int32)
+    cache = torch.randn(3 * capacity, 2, 2, 8)
+    queries, slots = torch.randn(2, 4, 4, 8), torch.tensor([2, 0], dtype=torch.int32)
+    found = attention.attend(queries, cache, slots, ends, capacity)
+    for block, (slot, end) in enumerate(((2, 4), (0, 40))):
+        keys, values = cache[slot * capacity : slot * capacity + end].unbind(1)
+        for head in range(4):
+            weights = (queries[block, :, head] @ keys[:, head // 2].T / 8**0.5).softmax(-1)
+            torch.testing.assert_close(found[block, :, head], weights @ values[:, head // 2])
+    cache[2 * capacity + 4 :] = float("nan")
+    assert torch.isfinite(attention.attend(queries[:1], cache, slots[:1], ends[:1], capacity)).all()
