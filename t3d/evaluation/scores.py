@@ -75,7 +75,7 @@ def _compare_answers(spec: Benchmark, questions: Path, texts: dict[str, str]) ->
             "extracted": sample["filtered_resps"][0] or None,
             # A score counts only when it is exactly 1.
             "correct": bool(sample["exact_match"] == 1.0),
-            "reason": None,
+            "reason": sample.get("reason"),
         }
         for sample in samples
     }
