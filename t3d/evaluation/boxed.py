@@ -57,6 +57,8 @@ def compare(gold: str, answer: str) -> tuple[bool, str]:
         equal, reason = json.loads(process.stdout.readline())
     except (BrokenPipeError, ValueError) as error:
         _process.cache_clear()
+        process.kill()
+        process.wait()
         raise MissingInputError("the process that compares answers ended; is math-verify installed?") from error
     return equal, reason
 
