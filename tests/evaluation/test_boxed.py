@@ -1,5 +1,6 @@
 """Answers in boxes: which one is extracted, what equals what, and that no answer crashes or stalls the scoring."""
 
+import re
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ import pytest
 from t3d.errors import MissingInputError
 from t3d.evaluation import boxed, equality
 from t3d.evaluation.boxed import compare, last_box
+from tests.conftest import ROOT
 
 BOXES = {
     r"So \boxed{5}.": "5",
@@ -109,6 +111,15 @@ def test_answers_that_are_not(gold, answer):
     equal, reason = compare(gold, answer)
     assert not equal
     assert reason in ("not equal", "the answer cannot be read")
+
+
+def test_the_documentation_says_what_is_equal():
+    text = (ROOT / "docs" / "benchmarks.md").read_text()
+    rows = text.split("| gold | equal | not equal |")[1].split("\n\n")[0].splitlines()[2:]
+    cells = [[re.findall("`([^`]+)`", cell) for cell in row.split("|")[1:4]] for row in rows]
+    assert len(cells) > 10
+    said = {(gold, answer): equal for (gold,), *rest in cells for equal in (True, False) for answer in rest[not equal]}
+    assert {pair: compare(*pair)[0] for pair in said} == said
 
 
 def test_the_gold_answer_comes_first():
