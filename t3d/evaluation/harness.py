@@ -20,12 +20,14 @@ os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 import lm_eval
 import lm_eval.models
 import yaml
+from lm_eval.api.filter import Filter
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
-from lm_eval.api.registry import register_model
+from lm_eval.api.registry import register_filter, register_metric, register_model
 from lm_eval.tasks import TaskManager
 
 from t3d.errors import DataError
+from t3d.evaluation import boxed
 from t3d.params import Budget, Sampling
 
 if TYPE_CHECKING:
@@ -114,6 +116,23 @@ class RecordedAnswers(_GenerationOnly):
         if missing:
             raise DataError(f"no answer is recorded for {len(missing)} questions, {missing[0]} for one.")
         return [self.texts[r.doc["id"]] for r in requests]
+
+
+@register_filter("last_box")
+class LastBox(Filter):
+    """Each response becomes the content of its last box."""
+
+    def apply(self, resps: Any, docs: list[dict]) -> list[list[str]]:
+        """Lists of responses, one per question, to lists of answers."""
+        return [[boxed.last_box(text) for text in texts] for texts in resps]
+
+
+@register_metric(metric="math_verify", higher_is_better=True)
+def math_verify(references: list[str], predictions: list[str]) -> dict[str, Any]:
+    """`exact_match`, 1 or 0, and the reason, of one gold answer and one extracted answer."""
+    (gold,), (answer,) = references, predictions
+    equal, reason = boxed.compare(gold, answer)
+    return {"exact_match": float(equal), "reason": reason}
 
 
 def text_of(tokenizer, ids: Sequence[int]) -> str:

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from t3d.evaluation.sandbox import check_cases
+from t3d.evaluation import asserts
+from t3d.evaluation.sandbox import Limits, Program, check_cases
 
-Check = Callable[[Callable[..., Any]], None]
+Check = Callable[[Program], None]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class ProgramTest:
     source: str
     entry_point: str
     check: Check
+    limits: Limits | None = None
 
 
 def code_test(answer: str, program: str) -> ProgramTest:
@@ -40,8 +42,13 @@ def humaneval_test(answer: str, program: str) -> ProgramTest:
     """
     tests = json.loads(answer)
     name, prompt = tests["entry_point"], tests["prompt"]
-    whole = re.search(rf"^def {re.escape(name)}\b", program, re.MULTILINE) is not None
-    return ProgramTest(f"{prompt}    pass\n\n{program}" if whole else prompt + program, name, _reference_check(tests))
+    source = f"{prompt}    pass\n\n{program}" if defines(program, name) else prompt + program
+    return ProgramTest(source, name, _reference_check(tests))
+
+
+def defines(program: str, function: str) -> bool:
+    """Whether a program, perhaps a broken one, defines a function."""
+    return re.search(rf"^def {re.escape(function)}\b", program, re.MULTILINE) is not None
 
 
 def _reference_check(tests: dict[str, str]) -> Check:
@@ -70,5 +77,35 @@ def _seeded_import(name: str, *rest: Any) -> "ModuleType | _SeededRandom":
     return _SeededRandom() if name == "random" else __import__(name, *rest)
 
 
-PROGRAMS: dict[str, Callable[[str, str], ProgramTest]] = {"code": code_test, "humaneval": humaneval_test}
-"""Domain -> test of a prompt's `answer` and a program; other domains have answers to compare."""
+# The slowest of MBPP's own solutions, 123, computes for 3 s; 5 s end it on a busy machine.
+_MBPP_LIMITS = Limits(seconds=15.0)
+
+
+def mbpp_test(answer: str, program: str) -> ProgramTest:
+    """Test of an MBPP problem: its assert statements, as `asserts.py` evaluates them.
+
+    `answer` is `{"entry_point": .., "tests": [..], "setup": ".."}`. The setup runs in the sandbox, after the program:
+    it makes objects of a class that the program is to define.
+
+    Raises:
+        DataError: a test is no assert statement about values of the function.
+    """
+    tests = json.loads(answer)
+    name = tests["entry_point"]
+    statements = [asserts.read(source, name) for source in tests["tests"]]
+    imports = "".join(f"import {module}\n" for module in sorted({m for s in statements for m in s.modules}))
+
+    def check(candidate: Program) -> None:
+        for statement in statements:
+            asserts.run(statement, candidate)
+
+    return ProgramTest(f"{program}\n\n{imports}{tests['setup']}", name, check, _MBPP_LIMITS)
+
+
+PROGRAMS: dict[str, Callable[[str, str], ProgramTest]] = {
+    "code": code_test,
+    "humaneval": humaneval_test,
+    "mbpp": mbpp_test,
+}
+"""Domain -> test of a prompt's `answer` and a program; other domains have answers to compare. Each answer is JSON with
+the `entry_point`, the name of the function."""

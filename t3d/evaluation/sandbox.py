@@ -129,6 +129,14 @@ class Program:
         """
         return self._ask({"function": self.function, "arguments": sandboxed.encode(arguments)})
 
+    def evaluate(self, expression: str) -> Any:
+        """The value of a Python expression where the program's names are known, for arguments that are no plain data.
+
+        Raises:
+            ProgramFailed: it has none.
+        """
+        return self._ask({"expression": expression})
+
     def __enter__(self) -> Self:
         return self
 
@@ -184,7 +192,7 @@ class Program:
 def judge(
     source: str,
     function: str,
-    check: Callable[[Callable[..., Any]], None],
+    check: Callable[[Program], None],
     limits: Limits | None = None,
     kind: str = "bubblewrap",
 ) -> Verdict:
@@ -193,7 +201,7 @@ def judge(
     Args:
         source: the program.
         function: name of the function it should define.
-        check: calls the function it is given and raises `AssertionError` where a value is wrong. It runs on this side.
+        check: calls the program it is given and raises `AssertionError` where a value is wrong. It runs on this side.
         limits: what the program may use.
         kind: see `Program`.
 
@@ -207,7 +215,7 @@ def judge(
         return Verdict(False, str(error))
     except AssertionError as error:
         return Verdict(False, f"wrong: {error}"[:200])
-    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RecursionError) as error:
         # The test stumbled over a value of the wrong kind.
         return Verdict(False, f"wrong kind of value ({type(error).__name__}: {error})"[:200])
     return Verdict(True, "passed")

@@ -12,17 +12,22 @@ from typing import Any
 
 
 def encode(value: Any) -> Any:
-    """Plain data as JSON: a list, tuple, set or dict says which it is.
+    """Plain data as JSON: a list, tuple, set, dict or complex number says which it is.
+
+    A `Counter` or a named tuple is the dict or tuple it derives from, to which it is equal.
 
     Raises:
         TypeError: `value` holds something else.
     """
     if value is None or type(value) in (bool, int, float, str):
         return value
-    if type(value) in (list, tuple, set, frozenset):
-        return {type(value).__name__: [encode(item) for item in value]}
-    if type(value) is dict:
+    for kind in (list, tuple, set, frozenset):
+        if isinstance(value, kind):
+            return {kind.__name__: [encode(item) for item in value]}
+    if isinstance(value, dict):
         return {"dict": [[encode(key), encode(item)] for key, item in value.items()]}
+    if type(value) is complex:
+        return {"complex": [value.real, value.imag]}
     raise TypeError(f"{type(value).__name__} is not plain data")
 
 
@@ -33,6 +38,8 @@ def decode(content: Any) -> Any:
     ((name, items),) = content.items()
     if name == "dict":
         return {decode(key): decode(item) for key, item in items}
+    if name == "complex":
+        return complex(*items)
     makers = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
     return makers[name](decode(item) for item in items)
 
@@ -42,6 +49,8 @@ def _reply(message: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]
         if "program" in message:
             exec(compile(message["program"], "<answer>", "exec"), namespace)
             return {"value": None}
+        if "expression" in message:
+            return {"value": encode(eval(compile(message["expression"], "<test>", "eval"), namespace))}
         return {"value": encode(namespace[message["function"]](*decode(message["arguments"])))}
     except BaseException as error:  # SystemExit and KeyboardInterrupt as well: a program that exits has no result
         return {"error": f"{type(error).__name__}: {error}"[:200]}

@@ -16,11 +16,13 @@ import pyarrow.parquet as pq
 from t3d import receipts
 from t3d.errors import DataError
 from t3d.evaluation import sandbox
-from t3d.evaluation.programs import PROGRAMS
+from t3d.evaluation.programs import PROGRAMS, defines
 from t3d.params import Benchmark, Experiment
 from t3d.progress import Progress
 from t3d.prompts import sets
 
+# A block ends at a fence on a line of its own, or where the token limit cut the answer.
+_FENCED = re.compile(r"```[^\n`]*\n(.*?)(?:\n```|(?<=\n)```|\Z)", re.DOTALL)
 _SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -75,7 +77,7 @@ def _compare_answers(spec: Benchmark, questions: Path, texts: dict[str, str]) ->
             "extracted": sample["filtered_resps"][0] or None,
             # A score counts only when it is exactly 1.
             "correct": bool(sample["exact_match"] == 1.0),
-            "reason": None,
+            "reason": sample.get("reason"),
         }
         for sample in samples
     }
@@ -89,9 +91,9 @@ def _run_programs(spec: Benchmark, prompts: list[sets.Prompt], texts: dict[str, 
     progress = Progress(title, len(prompts))
 
     def judged(prompt: sets.Prompt) -> dict:
-        program = program_in(texts[prompt.id])
+        program = program_in(texts[prompt.id], json.loads(prompt.answer)["entry_point"])
         test = PROGRAMS[prompt.domain](prompt.answer, program)
-        verdict = sandbox.judge(test.source, test.entry_point, test.check, kind=spec.sandbox)
+        verdict = sandbox.judge(test.source, test.entry_point, test.check, test.limits, spec.sandbox)
         return {"extracted": program or None, "correct": verdict.passed, "reason": verdict.reason}
 
     results = {}
@@ -103,10 +105,14 @@ def _run_programs(spec: Benchmark, prompts: list[sets.Prompt], texts: dict[str, 
     return results
 
 
-def program_in(text: str) -> str:
-    """The program of an answer: its first fenced block, or else all of it."""
-    fenced = re.search(r"```(?:python)?\n(.*?)(?:\n```|\Z)", text, re.DOTALL)
-    return fenced.group(1) if fenced else text
+def program_in(text: str, function: str) -> str:
+    """The program of an answer: its first fenced block that defines `function`, or else its first, or else all of it.
+
+    Blocks around it quote the question, import something or show the function in use. Of two that define it the first
+    is the answer to the question; the paper's code takes the last block, which then often shows a use.
+    """
+    blocks = [match.group(1) for match in _FENCED.finditer(text)]
+    return next((block for block in blocks if defines(block, function)), blocks[0] if blocks else text)
 
 
 def _totals(rows: list[dict], recorded: list[dict]) -> dict:

@@ -1,4 +1,4 @@
-"""HumanEval through the sandbox: the package's own solutions pass, empty ones do not."""
+"""HumanEval and MBPP through the sandbox: gold solutions pass, empty ones do not, what is expected stays outside."""
 
 import json
 import shutil
@@ -7,18 +7,20 @@ from random import Random
 
 import pytest
 
-from t3d.errors import ParameterError
-from t3d.evaluation.programs import humaneval_test
-from t3d.evaluation.sandbox import judge
+from t3d.errors import DataError, ParameterError
+from t3d.evaluation import asserts
+from t3d.evaluation.programs import humaneval_test, mbpp_test
+from t3d.evaluation.sandbox import Limits, judge
 from t3d.evaluation.scores import program_in
 from t3d.prompts import humaneval
+from t3d.prompts.entry_points import entry_point_of
 
 bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 PROBLEMS = list(humaneval.problems("test", 0))
 
 
 def verdict(problem, text):
-    test = humaneval_test(problem.answer, program_in(text))
+    test = humaneval_test(problem.answer, program_in(text, json.loads(problem.answer)["entry_point"]))
     return judge(test.source, test.entry_point, test.check)
 
 
@@ -43,3 +45,130 @@ def test_a_completion_without_the_signature_is_the_rest_of_the_prompt():
     assert json.loads(problem.answer)["entry_point"] == "add"
     assert verdict(problem, "    return x + y\n").passed
     assert not verdict(problem, "    return x - y\n").passed
+
+
+TREE = """class Node:
+    def __init__(self, value):
+        self.value, self.left, self.right = value, None, None
+
+
+def depth(node):
+    return 0 if node is None else 1 + max(depth(node.left), depth(node.right))
+"""
+MBPP = {
+    "plain data": ("def add(a, b):\n    return a + b", "", ["assert add(1, 2) == 3", "assert add([1], [2])==([1, 2])"]),
+    "Windows lines": ("def f(x):\r\n\tif x:\r\n\t\treturn x\r\n\treturn 0\r", "", ["assert f(3) == 3 "]),
+    "objects of its classes": (
+        TREE,
+        "root = Node(1)\r\nroot.left = Node(2)",
+        ["assert depth(root) == 2", "assert depth(Node(3)) == 1", "assert not depth(None)"],
+    ),
+    "a message": ("def first(xs):\n    return xs[0]", "", ["assert first([1, 2]) == 1, 2"]),
+    "a builtin's name": ("def sum(a, b):\n    return a + b", "", ["assert sum(1, 2) == 3"]),
+    "complex numbers": ("def turn(z):\n    return z * 1j", "", ["assert turn(1j) == -1", "assert turn(2) == 2j"]),
+    "a dict's relative": (
+        "from collections import Counter\ndef count(xs):\n    return Counter(xs)",
+        "",
+        ["assert count([1, 1]) == {1: 2}"],
+    ),
+    "values in wrappings": (
+        "def halves(n):\n    return [n / 2, n / 2]",
+        "",
+        [
+            "assert set(halves(3)) == {1.5}",
+            "assert math.isclose(halves(1)[0], 0.5, rel_tol=0.001)",
+            "assert halves(1)[0] < sys.maxsize and halves(math.inf)[0] == math.inf",
+        ],
+    ),
+    "a helper in an argument": (
+        "def pair(x):\n    return (x, x)\n\ndef total(p):\n    return sum(p)",
+        "",
+        ["assert total(pair(2)) == 4", "assert total((1, 2)) == 3"],
+    ),
+}
+"""What is special -> solution, setup, tests, in the shape of MBPP's rows."""
+
+
+def mbpp_verdict(problem, program):
+    solution, setup, tests = problem
+    answer = {"entry_point": entry_point_of(solution, tests), "tests": tests, "setup": setup}
+    test = mbpp_test(json.dumps(answer), program)
+    return judge(test.source, test.entry_point, test.check, test.limits)
+
+
+@bubblewrap
+@pytest.mark.parametrize("problem", MBPP.values(), ids=MBPP)
+def test_a_solution_passes_its_asserts_and_the_empty_program_does_not(problem):
+    verdict = mbpp_verdict(problem, problem[0])
+    assert (verdict.passed, verdict.reason) == (True, "passed")
+    assert not mbpp_verdict(problem, "").passed
+
+
+WRONG = {
+    "def add(a, b):\n    return a - b": "wrong: -1 where add(1, 2) == 3",
+    "def add(a, b):\n    return 1 / 0": "ZeroDivisionError: division by zero",
+    "def add(a, b):\n    raise SystemExit(0)": "SystemExit: 0",
+    "def add(a, b):\n    return (x for x in [3])": "TypeError: generator is not plain data",
+    "class Yes:\n    def __eq__(self, other):\n        return True\n\ndef add(a, b):\n    return Yes()": (
+        "TypeError: Yes is not plain data"
+    ),
+    "def plus(a, b):\n    return a + b": "NameError: name 'add' is not defined",
+    "def add(a, b)\n    return a + b": "SyntaxError: expected ':' (<answer>, line 1)",
+    "raise AssertionError": "AssertionError: ",
+}
+
+
+@bubblewrap
+@pytest.mark.parametrize("program", WRONG)
+def test_a_program_that_does_not_pass_is_told_why(program):
+    assert mbpp_verdict(MBPP["plain data"], program).reason == WRONG[program]
+
+
+@bubblewrap
+def test_a_program_that_does_not_end_fails_at_its_limit():
+    solution, _, tests = MBPP["plain data"]
+    answer = json.dumps({"entry_point": entry_point_of(solution, tests), "tests": tests, "setup": ""})
+    test = mbpp_test(answer, "def add(a, b):\n    while True:\n        pass")
+    assert test.limits.seconds >= 10
+    assert judge(test.source, test.entry_point, test.check, Limits(seconds=0.5)).reason == "it took more than 0.5 s"
+
+
+@bubblewrap
+def test_a_program_sees_the_calls_and_never_what_is_expected():
+    spy = """
+import gc, sys
+def add(a, b):
+    frame, texts = sys._getframe(), []
+    while frame:
+        texts += [v for v in frame.f_locals.values() if isinstance(v, (str, dict))]
+        frame = frame.f_back
+    return "4321" in repr(texts) or any("4321" in o for o in gc.get_objects() if isinstance(o, str))
+"""
+    problem = (MBPP["plain data"][0], "", ["assert add(1, 2) == 4321"])
+    assert mbpp_verdict(problem, spy).reason == "wrong: False where add(1, 2) == 4321"
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        "f(1) == 1",
+        "assert f(1) == 1\nassert f(2) == 2",
+        "assert 1 == 1",
+        "assert g(f(1)) == 1",
+        "assert all(f(x) for x in y)",
+    ],
+)
+def test_tests_of_another_shape_are_refused(test):
+    with pytest.raises(DataError, match=r"a test (is one assert statement|compares what f returns with plain data)"):
+        asserts.read(test, "f")
+
+
+def test_the_entry_point_is_the_function_that_all_tests_call():
+    code = "def f(x):\n    return x\n\ndef g(x):\n    return f(x)\n\nclass C:\n    def h(self): ..."
+    assert entry_point_of(code, ["assert g(f(1)) == 1", "assert g(2) == 2"]) == "g"
+    assert entry_point_of(code, ["assert f(g(1)) == 1", "assert f(1) == g(1)"]) == "f"
+    assert entry_point_of(code, ["assert set(f(1)) == {1}"]) == "f"
+    with pytest.raises(DataError, match=r"the tests call none of f, g: .*h\(1\)"):
+        entry_point_of(code, ["assert h(1) == 1"])
+    with pytest.raises(DataError, match="is no Python"):
+        entry_point_of("def f(x: return", ["assert f(1) == 1"])

@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from collections import Counter, defaultdict, namedtuple
 from pathlib import Path
 
 import pytest
@@ -82,12 +83,21 @@ def test_a_check_that_stumbles_is_a_failure():
 
 
 @pytest.mark.parametrize(
-    "value", [None, True, 3, 2.5, "a", [1, [2]], (1, "b"), {1, 2}, {"a": [1], 2: (3,)}, frozenset({1}), float("inf")]
+    "value",
+    [None, True, 3, 2.5, "a", [1, [2]], (1, "b"), {1, 2}, {"a": [1], 2: (3,)}, frozenset({1}), float("inf"), 1 - 2j],
 )
 def test_plain_data_come_back_as_they_are(value):
     again = sandboxed.decode(sandboxed.encode(value))
     assert again == value
     assert type(again) is type(value)
+
+
+def test_relatives_of_plain_data_come_back_as_what_they_are_equal_to():
+    point = namedtuple("point", "x y")(1, 2)
+    for value, kind in ((Counter("aab"), dict), (defaultdict(int, {1: 2}), dict), (point, tuple)):
+        again = sandboxed.decode(sandboxed.encode(value))
+        assert again == value
+        assert type(again) is kind
 
 
 def test_other_values_are_no_plain_data():

@@ -74,12 +74,18 @@ PROGRAMS = {
     "```python\ndef f(s):\n    return s[": "def f(s):\n    return s[",
     "def f(s): return s": "def f(s): return s",
     "": "",
+    # Another block before it; a use after it; a second version; none that defines the function.
+    "```python\nimport re\n```\nThen:\n```python\ndef f(s): return 2\n```": "def f(s): return 2",
+    "```py\ndef f(s): return 3\n```\nUse:\n```Python\nprint(f(1))\n```": "def f(s): return 3",
+    "```python\ndef f(s): return 4\n```\nShorter:\n```python\nf = str\n\ndef f(s): return 5\n```": "def f(s): return 4",
+    "```python\ndef g(s): return 6\n```\n```python\ndef h(s): return 7\n```": "def g(s): return 6",
+    "```python\n```\n```python\ndef f(s): return 8\n```": "def f(s): return 8",
 }
 
 
 @pytest.mark.parametrize("text", PROGRAMS)
-def test_the_program_of_an_answer_is_its_first_fenced_block(text):
-    assert scores.program_in(text) == PROGRAMS[text]
+def test_the_program_of_an_answer_is_its_first_block_that_defines_the_function(text):
+    assert scores.program_in(text, "f") == PROGRAMS[text]
 
 
 @pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
@@ -112,8 +118,51 @@ def test_programs_are_run_against_their_hidden_tests(tmp_path):
     assert found[3]["reason"].startswith("SystemExit")
 
 
+def test_mathematics_is_scored_with_a_reason_for_each_answer(tmp_path):
+    """Through both lm-eval tasks on the same answers: 2.0 is 2 as mathematics, not as text."""
+    experiment = Experiment(
+        name="x",
+        device="cpu",
+        teachers={"m": {"source": "shipped", "path": str(SHIPPED)}},
+        prompt_sets={"q": {"teacher": "m", "split": "test", "count": 4}},
+        benchmarks={
+            "b": {"label": "B", "prompts": "q", "task": "math_boxed"},
+            "text": {"label": "B", "prompts": "q", "task": "gsm_boxed"},
+        },
+    )
+    made = {name: tmp_path / f"{name}.manifest.json" for name in ("m", "q")}
+    teacher.make(experiment, "m", made["m"])
+    sets.make(experiment, "q", made["m"], made["q"])
+    gold = [prompt.answer for prompt in sets.read(receipts.read(made["q"]))]
+    texts = [f"\\boxed{{{gold[0]}}}", f"\\boxed{{{gold[1]}.0}}", f"It is {gold[2]}.", "\\boxed{9^{9^{9^9}}"]
+    counts = {"response_tokens": 1, "denoising_steps": 1, "commit_passes": 0, "finish_reason": "stop"}
+    ids = [prompt.id for prompt in sets.read(receipts.read(made["q"]))]
+    rows = [{"id": key, "text": text, **counts} for key, text in zip(ids, texts, strict=True)]
+    found = {}
+    for benchmark in ("b", "text"):
+        pair = [tmp_path / benchmark / f"{kind}.manifest.json" for kind in ("answers", "scores")]
+        inputs = [receipts.read(made["m"]), receipts.read(made["q"])]
+        with receipts.making(experiment, f"answers/m/{benchmark}/b8s1", pair[0], inputs=inputs) as job:
+            pq.write_table(pa.Table.from_pylist(rows), job.file(".parquet"))
+            job.receipt["decoding"] = {"tokens_per_second": 1.0, "batch_size": 1, "device": "cpu"}
+        scores.make(experiment, pair[0], made["q"], pair[1])
+        found[benchmark] = pq.read_table(receipts.read(pair[1]).file(".parquet")).to_pylist()
+    assert [row["correct"] for row in found["b"]] == [True, True, False, False]
+    assert [row["correct"] for row in found["text"]] == [True, False, False, False]
+    assert [row["extracted"] for row in found["b"]] == [gold[0], f"{gold[1]}.0", None, None]
+    none = "no closed box with an answer in it"
+    assert [row["reason"] for row in found["b"]] == ["equal", "equal", none, none]
+    assert {row["reason"] for row in found["text"]} == {None}
+
+
 @pytest.mark.parametrize(
-    ("module", "unneeded"), [("t3d.evaluation.scores", "lm_eval"), ("t3d.evaluation.harness", "torch")]
+    ("module", "unneeded"),
+    [
+        ("t3d.evaluation.scores", "lm_eval"),
+        ("t3d.evaluation.scores", "math_verify"),
+        ("t3d.evaluation.harness", "torch"),
+        ("t3d.evaluation.harness", "math_verify"),
+    ],
 )
 def test_scoring_starts_without_what_it_does_not_need(module, unneeded):
     code = f"import sys, {module}; sys.exit('{unneeded}' in sys.modules)"

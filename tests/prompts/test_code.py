@@ -20,7 +20,7 @@ def test_every_way_of_writing_a_solution_passes(drawn):
     for problem in drawn:
         for seed in range(4):
             namespace: dict = {}
-            exec(program_in(code.write_solution(problem, Random(seed))), namespace)
+            exec(program_in(code.write_solution(problem, Random(seed)), "f"), namespace)
             for argument, expected in problem.cases:
                 found = namespace["f"](argument)
                 assert (found, type(found)) == (expected, type(expected)), problem.question

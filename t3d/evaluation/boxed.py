@@ -1,0 +1,77 @@
+r"""Answers in `\boxed{}`: the one of a response, and whether it equals the gold one as mathematics.
+
+What is equal is decided by math-verify, in the process of `equality.py`; docs/benchmarks.md lists what counts.
+`harness.py` makes this lm-eval's filter `last_box` and metric `math_verify`.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from functools import lru_cache
+
+from t3d.errors import MissingInputError
+from t3d.evaluation import equality
+
+_OPENING = r"\boxed{"
+# Braces that group; those that are printed, `\{`, are skipped with every other escaped character.
+_BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+
+
+def last_box(text: str) -> str:
+    r"""Content of the last `\boxed{...}` of a text; empty if there is none or it never closes.
+
+    A box that a token limit cut does not fall back on one before it: it was to replace that one.
+    """
+    start = text.rfind(_OPENING)
+    if start < 0:
+        return ""
+    start += len(_OPENING)
+    depth = 1
+    for match in _BRACE.finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(match.group(), 0)
+        if depth == 0:
+            return text[start : match.start()].strip()
+    return ""
+
+
+def compare(gold: str, answer: str) -> tuple[bool, str]:
+    """Whether an answer equals the gold one, and in a few words why.
+
+    Whatever the answer, this returns: what takes too long or too much memory is wrong.
+
+    Raises:
+        MissingInputError: the process that compares does not run.
+    """
+    if not answer:
+        return False, "no closed box with an answer in it"
+    if len(answer) > equality.LONGEST:
+        return False, f"an answer of more than {equality.LONGEST} characters"
+    process = _process()
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        process.stdin.write(json.dumps([gold, answer]) + "\n")
+        process.stdin.flush()
+        equal, reason = json.loads(process.stdout.readline())
+    except (BrokenPipeError, ValueError) as error:
+        _process.cache_clear()
+        process.kill()
+        process.wait()
+        raise MissingInputError("the process that compares answers ended; is math-verify installed?") from error
+    return equal, reason
+
+
+@lru_cache(maxsize=1)
+def _process() -> subprocess.Popen:
+    """The process of `equality.py`, started at its first use; it ends with this one."""
+    return subprocess.Popen(
+        # -P: its folder holds modules that must not stand for others.
+        [sys.executable, "-P", equality.__file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # sympy walks through sets of symbols, whose order would change from run to run.
+        env=os.environ | {"PYTHONHASHSEED": "0"},
+    )
