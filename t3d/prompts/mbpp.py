@@ -30,7 +30,7 @@ def problems(path: Path, rows: list[dict[str, Any]]) -> Iterator[Question]:
         setup = row.get("test_setup_code") or "\n".join(row.get("test_imports") or ())
         try:
             entry_point = entry_point_of(code, tests)
-        except (SyntaxError, ValueError) as error:
+        except DataError as error:
             raise DataError(f"{path}, row {number}: {error}") from error
         checks = {"entry_point": entry_point, "tests": tests, "setup": setup}
         shown = "\n".join(tests)
