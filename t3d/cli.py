@@ -88,14 +88,17 @@ def make_student(
     ] = None,
 ) -> None:
     """Train a student. Killed or requeued, it resumes from its last state in --work."""
-    from t3d.distillation import launch, trainer
     from t3d.distillation.processes import is_one_of_several
 
     found = params.find(experiment)
     processes = processes or found.training_processes
     if processes > 1 and not is_one_of_several():
+        from t3d.distillation import launch
+
         launch.launch(found, run, processes, sys.argv[1:])
     else:
+        from t3d.distillation import trainer
+
         trainer.make(found, run, teacher, data, work, out)
 
 

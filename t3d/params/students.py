@@ -145,9 +145,7 @@ class Optimizer(Strict):
         if self.batch_size // size >= processes:
             return None
         fits = [n for n in range(1, self.batch_size // processes + 1) if self.batch_size % n == 0]
-        advice = (
-            f"choose {fits[-1]} or a smaller divisor" if fits else f"train with {self.batch_size} processes or fewer"
-        )
+        advice = f"choose {fits[-1]} or a smaller divisor" if fits else f"use {self.batch_size} processes or fewer"
         return (
             f"micro_batch_size: {size} sequences of a batch of {self.batch_size} make {self.batch_size // size} "
             f"micro-batches for {processes} training processes; {advice}, so that each has one"
