@@ -61,7 +61,7 @@ class Experiment(Strict):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where expensive rules run; `auto` takes a GPU where there is one."""
     gpus: Annotated[int, Field(ge=0)] = 0
-    """GPUs an expensive job asks the scheduler for."""
+    """GPUs an expensive job asks the scheduler for; a student asks for one per training process, unless this is 0."""
     training_processes: Positive = 1
     """Processes, one GPU each, that train a student together. Changes speed, never which states are seen."""
     teachers: dict[Name, Teacher]
