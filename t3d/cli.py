@@ -98,11 +98,23 @@ def make_student(
     work: Annotated[Path, typer.Option(help="Folder for resumable training states.")],
     out: Out,
     data: Annotated[list[Path], typer.Argument(help="Manifests of trajectory shards, or of a prompt set.")],
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes that train it together; the experiment's number if not given.")
+    ] = None,
 ) -> None:
     """Train a student. Killed or requeued, it resumes from its last state in --work."""
-    from t3d.distillation import trainer
+    from t3d.distillation.processes import is_one_of_several
 
-    trainer.make(params.find(experiment), run, teacher, data, work, out)
+    found = params.find(experiment)
+    processes = processes or found.training_processes
+    if processes > 1 and not is_one_of_several():
+        from t3d.distillation import launch
+
+        launch.launch(found, run, processes, sys.argv[1:])
+    else:
+        from t3d.distillation import trainer
+
+        trainer.make(found, run, teacher, data, work, out)
 
 
 @app.command("generate-answers")

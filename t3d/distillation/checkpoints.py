@@ -20,9 +20,14 @@ _KEPT = 2
 class Checkpoints:
     """The training states of one run."""
 
-    def __init__(self, folder: Path, identity: str) -> None:
-        """Use `folder` for the run called `identity` (recipe and input digests); another run's states are removed."""
-        self.folder, self.identity = folder, identity
+    def __init__(self, folder: Path, identity: str, reader: bool = False) -> None:
+        """Use `folder` for the run called `identity` (recipe and input digests); another run's states are removed.
+
+        A `reader` changes nothing in the folder: of several processes only the main one does.
+        """
+        self.folder, self.identity, self.reader = folder, identity, reader
+        if reader:
+            return
         marker = folder / "identity"
         if folder.exists() and (not marker.is_file() or marker.read_text() != identity):
             shutil.rmtree(folder)
@@ -50,6 +55,10 @@ class Checkpoints:
 
     def latest(self) -> dict[str, Any] | None:
         """The newest state that can be read, or None."""
+        if self.reader:
+            # Mapped, so that the processes of a node share its 64 GB (of a 4B student) in memory.
+            newest = self._states()[-1:]
+            return torch.load(newest[0], map_location="cpu", weights_only=True, mmap=True) if newest else None
         for path in reversed(self._states()):
             # A state is a zip file; one that was torn by a dying disk no longer has its directory, or fails its
             # checksums.

@@ -1,13 +1,17 @@
 """Distillation: full-parameter AdamW on fp32 master weights, resumable, the same result however often it was killed.
 
-Nothing here is random: order, states and fake tokens follow from (seed, step), so a resumed run repeats them.
+Nothing here is random: order, states and fake tokens follow from (seed, step), so a resumed run repeats them, and
+several processes (`processes.py`) see what one would.
 """
 
 import copy
 import json
 import math
 import signal
+import statistics
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +21,10 @@ import torch
 
 from t3d import receipts, recipes
 from t3d.distillation import examples as data
-from t3d.distillation import losses
+from t3d.distillation import losses, processes
 from t3d.distillation.checkpoints import Checkpoints
 from t3d.distillation.states import Batch, draw_batch
-from t3d.errors import ParameterError, TrainingError
+from t3d.errors import TrainingError
 from t3d.models.device import pick_device
 from t3d.models.sdar import SDARForCausalLM, load_model, load_tokenizer, mask_id, stop_ids
 from t3d.params import Experiment, Optimizer, Student
@@ -43,6 +47,14 @@ class Setting:
     device: str = "cpu"
 
 
+@dataclass(frozen=True)
+class Pace:
+    """How long an optimizer step took, and the prompt and response tokens of the rows it learned from."""
+
+    seconds: float
+    tokens: int
+
+
 def make(experiment: Experiment, run: str, teacher: Path, inputs: Sequence[Path], work: Path, out: Path) -> None:
     """Train student `run` and save it as an SDAR folder with `training.jsonl`.
 
@@ -54,36 +66,51 @@ def make(experiment: Experiment, run: str, teacher: Path, inputs: Sequence[Path]
         work: folder for resumable states; the run has its own below it.
         out: manifest to write; the student's folder lies beside it.
     """
-    if run not in experiment.runs:
-        raise ParameterError(f"experiment {experiment.name} has no run {run!r}: {', '.join(experiment.runs)}.")
-    name, run_seed = experiment.runs[run]
-    student = experiment.students[name]
-    device = pick_device(experiment)
-    source = receipts.read(teacher, kind="teachers")
-    manifests = [receipts.read(path) for path in inputs]
-    folder = source.folder()
-    tokenizer = load_tokenizer(folder)
-    examples, steps = data.load(experiment, student, manifests, tokenizer, stop_ids(folder))
-    seed = seed_for(experiment.seed, "student", run_seed)
-    artefact = f"students/{run}"
-    identity = recipes.canonical(
-        [recipes.digest(experiment, artefact), source.digest(), *(m.digest() for m in manifests)]
-    )
-    checkpoints = Checkpoints(work / run, identity)
-    with receipts.making(experiment, artefact, out, inputs=[source, *manifests], device=device) as job:
-        model = load_model(folder, device)
+    with ExitStack() as stack:
+        device = processes.join(pick_device(experiment))
+        with processes.together():
+            experiment.check_processes(run, processes.count())
+            name, run_seed = experiment.runs[run]
+            student = experiment.students[name]
+            source = receipts.read(teacher, kind="teachers")
+            manifests = [receipts.read(path) for path in inputs]
+            folder = source.folder()
+            tokenizer = load_tokenizer(folder)
+            examples, steps = data.load(experiment, student, manifests, tokenizer, stop_ids(folder))
+            artefact = f"students/{run}"
+            identity = recipes.canonical(
+                [recipes.digest(experiment, artefact), source.digest(), *(m.digest() for m in manifests)]
+            )
+            checkpoints = Checkpoints(work / run, identity, reader=not processes.is_main())
+            model = load_model(folder, device)
+            if processes.is_main():
+                making = receipts.making(experiment, artefact, out, inputs=[source, *manifests], device=device)
+                job = stack.enter_context(making)
+        seed = seed_for(experiment.seed, "student", run_seed)
         setting = Setting(student, examples, steps, mask_id(tokenizer), model.config.vocab_size, seed, device)
-        log = train(model, setting, checkpoints, title=f"distill {run}")
-        model.bfloat16().save_pretrained(job.folder())
-        tokenizer.save_pretrained(job.folder())
-        lines = "".join(json.dumps(entry) + "\n" for entry in log)
-        (job.folder() / "training.jsonl").write_text(lines)
-        job.facts |= {"examples": len(examples), "steps": student.optimizer.steps}
-    checkpoints.remove()
+        pace: list[Pace] = []
+        log = train(model, setting, checkpoints, title=f"distill {run}", pace=pace)
+        speed = _speed(pace)
+        if device.startswith("cuda"):
+            speed["peak_gpu_memory_mb"] = round(processes.largest(torch.cuda.max_memory_allocated() / 2**20))
+        if processes.is_main():
+            model.bfloat16().save_pretrained(job.folder())
+            tokenizer.save_pretrained(job.folder())
+            lines = "".join(json.dumps(entry) + "\n" for entry in log)
+            (job.folder() / "training.jsonl").write_text(lines)
+            job.facts |= {"examples": len(examples), "steps": student.optimizer.steps}
+            job.receipt |= speed
+    if processes.is_main():
+        checkpoints.remove()
+    processes.leave()
 
 
 def train(
-    model: SDARForCausalLM, setting: Setting, checkpoints: Checkpoints | None = None, title: str = "distill"
+    model: SDARForCausalLM,
+    setting: Setting,
+    checkpoints: Checkpoints | None = None,
+    title: str = "distill",
+    pace: list[Pace] | None = None,
 ) -> list[dict[str, float]]:
     """Train `model` in place.
 
@@ -92,6 +119,7 @@ def train(
         setting: data and parameters.
         checkpoints: where to resume from and save to; None keeps nothing.
         title: shown with the progress.
+        pace: filled with how long each step took.
 
     Returns:
         One log entry per optimizer step.
@@ -106,27 +134,35 @@ def train(
         model.parameters(), lr=spec.learning_rate, betas=spec.betas, weight_decay=spec.weight_decay
     )
     first, log = 0, []
-    state = checkpoints.latest() if checkpoints else None
+    state = _latest(checkpoints) if checkpoints else None
     if state is not None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         if reference is not None:
             reference.load_state_dict(state["reference"])
         first, log = state["step"], state["log"]
-        print(f"{title}: resuming after step {first}", flush=True)
-    progress = Progress(title, spec.steps)
+        _say(f"{title}: resuming after step {first}")
+    progress = Progress(title, spec.steps) if processes.is_main() else None
     with _Termination() as termination:
         for step in range(first, spec.steps):
             if reference is not None and step % student.objective.refresh_every == 0:
                 reference.load_state_dict(model.state_dict())
+            started = time.perf_counter()
             log.append({"step": step + 1} | _step(model, reference, optimizer, setting, step))
-            progress.update(step + 1, loss=log[-1]["loss"])
+            if pace is not None:
+                pace.append(Pace(time.perf_counter() - started, _tokens(setting, step)))
+            if progress is not None:
+                progress.update(step + 1, loss=log[-1]["loss"])
             last = step + 1 == spec.steps
             due = (step + 1) % student.checkpoint_every == 0
-            if checkpoints is not None and not last and (due or termination.asked):
-                checkpoints.save(step + 1, _state(step + 1, model, reference, optimizer, log))
-            if termination.asked and not last:
-                print(f"{title}: terminated after step {step + 1}; run again to resume", flush=True)
+            # A scheduler may warn one node before another: whoever is asked, all end after the same step.
+            asked = processes.any_of(termination.asked)
+            if checkpoints is not None and not last and (due or asked):
+                with processes.together():
+                    if processes.is_main():
+                        checkpoints.save(step + 1, _state(step + 1, model, reference, optimizer, log))
+            if asked and not last:
+                _say(f"{title}: terminated after step {step + 1}; run again to resume")
                 raise SystemExit(_TERMINATED)
     model.eval()
     return log
@@ -134,26 +170,30 @@ def train(
 
 def _step(model, reference, optimizer, setting: Setting, step: int) -> dict[str, float]:
     """One optimizer step: accumulate the gradients of its micro-batches, clip, update."""
-    spec = setting.student.optimizer
+    student = setting.student
+    spec = student.optimizer
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(spec, step)
     optimizer.zero_grad(set_to_none=True)
     model.train()
     totals: dict[str, float] = {}
-    ids: list[str] = []
-    for batch in micro_batches(setting, step):
-        share = len(batch.ids) / (spec.batch_size * (2 if setting.student.states.complement else 1))
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=setting.device.startswith("cuda")):
-            loss, parts = losses.compute(setting.student.objective, model, reference, batch, setting.steps_per_block)
-        if not torch.isfinite(loss):
-            raise TrainingError(f"step {step + 1}: the loss is {loss.item()} on samples {', '.join(batch.ids)}.")
-        (loss * share).backward()
-        ids += batch.ids
-        for name, value in {"loss": loss.detach(), **parts}.items():
-            totals[name] = totals.get(name, 0.0) + float(value) * share
+    with processes.together():
+        for batch in micro_batches(setting, step, processes.rank(), processes.count()):
+            share = len(batch.ids) / (spec.batch_size * (2 if student.states.complement else 1))
+            with torch.autocast("cuda", dtype=torch.bfloat16, enabled=setting.device.startswith("cuda")):
+                loss, parts = losses.compute(student.objective, model, reference, batch, setting.steps_per_block)
+            if not torch.isfinite(loss):
+                raise TrainingError(f"step {step + 1}: the loss is {loss.item()} on samples {', '.join(batch.ids)}.")
+            (loss * share).backward()
+            for name, value in {"loss": loss.detach(), **parts}.items():
+                totals[name] = totals.get(name, 0.0) + float(value) * share
+    processes.sum_gradients(model.parameters())
+    totals = processes.total(totals)
     norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), spec.clip))
-    if not math.isfinite(norm):
-        raise TrainingError(f"step {step + 1}: the gradient norm is {norm} on samples {', '.join(ids)}.")
+    with processes.together():
+        if not math.isfinite(norm):
+            ids = ", ".join(setting.examples[index].id for _, index in _rows(setting, step))
+            raise TrainingError(f"step {step + 1}: the gradient norm is {norm} on samples {ids}.")
     optimizer.step()
     return totals | {"gradient_norm": norm, "learning_rate": learning_rate(spec, step)}
 
@@ -167,13 +207,15 @@ def learning_rate(spec: Optimizer, step: int) -> float:
     return spec.learning_rate * (spec.final_fraction + (1 - spec.final_fraction) * cosine)
 
 
-def micro_batches(setting: Setting, step: int) -> Iterator[Batch]:
-    """The states of an optimizer step, in parts of `micro_batch_size`, rows of like length together."""
-    spec = setting.student.optimizer
-    rows = samples_of(len(setting.examples), spec.batch_size, step, setting.seed)
-    rows.sort(key=lambda sample: len(setting.examples[sample[1]].row))
-    size = spec.micro_batch_size or spec.batch_size
-    for start in range(0, len(rows), size):
+def micro_batches(setting: Setting, step: int, rank: int = 0, processes: int = 1) -> Iterator[Batch]:
+    """The states of an optimizer step, in parts of `micro_batch_size`, rows of like length together.
+
+    The parts are the same for any number of processes; process `rank` gets every `processes`-th of them, so that long
+    rows are spread.
+    """
+    rows = _rows(setting, step)
+    size = setting.student.optimizer.micro_batch_size or setting.student.optimizer.batch_size
+    for start in range(0, len(rows), size)[rank::processes]:
         part = rows[start : start + size]
         yield draw_batch(
             [setting.examples[index] for _, index in part],
@@ -189,6 +231,12 @@ def micro_batches(setting: Setting, step: int) -> Iterator[Batch]:
         )
 
 
+def _rows(setting: Setting, step: int) -> list[tuple[int, int]]:
+    """(epoch, example index) of each sample of an optimizer step, the shortest first."""
+    rows = samples_of(len(setting.examples), setting.student.optimizer.batch_size, step, setting.seed)
+    return sorted(rows, key=lambda sample: len(setting.examples[sample[1]].row))
+
+
 def samples_of(count: int, batch_size: int, step: int, seed: int) -> list[tuple[int, int]]:
     """(epoch, example index) of each sample of an optimizer step: epochs follow each other, each in its own order."""
     samples = []
@@ -200,6 +248,43 @@ def samples_of(count: int, batch_size: int, step: int, seed: int) -> list[tuple[
 
 def _order(count: int, epoch: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed_for(seed, "order", epoch)).permutation(count)
+
+
+def _tokens(setting: Setting, step: int) -> int:
+    rows = sum(len(setting.examples[index].row) for _, index in _rows(setting, step))
+    return rows * (2 if setting.student.states.complement else 1)
+
+
+def _speed(pace: Sequence[Pace]) -> dict[str, Any]:
+    """What a receipt says of the steps since the run began or was resumed; the first, which warms up, is left out."""
+    steady = pace[1:] or pace
+    return {
+        "processes": processes.count(),
+        "seconds_per_step": statistics.median(step.seconds for step in steady),
+        "tokens_per_second": sum(step.tokens for step in steady) / sum(step.seconds for step in steady),
+    }
+
+
+def _latest(checkpoints: Checkpoints) -> dict[str, Any] | None:
+    """The state to resume from, the same in all processes; the main one looks first, and removes what is broken."""
+    state = None
+    for main in (True, False):
+        with processes.together():
+            if processes.is_main() == main:
+                state = checkpoints.latest()
+    step = state["step"] if state is not None else 0
+    with processes.together():
+        if (seen := int(processes.largest(step))) != step:
+            raise TrainingError(
+                f"{checkpoints.folder}: one process reads the state of step {seen}, another that of step {step}. Every "
+                "node must see this folder (--work); run again."
+            )
+    return state
+
+
+def _say(text: str) -> None:
+    if processes.is_main():
+        print(text, flush=True)
 
 
 def _frozen_copy(model: SDARForCausalLM) -> SDARForCausalLM:

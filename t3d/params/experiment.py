@@ -66,7 +66,7 @@ class Experiment(Strict):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where expensive rules run; `auto` takes a GPU where there is one."""
     gpus: Annotated[int, Field(ge=0)] = 0
-    """GPUs an expensive job asks the scheduler for."""
+    """GPUs an expensive job asks the scheduler for; a student asks for one per training process, unless this is 0."""
     training_processes: Positive = 1
     """Processes, one GPU each, that train a student together. Changes speed, never which states are seen."""
     sources: dict[Name, Source] = {}
@@ -132,6 +132,8 @@ class Experiment(Strict):
             raise ValueError(f"students.{key}: its data belong to different teachers; a student copies one")
         if len({self.trajectories[name].budget for name in student.trajectories}) > 1:
             raise ValueError(f"students.{key}.trajectories: decoded at different budgets, a student needs one")
+        if fault := student.optimizer.fault_of(self.training_processes):
+            raise ValueError(f"students.{key}.optimizer.{fault}")
 
     def _check_product(self, where: str, product: Product) -> None:
         self._check(f"{where}.students", "students", product.students)
@@ -160,6 +162,18 @@ class Experiment(Strict):
     def runs(self) -> dict[str, tuple[str, int]]:
         """Run name -> (student, seed): `t3d-seed0` for student `t3d` and seed 0."""
         return {f"{key}-seed{seed}": (key, seed) for key, student in self.students.items() for seed in student.seeds}
+
+    def check_processes(self, run: str, processes: int) -> None:
+        """Check that a run can be trained by so many processes.
+
+        Raises:
+            ParameterError: a step has too few micro-batches, or there is no such run.
+        """
+        if run not in self.runs:
+            raise ParameterError(f"experiment {self.name} has no run {run!r}: {', '.join(self.runs)}.")
+        key, _ = self.runs[run]
+        if fault := self.students[key].optimizer.fault_of(processes):
+            raise ParameterError(f"params/{self.name}.yaml: students.{key}.optimizer.{fault}")
 
     def runs_of(self, model: str) -> dict[str, int]:
         """Models on disk behind a row -> their seed: a student's runs, or the teacher itself with seed 0."""

@@ -139,6 +139,18 @@ class Optimizer(Strict):
             raise ValueError(f"warmup_steps {self.warmup_steps} leaves nothing of {self.steps} steps")
         return self
 
+    def fault_of(self, processes: int) -> str | None:
+        """Why so many processes cannot share a step's micro-batches and what to choose, or None if they can."""
+        size = self.micro_batch_size or self.batch_size
+        if self.batch_size // size >= processes:
+            return None
+        fits = [n for n in range(1, self.batch_size // processes + 1) if self.batch_size % n == 0]
+        advice = f"choose {fits[-1]} or a smaller divisor" if fits else f"use {self.batch_size} processes or fewer"
+        return (
+            f"micro_batch_size: {size} sequences of a batch of {self.batch_size} make {self.batch_size // size} "
+            f"micro-batches for {processes} training processes; {advice}, so that each has one"
+        )
+
 
 class Rows(Strict):
     """How a training row is made of a rollout. The defaults are what the decoder saw, the others released behaviour."""

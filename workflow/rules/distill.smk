@@ -11,9 +11,11 @@ rule student:
         f"{LOGS}/students/{{run}}.log",
     conda:
         "../../environment.yml"
-    threads: CORES
+    threads: max(CORES, E.training_processes)
     resources:
-        gpu=E.gpus,
+        gpu=E.training_processes if E.gpus else 0,
+        # Not a parameter: more processes change the speed of a student, and plan none again.
+        processes=E.training_processes,
     params:
         experiment=E.name,
         recipe=lambda w: recipe(f"students/{w.run}"),
@@ -21,4 +23,4 @@ rule student:
         work=f"work/{E.name}",
     shell:
         "t3d distill --experiment {params.experiment} --run {wildcards.run} --teacher {input.teacher}"
-        " --work {params.work} --out {output} {input.data} 2>&1 | tee {log}"
+        " --work {params.work} --processes {resources.processes} --out {output} {input.data} 2>&1 | tee {log}"

@@ -1,0 +1,170 @@
+"""Start the processes that train a student together: `t3d distill --processes N` becomes N of itself.
+
+On one node this process becomes accelerate's launcher. In a Slurm job of several nodes it becomes `srun`, which starts
+one launcher per node (`t3d distill` again, told where they meet by `T3D_MEET`). What the processes then tell each other
+is in `processes.py`. Launchers that meet are tested on one machine; on a cluster the `srun` line has not been run.
+"""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+from t3d.errors import ParameterError, TrainingError
+from t3d.params import Experiment
+
+# Given in full, and the only one: `accelerate launch` otherwise reads what the user once told `accelerate config`.
+CONFIG = Path(__file__).with_name("accelerate.yaml")
+MEET, NODES = "T3D_MEET", "T3D_NODES"
+_TERMINATED = 128 + signal.SIGTERM
+
+
+def launch(experiment: Experiment, run: str, processes: int, arguments: Sequence[str]) -> None:
+    """Run `t3d <arguments>` in `processes` processes; they have done it when this returns.
+
+    SIGTERM is passed on to them: they finish their step, save and end.
+
+    Args:
+        experiment: whose students have `run`.
+        run: `<student>-seed<seed>`.
+        processes: how many, over all nodes.
+        arguments: the command line of this process.
+
+    Raises:
+        ParameterError: the student or the nodes do not allow so many.
+        TrainingError: a process was killed.
+        SystemExit: a process failed and has said why; the status is its own, 143 after SIGTERM.
+    """
+    experiment.check_processes(run, processes)
+    hosts = [] if MEET in os.environ else hosts_of(os.environ)
+    line = command(processes, arguments, os.environ, hosts)
+    if line[0] == "srun":
+        os.execvp("srun", line)
+    _check_gpus(experiment, processes // int(os.environ.get(NODES, "1")))
+    for name in [name for name in os.environ if name.startswith(("ACCELERATE_", "PET_"))]:
+        del os.environ[name]
+    _run_launcher(line[2:])
+
+
+def hosts_of(environment: Mapping[str, str]) -> list[str]:
+    """Names of the nodes of this Slurm job, in its order; none outside Slurm.
+
+    Raises:
+        TrainingError: Slurm does not say.
+    """
+    if "SLURM_JOB_ID" not in environment:
+        return []
+    # Snakemake's Slurm executor clears the variables that name the nodes; inside a job step they may name the step's.
+    nodes = _said("squeue", "--noheader", "--jobs", environment["SLURM_JOB_ID"], "--format", "%N")
+    return _said("scontrol", "show", "hostnames", nodes).split()
+
+
+def command(
+    processes: int, arguments: Sequence[str], environment: Mapping[str, str], hosts: Sequence[str] = ()
+) -> list[str]:
+    """The command line that starts `t3d <arguments>` in several processes.
+
+    Args:
+        processes: how many, over all nodes.
+        arguments: of `t3d`.
+        environment: where srun started this launcher, `T3D_MEET`, `T3D_NODES` and `SLURM_NODEID` say which one it is.
+        hosts: the nodes of the job.
+
+    Returns:
+        `srun ...` where launchers have yet to be started on several nodes, else `accelerate launch ...`.
+
+    Raises:
+        ParameterError: the processes cannot be shared evenly by the nodes.
+    """
+    nodes = int(environment[NODES]) if MEET in environment else max(1, len(hosts))
+    if processes % nodes:
+        raise ParameterError(
+            f"training_processes: {processes} processes cannot be shared evenly by the {nodes} nodes of this job. Set "
+            f"it to a multiple of {nodes}."
+        )
+    if nodes > 1 and MEET not in environment:
+        # Two jobs may share a node, so the port is the job's; below 32768, where the system gives ports to anybody.
+        meet = f"{hosts[0]}:{10_000 + int(environment['SLURM_JOB_ID']) % 20_000}"
+        spread = [f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
+        # Inside a job step, whose resources it shares; when one launcher fails the others have nothing to wait for.
+        inside = ["--overlap", "--kill-on-bad-exit=1", f"--export=ALL,{MEET}={meet},{NODES}={nodes}"]
+        return ["srun", *spread, *inside, sys.executable, "-m", "t3d.cli", *arguments]
+    here = processes // nodes
+    threads = environment.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // here))
+    options = {
+        "--config_file": str(CONFIG),
+        "--num_processes": str(processes),
+        "--num_machines": str(nodes),
+        "--num_cpu_threads_per_process": threads,
+        "--dynamo_backend": "no",
+        # 0: any port that is free.
+        "--main_process_port": "0",
+    }
+    if nodes > 1:
+        host, _, port = environment[MEET].rpartition(":")
+        options |= {
+            "--machine_rank": environment["SLURM_NODEID"],
+            "--main_process_ip": host,
+            "--main_process_port": port,
+        }
+    given = [word for option in options.items() for word in option]
+    return ["accelerate", "launch", *given, "--multi_gpu", "--same_network", "--module", "t3d.cli", *arguments]
+
+
+def _check_gpus(experiment: Experiment, here: int) -> None:
+    """Say once, before there are several processes, that there is no GPU for each of them."""
+    import torch
+
+    from t3d.models.device import pick_device
+
+    if pick_device(experiment) == "cuda" and torch.cuda.device_count() < here:
+        raise ParameterError(
+            f"training_processes: {here} processes on this node need a GPU each, PyTorch sees "
+            f"{torch.cuda.device_count()}. Ask for as many GPUs, or train with fewer processes."
+        )
+
+
+def _run_launcher(arguments: Sequence[str]) -> None:
+    """`accelerate launch`, in this process: its exit status is that of the processes, its signals are theirs."""
+    import psutil
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        children = psutil.Process().children()
+        if not children:
+            raise SystemExit(_TERMINATED)
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.send_signal(number)
+
+    # Left to it, the launcher would kill the processes 30 seconds after it asked them to end, and a step and its state
+    # can take longer. So it does not hear of SIGTERM; it ends when they have.
+    os.environ["PET_SIGNALS_TO_HANDLE"] = "SIGHUP,SIGQUIT"
+    signal.signal(signal.SIGTERM, pass_on)
+    # What failed is said by the process itself, or below.
+    logging.disable(logging.ERROR)
+    try:
+        launch_command(launch_command_parser().parse_args(arguments))
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode in (-signal.SIGTERM, _TERMINATED):
+            raise SystemExit(_TERMINATED) from None
+        if failure.exitcode < 0:
+            raise TrainingError(
+                f"training process {rank} was killed by {signal.Signals(-failure.exitcode).name}; out of memory, "
+                "perhaps. Run again to resume from the last state."
+            ) from None
+        raise SystemExit(failure.exitcode) from None
+
+
+def _said(*line: str) -> str:
+    try:
+        return subprocess.run(line, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise TrainingError(f"Slurm does not name the nodes of this job ({' '.join(line)}): {error}") from error
