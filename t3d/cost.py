@@ -170,14 +170,16 @@ def minutes(experiment: Experiment, artefact: str, attempt: int = 1) -> int:
 def memory_mb(experiment: Experiment, artefact: str, attempt: int = 1) -> int:
     """Host memory a job asks the scheduler for, MB; more at each attempt.
 
-    Libraries take 4 GB. Weights pass through it once (4 bytes); a training state is put together there: weights,
-    reference and Adam's moments, 16 bytes a parameter, and as much again while it is written.
+    Libraries take 4 GB a process. Weights pass through it once (4 bytes a parameter); a training state is put together
+    there: weights, reference and Adam's moments, 16 bytes a parameter, and as much again while it is written.
     """
     kind, _, rest = artefact.partition("/")
     name = rest.split("/")[0]
     teacher = experiment.prompt_sets[experiment.trajectories[name].prompts].teacher if kind == "trajectories" else None
     parameters = experiment.teachers[teacher or _teacher(experiment, name)].parameters
-    return (4000 + math.ceil((32 if kind == "students" else 6) * parameters / 1e6)) * attempt
+    processes = experiment.training_processes if kind == "students" else 1
+    state = 32 if kind == "students" else 0
+    return (processes * (4000 + math.ceil(6 * parameters / 1e6)) + math.ceil(state * parameters / 1e6)) * attempt
 
 
 def report(experiment: Experiment, gpu: str = "A100") -> str:

@@ -2,8 +2,9 @@
 
 Sequences live in slots. A tick is one forward: it denoises every slot's block, and beside it writes the final keys of
 the blocks that the tick before finished and those of prompts that have just been admitted, so that neither costs a
-forward of its own. Everything a tick decides stays on the GPU and is replayed as a CUDA graph; the host looks once per
-block (static remasking) or once per tick (dynamic) which sequences have ended, and gives their slots to the next ones.
+forward of its own. Everything a tick decides stays on the GPU and is replayed as a CUDA graph. The host learns which
+sequences have ended, and gives their slots to the next ones, once per block (static remasking), while the next block is
+already being written, or once per tick (dynamic).
 """
 
 from collections import deque
@@ -94,6 +95,27 @@ def bytes_per_slot(model: SDARForCausalLM, capacity: int, size: int, sample: Sam
     return cache + activations + drawing
 
 
+class _Flags:
+    """Booleans of every slot on their way to the host."""
+
+    def __init__(self, flags: Tensor) -> None:
+        """Start copying `flags [kinds, slots]`; the GPU goes on meanwhile."""
+        self.event = None
+        if flags.device.type == "cuda":
+            self.host = torch.empty(flags.shape, dtype=flags.dtype, pin_memory=True)
+            self.host.copy_(flags, non_blocking=True)
+            self.event = torch.cuda.Event()
+            self.event.record()
+        else:
+            self.host = flags
+
+    def read(self) -> list[list[int]]:
+        """Slots that are flagged, by kind."""
+        if self.event is not None:
+            self.event.synchronize()
+        return [[slot for slot, flag in enumerate(row) if flag] for row in self.host.tolist()]
+
+
 class _Engine:
     """Slots, what is written in them, and the graphs that move them on."""
 
@@ -139,6 +161,9 @@ class _Engine:
         self.prompt_tokens = torch.zeros(_PREFILL, size, dtype=torch.long, device=device)
         self.prompt_slots = torch.full((_PREFILL,), self.network.idle, device=device)
         self.prompt_starts = torch.zeros(_PREFILL, dtype=torch.long, device=device)
+        # Compiled, logits of a large vocabulary are read a few times and never written. Not of self: what is compiled is
+        # kept, and the cache with it. (PyTorch 2.11 cannot compile the draw from a tempered distribution.)
+        self.draw = torch.compile(_draw) if self.network.compiled and not sample.temperature else _draw
         self.graphs: dict[tuple[str, int, int], torch.cuda.CUDAGraph] = {}
         self.pool = None
 
@@ -149,9 +174,17 @@ class _Engine:
         free = list(range(self.slots))
         owners: dict[int, int] = {}
         commits = 0
+        flags: deque[_Flags] = deque()
         while waiting or owners:
-            prompts = self._admit(requests, waiting, free, owners)
-            commits, ended = self._advance(commits, prompts)
+            self._advance(commits, self._admit(requests, waiting, free, owners))
+            flags.append(_Flags(torch.stack([self.ended, self.unwritten])))
+            if self.budget.steps is not None:
+                commits = self.slots
+                if len(flags) == 1:
+                    continue
+            ended, unwritten = flags.popleft().read()
+            if self.budget.steps is None:
+                commits = len(unwritten)
             for slot in ended:
                 owner = owners.pop(slot)
                 responses[owner] = self._response(slot, len(requests[owner].prompt_ids))
@@ -160,17 +193,12 @@ class _Engine:
                 on_finished(len(ended))
         return [response for response in responses if response is not None]
 
-    def _advance(self, commits: int, prompts: int) -> tuple[int, list[int]]:
-        """Denoise until the host has something to decide: how many blocks are unwritten now, and which slots ended."""
-        if self.budget.steps is not None:
-            # Every slot begins its block with the first tick and is done after the last.
-            for step in range(self.budget.steps):
-                self._replay("tick", commits if step == 0 else 0, prompts if step == 0 else 0)
-        else:
-            self._replay("tick", commits, prompts)
+    def _advance(self, commits: int, prompts: int) -> None:
+        """Denoise until the host may have something to decide."""
+        # Static: every slot begins its block with the first tick and is done after the last.
+        for step in range(self.budget.steps or 1):
+            self._replay("tick", commits if step == 0 else 0, prompts if step == 0 else 0)
         self._replay("settle", 0, 0)
-        state = torch.stack([self.ended, self.unwritten]).tolist()
-        return sum(state[1]), [slot for slot, ended in enumerate(state[0]) if ended]
 
     def _admit(self, requests, waiting: deque[int], free: list[int], owners: dict[int, int]) -> int:
         """Give free slots to waiting requests; the number of prompt blocks that the next tick has to write."""
@@ -261,12 +289,12 @@ class _Engine:
             slots.append(self.prompt_slots[:prompts])
             starts.append(self.prompt_starts[:prompts])
         hidden = self.network.forward(torch.cat(tokens), torch.cat(slots), torch.cat(starts), wanted=self.slots)
-        logits = self.model.lm_head(hidden).float()
-        logits[:, self.mask_id] = float("-inf")  # the mask is an input, never an answer
         self.step.add_(going)
         positions = self.starts[:, None] + self.places
         origins = torch.broadcast_tensors(self.seeds[:, None], positions, self.step[:, None])
-        drawn, log_odds = sampling.draw(logits, self.sample, *(origin.flatten() for origin in origins))
+        logits = self.model.lm_head(hidden)
+        origins = [origin.flatten() for origin in origins]
+        drawn, log_odds = self.draw(logits, self.mask_id, self.sample, *origins)
         drawn, log_odds = drawn.view_as(self.tokens), log_odds.view_as(self.confidence)
         chosen = remasking.choose(log_odds, self.masked, self.budget, self.step, self.sample.prompt_guard)
         chosen &= going[:, None]
@@ -317,6 +345,15 @@ class _Engine:
             taken,
             blocks - 1,
         )
+
+
+def _draw(
+    logits: Tensor, mask_id: int, sample: Sampling, seeds: Tensor, positions: Tensor, step: Tensor
+) -> tuple[Tensor, Tensor]:
+    # The mask is an input, never an answer.
+    columns = torch.arange(logits.shape[1], device=logits.device)
+    logits = logits.float().masked_fill(columns == mask_id, float("-inf"))
+    return sampling.draw(logits, sample, seeds, positions, step)
 
 
 def _rounded(count: int) -> int:

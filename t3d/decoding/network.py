@@ -35,7 +35,7 @@ class Network:
         # Fused kernels save launches and trips to memory; of a small model they save less than compiling takes.
         self.compiled = device.type == "cuda" and config.hidden_size >= 1024
         self._before = torch.compile(_before) if self.compiled else _before
-        self._after = torch.compile(_after) if self.compiled else _after
+        self._gated = torch.compile(_gated) if self.compiled else _gated
 
     def forward(self, tokens: Tensor, slots: Tensor, starts: Tensor, wanted: int) -> Tensor:
         """Final hidden states of the first `wanted` blocks, `[wanted * block size, hidden]`.
@@ -68,15 +68,15 @@ class Network:
                 blocks, owners, ends = wanted, owners[:wanted], ends[:wanted]
             queries = queries.view(blocks, self.block_size, self.heads, self.width)
             attended = attend(queries, cache, owners, ends, self.capacity).flatten(0, 1).flatten(1)
-            if self.compiled:
-                for tensor in (x, attended):
-                    torch._dynamo.mark_dynamic(tensor, 0)
-            x = self._after(x, attended, *layer[4:], self.epsilon)
+            out, norm, gate_up, down = layer[4:]
+            # In place: a sum that is written elsewhere would first be copied there.
+            x.addmm_(attended, out.t())
+            x.addmm_(self._gated(x, norm, gate_up, self.epsilon), down.t())
         return self.model.model.norm(x)
 
 
 def _pack(layer: nn.Module) -> tuple[Tensor, ...]:
-    """A layer's weights in the order of `_before` and `_after`; the model's own become views of what lies together."""
+    """A layer's weights in the order of their use; the model's own become views of what lies together."""
     attention, mlp = layer.self_attn, layer.mlp
     return (
         layer.input_layernorm.weight,
@@ -121,8 +121,7 @@ def _before(x, norm, qkv, q_norm, k_norm, cos, sin, heads: int, kv_heads: int, e
     return q, torch.stack((k, v), dim=1)
 
 
-def _after(x, attended, out, norm, gate_up, down, epsilon: float):
-    """From attention to the next layer's input, `[tokens, hidden]`."""
-    x = x + linear(attended, out)
+def _gated(x, norm, gate_up, epsilon: float):
+    """The gated MLP before its last matrix, `[tokens, intermediate]`."""
     gate, up = linear(_norm(x, norm, epsilon), gate_up).chunk(2, dim=-1)
-    return x + linear(silu(gate) * up, down)
+    return silu(gate) * up

@@ -37,7 +37,8 @@ def draw(logits: Tensor, sampling: Sampling, seeds: Tensor, positions: Tensor, s
     if sampling.confidence == "tempered" and sampling.temperature:
         logits = logits / sampling.temperature
     chosen = logits.gather(-1, tokens.unsqueeze(-1))
-    others = logits.scatter(-1, tokens.unsqueeze(-1), float("-inf")).logsumexp(dim=-1)
+    columns = torch.arange(logits.shape[-1], device=logits.device)
+    others = logits.masked_fill(columns == tokens.unsqueeze(-1), float("-inf")).logsumexp(dim=-1)
     return tokens, chosen.squeeze(-1) - others
 
 
