@@ -104,18 +104,22 @@ def _start() -> None:
     for daemon in ("slurmctld", "slurmd"):
         subprocess.run([daemon], check=True)
     for _ in range(50):
+        # A node can be listed as idle before it answers; the first job would then be lost.
         with suppress(subprocess.CalledProcessError):
-            if "idle" in _said("sinfo", "--noheader", "--format=%T"):
-                return
+            _said("srun", "true")
+            return
         time.sleep(0.2)
     raise RuntimeError(f"The cluster did not start: {(RUN / 'slurmctld.log').read_text()[-2000:]}")
 
 
 def _stop() -> None:
     with suppress(subprocess.CalledProcessError, FileNotFoundError):
-        if running := _said("squeue", "--noheader", "--format=%A").split():
-            subprocess.run(["scancel", *running], check=True)
-            time.sleep(1)
+        # A daemon that ends before its jobs leaves their processes behind.
+        for _ in range(30):
+            if not (queued := _said("squeue", "--noheader", "--format=%A").split()):
+                break
+            subprocess.run(["scancel", *queued], check=True)
+            time.sleep(0.5)
     stopped = []
     for daemon in DAEMONS:
         with suppress(FileNotFoundError, ValueError, psutil.NoSuchProcess):

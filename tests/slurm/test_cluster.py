@@ -47,12 +47,12 @@ def make_project(folder: Path) -> Path:
     return folder
 
 
-def start(project: Path, *arguments: str, nice: int = 0) -> subprocess.Popen:
-    """Snakemake with the profile, looking at its jobs more often than on a cluster that is shared with others."""
+def start(project: Path, *arguments: str, first_look: int = 5, nice: int = 0) -> subprocess.Popen:
+    """Snakemake with the profile, looking at its jobs earlier than on a cluster that is shared with others."""
     # `t3d` is found beside Snakemake, here and in the jobs.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--cores", "all", "--profile", "slurm"]
-    command += ["--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10", *arguments]
+    command += ["--slurm-init-seconds-before-status-checks", str(first_look), "--latency-wait", "10", *arguments]
     return subprocess.Popen(
         ["nice", "-n", str(nice), *command, "--config", "experiment=twin"],
         cwd=project,
@@ -85,11 +85,19 @@ def jobs_of(project: Path) -> dict[str, list[dict[str, str]]]:
 def over_time(slurm, tmp_path_factory):
     """A run whose student gets a minute. Slurm needs up to a minute and a half to notice: it runs beside the rest."""
     project = make_project(tmp_path_factory.mktemp("over-time"))
-    return project, start(project, STUDENT, "--retries", "0", "--set-resources", "student:runtime=1", nice=10)
+    limits = ("--retries", "0", "--set-resources", "student:runtime=1")
+    return project, start(project, STUDENT, *limits, first_look=2, nice=10)
 
 
 @pytest.fixture(scope="module")
-def finished(over_time, tmp_path_factory):
+def over_memory(slurm, tmp_path_factory):
+    """A run whose teacher gets 100 MB at first; it runs beside the rest as well."""
+    project = make_project(tmp_path_factory.mktemp("over-memory"))
+    return project, start(project, TEACHER, "--default-resources", "runtime=5", "mem_mb=100 * attempt ** 5")
+
+
+@pytest.fixture(scope="module")
+def finished(over_time, over_memory, tmp_path_factory):
     """A project in which everything up to the answers of a student was made, and what Snakemake said."""
     project = make_project(tmp_path_factory.mktemp("finished"))
     running = start(project, ANSWERS)
@@ -149,9 +157,8 @@ def test_a_partition_that_is_not_there_is_named(slurm, tmp_path):
     assert not jobs_of(project)
 
 
-def test_a_job_over_its_memory_is_tried_again_with_more(slurm, tmp_path):
-    project = make_project(tmp_path / "project")
-    running = start(project, TEACHER, "--default-resources", "runtime=5", "mem_mb=100 * attempt ** 5")
+def test_a_job_over_its_memory_is_tried_again_with_more(finished, over_memory):
+    project, running = over_memory
     said = finish(running)
     assert running.returncode == 0, said[-5000:]
     log = re.search(r"^ +log: \S+, (\S+/logs/slurm/\S+)", said, flags=re.MULTILINE).group(1)
@@ -168,7 +175,7 @@ def test_a_job_over_its_time_says_so_and_training_resumes_from_its_state(finishe
     assert states, said[-5000:]
     log = project / "logs" / "twin" / "students" / "sft-seed0.log"
     log.unlink()
-    again = start(project, STUDENT)
+    again = start(project, STUDENT, first_look=2)
     try:
         deadline = time.monotonic() + 60
         while not (log.is_file() and "resuming after step" in log.read_text()):

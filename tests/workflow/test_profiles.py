@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 from tests.conftest import ROOT
 from tests.workflow.test_dag import twin, write
 
@@ -49,3 +51,16 @@ def test_a_dry_run_for_a_cluster_needs_no_cluster(tmp_path):
     assert "gpu=8" in said
     assert "gpu=1" not in said
     assert "runtime=120" in said
+
+
+def test_rules_submitted_as_arrays_exist():
+    profile = yaml.safe_load((ROOT / "slurm" / "config.yaml").read_text())
+    rules = snakemake(ROOT, "--list-rules").split()
+    # A name that is no rule's would be ignored.
+    assert {rule.strip() for rule in profile["slurm-array-jobs"].split(",")} <= set(rules)
+
+
+def test_the_experiment_is_the_only_config_key_of_the_profile():
+    # `--config` replaces the list whole: another key would be lost with it.
+    profile = yaml.safe_load((ROOT / "slurm" / "config.yaml").read_text())
+    assert profile["config"] == ["experiment=paper"]
