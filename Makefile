@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Snakemake's rules call `t3d`, which lies beside it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check clean
+.PHONY: demo test test-slurm check clean
 
 demo: $(VENV)/installed ## distil a diffusion LM on this machine and print Table 1
 	snakemake --cores all
@@ -14,6 +14,9 @@ demo: $(VENV)/installed ## distil a diffusion LM on this machine and print Table
 
 test: $(VENV)/installed ## run the tests
 	pytest
+
+test-slurm: $(VENV)/installed ## start a Slurm cluster on this machine and run through it (root; slurmctld, slurmd, munge)
+	pytest tests/slurm
 
 check: $(VENV)/installed ## formatting, linting, types
 	ruff check .

@@ -1,0 +1,197 @@
+"""`--profile slurm` on a real cluster of one node: what jobs ask for, that they run side by side, and how they fail.
+
+`make test-slurm` runs this; `make test` does not. The DAG is the small twin of the demo, whose jobs ask for a GPU and
+run on the CPU.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from t3d import receipts
+from tests.conftest import ROOT
+from tests.slurm import cluster
+from tests.workflow.test_dag import twin
+
+ANSWERS = "data/twin/answers/t3d-seed0/gsm/b8s2.manifest.json"
+TEACHER = "data/twin/teachers/pocket-sdar.manifest.json"
+STUDENT = "data/twin/students/sft-seed0.manifest.json"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def slurm():
+    if reason := cluster.obstacle():
+        pytest.exit(reason, returncode=1)
+    with cluster.running():
+        yield
+
+
+def make_project(folder: Path) -> Path:
+    """A project directory with the twin on GPUs. Its student `sft` would train for hours."""
+    content = twin() | {"gpus": 1, "device": "cpu"}
+    content["students"]["sft"]["optimizer"]["steps"] = 100_000
+    content["students"]["sft"]["checkpoint_every"] = 10
+    (folder / "params").mkdir(parents=True)
+    (folder / "params" / "twin.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    (folder / "data").mkdir()
+    (folder / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
+    (folder / "slurm").symlink_to(ROOT / "slurm")
+    return folder
+
+
+def start(project: Path, *arguments: str, first_look: int = 5, nice: int = 0) -> subprocess.Popen:
+    """Snakemake with the profile, looking at its jobs earlier than on a cluster that is shared with others."""
+    # `t3d` is found beside Snakemake, here and in the jobs.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--cores", "all", "--profile", "slurm"]
+    command += ["--slurm-init-seconds-before-status-checks", str(first_look), "--latency-wait", "10", *arguments]
+    return subprocess.Popen(
+        ["nice", "-n", str(nice), *command, "--config", "experiment=twin"],
+        cwd=project,
+        env=os.environ | {"PATH": path},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def finish(running: subprocess.Popen, seconds: int = 300) -> str:
+    """What Snakemake said, once it has ended."""
+    try:
+        return running.communicate(timeout=seconds)[0]
+    except subprocess.TimeoutExpired:
+        running.kill()
+        pytest.fail(f"Snakemake still waits after {seconds} s: {running.communicate()[0][-3000:]}")
+
+
+def jobs_of(project: Path) -> dict[str, list[dict[str, str]]]:
+    """The Slurm jobs of a project by rule."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for job in cluster.jobs():
+        if job["WorkDir"] == str(project):
+            found.setdefault(job["Comment"].removeprefix("rule_").partition("_wildcards")[0], []).append(job)
+    return found
+
+
+@pytest.fixture(scope="module")
+def over_time(slurm, tmp_path_factory):
+    """A run whose student gets a minute. Slurm needs up to a minute and a half to notice: it runs beside the rest."""
+    project = make_project(tmp_path_factory.mktemp("over-time"))
+    limits = ("--retries", "0", "--set-resources", "student:runtime=1")
+    return project, start(project, STUDENT, *limits, first_look=2, nice=10)
+
+
+@pytest.fixture(scope="module")
+def over_memory(slurm, tmp_path_factory):
+    """A run whose teacher gets 100 MB at first; it runs beside the rest as well."""
+    project = make_project(tmp_path_factory.mktemp("over-memory"))
+    return project, start(project, TEACHER, "--default-resources", "runtime=5", "mem_mb=100 * attempt ** 5")
+
+
+@pytest.fixture(scope="module")
+def finished(over_time, over_memory, tmp_path_factory):
+    """A project in which everything up to the answers of a student was made, and what Snakemake said."""
+    project = make_project(tmp_path_factory.mktemp("finished"))
+    running = start(project, ANSWERS)
+    said = finish(running)
+    assert running.returncode == 0, said[-5000:]
+    return project, said
+
+
+def test_every_wave_runs_as_jobs_that_ask_for_what_their_rule_needs(finished):
+    project, _ = finished
+    jobs = jobs_of(project)
+    assert {rule: len(of) for rule, of in jobs.items()} == {"teacher": 1, "trajectories": 3, "student": 1, "answers": 1}
+    for rule, of in jobs.items():
+        for job in of:
+            assert job["JobState"] == "COMPLETED"
+            assert job.get("TresPerJob") == (None if rule == "teacher" else "gres:gpu:1"), rule
+            # One task, on one node: a second would run the same command once more.
+            assert (job["NumTasks"], job["NumNodes"]) == ("1", "1")
+            # Eight cores for each GPU, however few the node has where Snakemake runs.
+            assert rule == "teacher" or job["NumCPUs"] == "8"
+            assert job["TimeLimit"] == "02:00:00"
+            assert job["Requeue"] == "1"
+    receipt = receipts.read_receipt(receipts.read(project / ANSWERS, kind="answers"))
+    assert receipt["device"] == "cpu"
+
+
+def test_shards_are_one_array_and_run_side_by_side(finished):
+    project, said = finished
+    # The shards of `gsm`; the one of `code` is a wave of its own where its prompts were ready sooner or later.
+    shards = [job for job in jobs_of(project)["trajectories"] if "ArrayJobId" in job]
+    assert len({job["ArrayJobId"] for job in shards}) == 1
+    assert {"1", "2"} <= {job["ArrayTaskId"] for job in shards}
+    assert "Submitted array job with Snakemake IDs" in said
+    first, second = sorted((job["StartTime"], job["EndTime"]) for job in shards)[:2]
+    assert second[0] < first[1]
+
+
+def test_a_rerun_plans_nothing(finished):
+    project, _ = finished
+    assert "Nothing to be done" in finish(start(project, ANSWERS))
+
+
+def test_more_gpus_than_one_are_not_cut_to_the_limit_of_a_local_run(slurm, tmp_path):
+    project = make_project(tmp_path / "project")
+    # Refused at once: the node has four.
+    said = finish(start(project, TEACHER, "--retries", "0", "--set-resources", "teacher:gpu=5"))
+    assert "--gpus=5" in said
+    assert "Requested node configuration is not available" in said
+
+
+def test_a_partition_that_is_not_there_is_named(slurm, tmp_path):
+    project = make_project(tmp_path / "project")
+    running = start(project, TEACHER, "--default-resources", "slurm_partition=nowhere", "runtime=5", "mem_mb=2000")
+    said = finish(running)
+    assert running.returncode == 1
+    assert "invalid partition specified: nowhere" in said
+    assert not jobs_of(project)
+
+
+def test_a_job_over_its_memory_is_tried_again_with_more(finished, over_memory):
+    project, running = over_memory
+    said = finish(running)
+    assert running.returncode == 0, said[-5000:]
+    log = re.search(r"^ +log: \S+, (\S+/logs/slurm/\S+)", said, flags=re.MULTILINE).group(1)
+    assert "Exceeded job memory limit" in Path(log).read_text()
+    assert [job["MinMemoryNode"] for job in jobs_of(project)["teacher"]] == ["100M", "3200M"]
+
+
+def test_a_job_over_its_time_says_so_and_training_resumes_from_its_state(finished, over_time):
+    project, running = over_time
+    said = finish(running)
+    assert running.returncode == 1
+    assert "SLURM status is: 'TIMEOUT'" in said
+    states = sorted((project / "work" / "twin" / "sft-seed0").glob("step-*.pt"))
+    assert states, said[-5000:]
+    log = project / "logs" / "twin" / "students" / "sft-seed0.log"
+    log.unlink()
+    again = start(project, STUDENT, first_look=2)
+    try:
+        deadline = time.monotonic() + 60
+        while not (log.is_file() and "resuming after step" in log.read_text()):
+            assert time.monotonic() < deadline, "the student was not trained further"
+            time.sleep(0.5)
+        step = int(re.search(r"resuming after step (\d+)", log.read_text()).group(1))
+        assert step == int(states[-1].stem.removeprefix("step-"))
+    finally:
+        # What Ctrl-C does: the jobs are cancelled, not left behind.
+        again.send_signal(signal.SIGINT)
+        finish(again)
+    assert {job["JobState"] for job in jobs_of(project)["student"]} == {"TIMEOUT", "CANCELLED"}
+
+
+def test_a_machine_with_a_slurm_of_its_own_is_left_alone(tmp_path):
+    (tmp_path / "slurm.conf").write_text("ClusterName=ours\n")
+    assert "belongs to this machine's own Slurm" in cluster.obstacle((tmp_path,))
+    shutil.copy("/etc/slurm/slurm.conf", tmp_path)
+    assert cluster.obstacle((tmp_path,)) is None

@@ -1,0 +1,66 @@
+"""What the profiles of `workflow/profiles/` decide, without a cluster: `tests/slurm/` has one."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from tests.conftest import ROOT
+from tests.workflow.test_dag import twin, write
+
+GPU_JOBS = """
+rule all:
+    input: "first", "second"
+
+rule gpu_job:
+    output: "{name}"
+    resources: gpu=2
+    shell: "date +%s.%N > {output}; sleep 1; date +%s.%N >> {output}"
+"""
+
+
+def snakemake(folder: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said[-3000:]
+    return said
+
+
+def test_jobs_that_need_a_gpu_take_turns_on_one_machine(tmp_path):
+    (tmp_path / "Snakefile").write_text(GPU_JOBS)
+    (tmp_path / "profiles").symlink_to(ROOT / "profiles")
+    snakemake(tmp_path, "--cores", "2")
+    first, second = sorted(
+        [float(line) for line in (tmp_path / name).read_text().split()] for name in ("first", "second")
+    )
+    assert second[0] >= first[1]
+
+
+def test_a_dry_run_for_a_cluster_needs_no_cluster(tmp_path):
+    (tmp_path / "params").mkdir()
+    write(tmp_path, twin() | {"gpus": 8})
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
+    (tmp_path / "params" / "reported.csv").symlink_to(ROOT / "params" / "reported.csv")
+    (tmp_path / "slurm").symlink_to(ROOT / "slurm")
+    command = ["-n", "results/table1.csv", "-s", str(ROOT / "Snakefile"), "--profile", "slurm"]
+    said = snakemake(tmp_path, *command, "--config", "experiment=twin")
+    # A local run's limit of one does not cut what a job asks for.
+    assert "gpu=8" in said
+    assert "gpu=1" not in said
+    assert "runtime=120" in said
+
+
+def test_rules_submitted_as_arrays_exist():
+    profile = yaml.safe_load((ROOT / "slurm" / "config.yaml").read_text())
+    rules = snakemake(ROOT, "--list-rules").split()
+    # A name that is no rule's would be ignored.
+    assert {rule.strip() for rule in profile["slurm-array-jobs"].split(",")} <= set(rules)
+
+
+def test_the_experiment_is_the_only_config_key_of_the_profile():
+    # `--config` replaces the list whole: another key would be lost with it.
+    profile = yaml.safe_load((ROOT / "slurm" / "config.yaml").read_text())
+    assert profile["config"] == ["experiment=paper"]
