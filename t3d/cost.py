@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from t3d import lineage
+from t3d import lineage, recipes
 from t3d.errors import ParameterError
 from t3d.params import Budget, Experiment
 
@@ -157,29 +157,34 @@ def _count(experiment: Experiment, prompts: str) -> int:
     return experiment.prompt_sets[prompts].count or _ROWS
 
 
-def minutes(experiment: Experiment, artefact: str, attempt: int = 1) -> int:
-    """Minutes a job asks the scheduler for; more at each attempt."""
-    if not experiment.gpus:
-        return _CPU_MINUTES * attempt
-    seconds = of_artefact(experiment, artefact).seconds
-    if artefact.startswith("students/"):
-        seconds /= experiment.training_processes
-    return (20 + math.ceil(_SPARE * seconds / 60)) * attempt
+@dataclass(frozen=True)
+class Asked:
+    """What a job asks a scheduler for at its first attempt."""
+
+    minutes: int
+    memory_mb: int
 
 
-def memory_mb(experiment: Experiment, artefact: str, attempt: int = 1) -> int:
-    """Host memory a job asks the scheduler for, MB; more at each attempt.
+def asked(experiment: Experiment) -> dict[str, Asked]:
+    """Kind of artefact -> what its jobs ask for, all the same: tasks of a Slurm array get what the first one asks for.
 
-    Libraries take 4 GB a process. Weights pass through it once (4 bytes a parameter); a training state is put together
-    there: weights, reference and Adam's moments, 16 bytes a parameter, and as much again while it is written.
+    Time is three times the estimate of the dearest job on an A100, and the model's start. Of host memory, libraries take
+    4 GB a process and weights pass through it once (4 bytes a parameter); a training state is put together there:
+    weights, reference and Adam's moments, 16 bytes a parameter, and as much again while it is written.
     """
-    kind, _, rest = artefact.partition("/")
-    name = rest.split("/")[0]
-    teacher = experiment.prompt_sets[experiment.trajectories[name].prompts].teacher if kind == "trajectories" else None
-    parameters = experiment.teachers[teacher or _teacher(experiment, name)].parameters
-    processes = experiment.training_processes if kind == "students" else 1
-    state = 32 if kind == "students" else 0
-    return (processes * (4000 + math.ceil(6 * parameters / 1e6)) + math.ceil(state * parameters / 1e6)) * attempt
+    products = lineage.products_of(experiment, on_request=True).values()
+    longest: dict[str, float] = defaultdict(float)
+    for artefact in lineage.artefacts_of(experiment, products):
+        seconds = of_artefact(experiment, artefact).seconds
+        kind = artefact.partition("/")[0]
+        longest[kind] = max(longest[kind], seconds / (experiment.training_processes if kind == "students" else 1))
+    parameters = max(teacher.parameters for teacher in experiment.teachers.values()) / 1e6
+    found = {}
+    for kind in recipes.KINDS:
+        processes, state = (experiment.training_processes, 32) if kind == "students" else (1, 0)
+        minutes = 20 + math.ceil(_SPARE * longest[kind] / 60) if experiment.gpus else _CPU_MINUTES
+        found[kind] = Asked(minutes, math.ceil(processes * (4000 + 6 * parameters) + state * parameters))
+    return found
 
 
 def report(experiment: Experiment, gpu: str = "A100") -> str:

@@ -19,6 +19,8 @@ import yaml
 from t3d.errors import MissingInputError, ParameterError
 from t3d.params import Experiment, Teacher
 
+KINDS = ("sources", "teachers", "prompts", "trajectories", "students", "answers", "scores", "factorisation")
+"""First parts of an artefact's name."""
 _OPTIONAL = {"hub", "source", "file", "columns", "max_prompt_tokens", "max_response_tokens"}
 RECIPES = Path(__file__).parents[1] / "workflow" / "recipes.yaml"
 

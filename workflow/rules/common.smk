@@ -18,6 +18,8 @@ LOGS = f"logs/{E.name}"
 # The rules run in the environment that calls Snakemake; their `conda:` line says which file describes it.
 # A CPU job is one thread: two small jobs side by side do more than one job on two cores.
 CORES = 8 if E.gpus else 1
+# Time and memory that jobs ask a scheduler for; twice as much at the second attempt.
+ASKED = cost.asked(E)
 
 
 wildcard_constraints:

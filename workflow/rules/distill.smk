@@ -16,8 +16,8 @@ rule student:
         gpu=E.training_processes if E.gpus else 0,
         # Not a parameter: more processes change the speed of a student, and plan none again.
         processes=E.training_processes,
-        runtime=lambda w, attempt: cost.minutes(E, f"students/{w.run}", attempt),
-        mem_mb=lambda w, attempt: cost.memory_mb(E, f"students/{w.run}", attempt),
+        runtime=lambda w, attempt: ASKED["students"].minutes * attempt,
+        mem_mb=lambda w, attempt: ASKED["students"].memory_mb * attempt,
     params:
         experiment=E.name,
         recipe=lambda w: recipe(f"students/{w.run}"),

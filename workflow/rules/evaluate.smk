@@ -14,8 +14,8 @@ rule answers:
     threads: CORES
     resources:
         gpu=E.gpus,
-        runtime=lambda w, attempt: cost.minutes(E, f"answers/{w.model}/{w.benchmark}/{w.budget}", attempt),
-        mem_mb=lambda w, attempt: cost.memory_mb(E, f"answers/{w.model}/{w.benchmark}/{w.budget}", attempt),
+        runtime=lambda w, attempt: ASKED["answers"].minutes * attempt,
+        mem_mb=lambda w, attempt: ASKED["answers"].memory_mb * attempt,
     params:
         experiment=E.name,
         recipe=lambda w: recipe(f"answers/{w.model}/{w.benchmark}/{w.budget}"),
@@ -56,8 +56,8 @@ rule factorisation:
     threads: CORES
     resources:
         gpu=E.gpus,
-        runtime=lambda w, attempt: cost.minutes(E, f"factorisation/{w.model}/{w.name}", attempt),
-        mem_mb=lambda w, attempt: cost.memory_mb(E, f"factorisation/{w.model}/{w.name}", attempt),
+        runtime=lambda w, attempt: ASKED["factorisation"].minutes * attempt,
+        mem_mb=lambda w, attempt: ASKED["factorisation"].memory_mb * attempt,
     params:
         experiment=E.name,
         recipe=lambda w: recipe(f"factorisation/{w.model}/{w.name}"),

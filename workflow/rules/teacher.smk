@@ -29,11 +29,11 @@ rule teacher:
         f"{LOGS}/teachers/{{name}}.log",
     conda:
         "../../environment.yml"
-    threads: CORES
+    threads: lambda w: CORES if E.teachers[w.name].source == "pretrain" else 1
     resources:
         gpu=lambda w: E.gpus if E.teachers[w.name].source == "pretrain" else 0,
-        runtime=lambda w, attempt: cost.minutes(E, f"teachers/{w.name}", attempt),
-        mem_mb=lambda w, attempt: cost.memory_mb(E, f"teachers/{w.name}", attempt),
+        runtime=lambda w, attempt: ASKED["teachers"].minutes * attempt,
+        mem_mb=lambda w, attempt: ASKED["teachers"].memory_mb * attempt,
     params:
         experiment=E.name,
         recipe=lambda w: recipe(f"teachers/{w.name}"),

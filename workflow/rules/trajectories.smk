@@ -14,8 +14,8 @@ rule trajectories:
     threads: CORES
     resources:
         gpu=E.gpus,
-        runtime=lambda w, attempt: cost.minutes(E, f"trajectories/{w.name}/{w.shard}", attempt),
-        mem_mb=lambda w, attempt: cost.memory_mb(E, f"trajectories/{w.name}/{w.shard}", attempt),
+        runtime=lambda w, attempt: ASKED["trajectories"].minutes * attempt,
+        mem_mb=lambda w, attempt: ASKED["trajectories"].memory_mb * attempt,
     params:
         experiment=E.name,
         recipe=lambda w: recipe(f"trajectories/{w.name}/{w.shard}"),
