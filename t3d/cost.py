@@ -30,18 +30,18 @@ GPUS = {
 }
 _RESPONSE = 0.25
 """Mean response as a share of `max_new_tokens`: 500 of 2000. Table 3 of the paper has 94 (MBPP) to 722 (MATH500)."""
-_LONGEST = 2.0
-"""A batch is decoded until its longest response ends: this times the mean, until slots are refilled."""
+_LAST = 1.1
+"""Slots are refilled, but not when nothing waits any more: this times as many forwards."""
 _ROWS = 7500
 """Rows of a file whose prompt set does not say how many."""
 _PROMPT = 128
 """Prompt tokens of a row."""
 _DYNAMIC = 3.0
 """Tokens per step of a dynamic budget: 721.9 / 196.2 = 3.7 on MATH500, 3.4 to 3.5 on the others (Table 3, block 4)."""
-_HOST = 0.03
-"""Least seconds of a forward while decoding: Python and the launch of its kernels."""
-_ARITHMETIC, _BANDWIDTH, _TRAINING = 0.3, 0.5, 0.3
-"""Shares of the peaks that decoding and training reach."""
+_LEAST = 0.001
+"""Seconds of a forward that has almost nothing to do: pocket, at any batch."""
+_ARITHMETIC, _BANDWIDTH, _TRAINING = 0.4, 0.45, 0.12
+"""Shares of the peaks that decoding and training reach, measured on an H100: docs/performance.md."""
 _CPU_MINUTES = 120
 _SPARE = 3.0
 """A job is given this times its estimate: the longest answers, and a slower card."""
@@ -94,7 +94,7 @@ def of_artefact(experiment: Experiment, artefact: str, gpu: str = "A100") -> Cos
     if kind == "students":
         return _training(experiment, artefact, GPUS[gpu])
     if kind == "teachers" and (pretraining := experiment.teachers[name].pretraining) is not None:
-        tokens = pretraining.steps * pretraining.batch_size * pretraining.max_length * 2
+        tokens = 2.0 * pretraining.steps * pretraining.batch_size * pretraining.max_length
         return _by_arithmetic(artefact, experiment.teachers[name].parameters, 6, tokens, GPUS[gpu])
     if kind == "factorisation":
         spec = experiment.trajectories[more[0]]
@@ -116,13 +116,18 @@ def _decoding(
     max_new_tokens, budget, batch = how
     parameters = experiment.teachers[teacher].parameters
     batch = min(batch, math.ceil(count))
-    blocks = max_new_tokens * _RESPONSE * _LONGEST / budget.block_size
-    # A block's steps, and the pass that commits it.
-    forwards = math.ceil(count / batch) * blocks * ((budget.steps or budget.block_size / _DYNAMIC) + 1)
-    arithmetic = 2 * parameters * batch * budget.block_size / (gpu.arithmetic * _ARITHMETIC)
+    steps = budget.steps or budget.block_size / _DYNAMIC
+    forwards = math.ceil(count / batch) * max_new_tokens * _RESPONSE * _LAST / budget.block_size * steps
+    # Beside a block's steps goes the pass that writes it to the cache.
+    tokens = batch * budget.block_size * (steps + 1) / steps
+    arithmetic = 2 * parameters * tokens / (gpu.arithmetic * _ARITHMETIC)
     reading = 2 * parameters / (gpu.bandwidth * _BANDWIDTH)
-    one = max(arithmetic, reading, _HOST)
-    return Cost(artefact, _start(parameters) + forwards * one, f"{forwards:.0f} forwards of {batch} x {budget.block_size} x {one:.3f} s")
+    one = max(arithmetic, reading, _LEAST)
+    return Cost(
+        artefact,
+        _start(parameters) + forwards * one,
+        f"{forwards:.0f} forwards of {batch} x {budget.block_size} x {one:.3f} s",
+    )
 
 
 def _training(experiment: Experiment, artefact: str, gpu: GPU) -> Cost:
@@ -139,7 +144,9 @@ def _training(experiment: Experiment, artefact: str, gpu: GPU) -> Cost:
 def _by_arithmetic(artefact: str, parameters: float, work: int, tokens: float, gpu: GPU) -> Cost:
     """Cost of `work` operations a parameter for every token of the clean and the noisy copy."""
     seconds = _start(parameters) + work * parameters * tokens / (gpu.arithmetic * _TRAINING)
-    how = f"{work} x {parameters:.2g} parameters x {tokens:.2g} tokens at {_TRAINING:.0%} of {gpu.arithmetic:.3g} FLOP/s"
+    how = (
+        f"{work} x {parameters:.2g} parameters x {tokens:.2g} tokens at {_TRAINING:.0%} of {gpu.arithmetic:.3g} FLOP/s"
+    )
     return Cost(artefact, seconds, how)
 
 
@@ -150,7 +157,9 @@ def _start(parameters: float) -> float:
 
 def _teacher(experiment: Experiment, model: str) -> str:
     """The teacher that a model on disk has the shape of."""
-    return model if model in experiment.teachers else experiment.teacher_of(experiment.students[experiment.runs[model][0]])
+    return (
+        model if model in experiment.teachers else experiment.teacher_of(experiment.students[experiment.runs[model][0]])
+    )
 
 
 def _count(experiment: Experiment, prompts: str) -> int:
@@ -168,9 +177,9 @@ class Asked:
 def asked(experiment: Experiment) -> dict[str, Asked]:
     """Kind of artefact -> what its jobs ask for, all the same: tasks of a Slurm array get what the first one asks for.
 
-    Time is three times the estimate of the dearest job on an A100, and the model's start. Of host memory, libraries take
-    4 GB a process and weights pass through it once (4 bytes a parameter); a training state is put together there:
-    weights, reference and Adam's moments, 16 bytes a parameter, and as much again while it is written.
+    Time is three times the estimate of the dearest job on an A100. Of host memory, libraries take 4 GB a process, and
+    weights pass through it once (4 bytes a parameter); a training state is put together there: weights, reference and
+    Adam's moments, 16 bytes a parameter, and as much again while it is written.
     """
     products = lineage.products_of(experiment, on_request=True).values()
     longest: dict[str, float] = defaultdict(float)

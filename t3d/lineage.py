@@ -33,8 +33,8 @@ def inputs_of(experiment: Experiment, artefact: str) -> list[str]:
         hub = experiment.teachers[name].hub
         return [f"sources/{hub}"] if hub else []
     if kind == "prompts":
-        prompts = experiment.prompt_sets[name]
-        return [f"teachers/{prompts.teacher}", *([f"sources/{prompts.source}"] if prompts.source else [])]
+        spec = experiment.prompt_sets[name]
+        return [f"teachers/{spec.teacher}", *([f"sources/{spec.source}"] if spec.source else [])]
     if kind == "trajectories":
         prompts = experiment.trajectories[name].prompts
         return [f"teachers/{experiment.prompt_sets[prompts].teacher}", f"prompts/{prompts}"]

@@ -1,7 +1,7 @@
 """What an artefact should be made of: the resolved parameters of each stage and their digest.
 
-An artefact is named by its path below `data/<experiment>/` without a suffix: `sources/math500`,
-`teachers/pocket-sdar`, `prompts/gsm-train`, `trajectories/gsm/0-of-2`, `students/t3d-seed0`, `answers/t3d-seed0/gsm/b8s2`, `scores/...` alike,
+An artefact is named by its path below `data/<experiment>/` without a suffix: `sources/math500`, `teachers/pocket-sdar`,
+`prompts/gsm-train`, `trajectories/gsm/0-of-2`, `students/t3d-seed0`, `answers/t3d-seed0/gsm/b8s2`, `scores/...` alike,
 `factorisation/t3d-seed0/gsm`.
 Its recipe digest covers the parameters that decide its content and the stage's `recipe` number in
 `workflow/recipes.yaml`, which is bumped when code changes what the stage makes. Parameters that change speed alone
@@ -60,8 +60,8 @@ def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, An
     if kind == "trajectories":
         name, shard = parts
         spec = _dump(experiment.trajectories[name])
-        teacher = experiment.prompt_sets[experiment.trajectories[name].prompts].teacher
-        return {"seed": seed, "trajectories": spec, "shard": shard} | _format(experiment, teacher)
+        model = experiment.prompt_sets[experiment.trajectories[name].prompts].teacher
+        return {"seed": seed, "trajectories": spec, "shard": shard} | _format(experiment, model)
     if kind == "students":
         (run,) = parts
         name, run_seed = experiment.runs[run]

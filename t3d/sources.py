@@ -76,7 +76,7 @@ def make(experiment: Experiment, name: str, work: Path, out: Path) -> None:
 
 
 def link_or_copy(path: Path, target: Path) -> None:
-    """Give `path` a second name `target`; where that cannot be (another disk), copy it. Gigabytes are not moved twice."""
+    """Give `path` a second name `target`, so that gigabytes lie once; on another disk, copy it."""
     try:
         os.link(path.resolve(), target)
     except OSError:
@@ -148,7 +148,9 @@ def _pin(name: str, source: Source) -> str:
 
 def _local_pin(source: Source) -> tuple[str, dict[str, str]]:
     folder = Path(source.local or "")
-    there = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and ".cache" not in p.parts)
+    there = sorted(
+        p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and ".cache" not in p.parts
+    )
     names = list(source.files) or [file for file in there if file.endswith(_WANTED[source.kind])]
     if not names or not set(names) <= set(there):
         raise MissingInputError(f"{folder} does not hold {', '.join(names) or 'any file'} of {source.repository}.")
@@ -160,7 +162,7 @@ def _hub_pin(source: Source) -> tuple[str, dict[str, str]]:
     info = HfApi().repo_info(
         source.repository, revision=source.revision, repo_type=source.kind, files_metadata=True, timeout=30
     )
-    there = {sibling.rfilename: sibling for sibling in info.siblings or ()}
+    there = {sibling.rfilename: sibling for sibling in getattr(info, "siblings", None) or ()}
     names = list(source.files) or [file for file in there if file.endswith(_WANTED[source.kind])]
     missing = [file for file in names if file not in there]
     if missing:

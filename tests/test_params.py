@@ -104,7 +104,10 @@ def test_every_experiment_is_valid(path):
         ),
         (lambda c: c["prompt_sets"]["gsm-train"].pop("count"), "prompts of domain gsm need `count`"),
         (lambda c: c["prompt_sets"]["gsm-train"].update(domain="mbpp"), "prompts of domain mbpp need `source`"),
-        (lambda c: c["prompt_sets"]["gsm-train"].update(source="x"), "domain gsm has no source: its problems come from"),
+        (
+            lambda c: c["prompt_sets"]["gsm-train"].update(source="x"),
+            "domain gsm has no source: its problems come from",
+        ),
         (
             lambda c: c["tables"]["table1"].update(
                 rows=[{"label": "T3D", "model": "sft", "benchmarks": {"gsm": "gsm", "code": "code"}}]

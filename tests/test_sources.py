@@ -144,7 +144,9 @@ def test_without_network_the_message_says_what_to_copy_where(tmp_path, pinned):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     if pinned:
-        assert "hf download owner/model --revision " + COMMIT + " --local-dir hub/owner/model config.json" in done.stderr
+        assert (
+            "hf download owner/model --revision " + COMMIT + " --local-dir hub/owner/model config.json" in done.stderr
+        )
         assert "set `local: hub/owner/model` there" in done.stderr
     else:
         assert "on a machine with network: it prints the pin" in done.stderr
@@ -155,7 +157,9 @@ def test_a_local_folder_is_checked_and_used(tmp_path):
     local.mkdir()
     e = write(tmp_path, local=str(local), **PINNED)
     out = tmp_path / "s.manifest.json"
-    with pytest.raises(MissingInputError, match=r"config.json is missing. On a machine with network: hf download owner/"):
+    with pytest.raises(
+        MissingInputError, match=r"config.json is missing. On a machine with network: hf download owner/"
+    ):
         sources.make(e, "s", tmp_path / "work", out)
     (local / "config.json").write_bytes(SMALL)
     (local / "model.safetensors").write_bytes(LARGE[:-1])

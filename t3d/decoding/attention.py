@@ -1,8 +1,8 @@
 """Attention of blocks over the cached prefix: each block of queries sees the keys of its slot up to the block's end.
 
 A cache row is one position of one slot, `[slots * capacity, 2, key/value heads, head width]` for keys and values. On a
-GPU a Triton kernel reads of each slot only what is there; elsewhere the same is said in PyTorch (`attend_plainly`), which
-is the reference in the tests.
+GPU a Triton kernel reads of each slot only what is there; elsewhere PyTorch does the same (`attend_plainly`), which is
+the reference in the tests.
 """
 
 import math

@@ -79,9 +79,16 @@ def decode(
     if engine:
         from t3d.decoding import engine as fast
 
-        limits = {"mask_id": mask_id, "stop_ids": stop_ids, "max_new_tokens": max_new_tokens}
         return fast.decode(
-            model, requests, budget, **limits, sample=sample, batch_size=batch_size, on_finished=on_finished
+            model,
+            requests,
+            budget,
+            mask_id=mask_id,
+            stop_ids=stop_ids,
+            max_new_tokens=max_new_tokens,
+            sample=sample,
+            batch_size=batch_size,
+            on_finished=on_finished,
         )
     # Prompts of like length share a batch, so that little of the cache is padding.
     order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids))

@@ -9,13 +9,14 @@ already being written, or once per tick (dynamic).
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from t3d.decoding import remasking, sampling
 from t3d.decoding.decoder import Request, Response
-from t3d.decoding.network import Network
+from t3d.decoding.network import Network, head_shape
 from t3d.errors import MemoryTooSmallError
 from t3d.models.sdar import SDARForCausalLM
 from t3d.params import Budget, Sampling
@@ -79,7 +80,11 @@ def check_memory(model: SDARForCausalLM, slots: int, capacity: int, size: int, s
         raise MemoryTooSmallError(
             f"batch_size {slots} needs {slots * one / 1e9:.1f} GB beside the weights (prompt and response of "
             f"{capacity} tokens), the GPU has {free / 1e9:.1f} of {total / 1e9:.1f} GB free. "
-            + (f"Choose a batch_size of at most {room}." if room else "Choose a shorter max_new_tokens or a larger GPU.")
+            + (
+                f"Choose a batch_size of at most {room}."
+                if room
+                else "Choose a shorter max_new_tokens or a larger GPU."
+            )
         )
 
 
@@ -87,7 +92,8 @@ def bytes_per_slot(model: SDARForCausalLM, capacity: int, size: int, sample: Sam
     """Upper bound of the bytes that one sequence takes beside the weights: cache, activations, and drawing a token."""
     config = model.config
     item = model.lm_head.weight.element_size()
-    cache = config.num_hidden_layers * capacity * 2 * config.num_key_value_heads * config.head_dim * item
+    _, kv_heads, width = head_shape(model)
+    cache = config.num_hidden_layers * capacity * 2 * kv_heads * width * item
     # Both the denoised block and the finished one before it.
     activations = 2 * size * (4 * config.hidden_size + 4 * config.intermediate_size) * item
     # Logits, in float32, once more while one token is left out; the tempered distribution in float64.
@@ -161,11 +167,11 @@ class _Engine:
         self.prompt_tokens = torch.zeros(_PREFILL, size, dtype=torch.long, device=device)
         self.prompt_slots = torch.full((_PREFILL,), self.network.idle, device=device)
         self.prompt_starts = torch.zeros(_PREFILL, dtype=torch.long, device=device)
-        # Compiled, logits of a large vocabulary are read a few times and never written. Not of self: what is compiled is
-        # kept, and the cache with it. (PyTorch 2.11 cannot compile the draw from a tempered distribution.)
+        # Compiled, logits of a large vocabulary are read a few times and never written. Not a method: what is compiled
+        # stays, and with it the cache of `self`. (PyTorch 2.11 cannot compile the draw from a tempered distribution.)
         self.draw = torch.compile(_draw) if self.network.compiled and not sample.temperature else _draw
         self.graphs: dict[tuple[str, int, int], torch.cuda.CUDAGraph] = {}
-        self.pool = None
+        self.pool: Any = None
 
     def run(self, requests: Sequence[Request], on_finished: Callable[[int], None] | None) -> list[Response]:
         """Decode the requests, longest prompts first."""
@@ -304,7 +310,7 @@ class _Engine:
         self.masked &= ~chosen
 
     def _settle(self) -> None:
-        """Keep the blocks that are complete, note which sequences end with them, and open the next block of the rest."""
+        """Keep the complete blocks, note which sequences end with them, and open the next block of the rest."""
         done = self.working & ~self.masked.any(dim=1)
         positions = self.starts[:, None] + self.places
         for kept, block in (

@@ -1,10 +1,12 @@
 """The model as the engine runs it: one forward over blocks of tokens, against a cache of fixed size.
 
-A block is `block size` tokens of one slot (sequence) at one place. In every layer all blocks write their keys and values
-first and look up to their own end after that, so one forward may hold, side by side, blocks that are denoised, finished
-blocks whose final keys are written, and the blocks of a prompt. Weights are the model's own, those read together
-lying together.
+A block is `block size` tokens of one slot (sequence) at one place. In every layer all blocks first write their keys and
+values and then look up to their own end. So one forward may hold, side by side, blocks that are denoised, finished
+blocks whose final keys are written, and the blocks of a prompt. Weights are the model's own; those that are read
+together lie together.
 """
+
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +24,7 @@ class Network:
         config = model.config
         self.model, self.capacity, self.block_size = model, capacity, block_size
         self.idle = slots
-        self.heads, self.kv_heads, self.width = config.num_attention_heads, config.num_key_value_heads, config.head_dim
+        self.heads, self.kv_heads, self.width = head_shape(model)
         self.epsilon = config.rms_norm_eps
         self.layers = [_pack(layer) for layer in model.model.layers]
         device, dtype = model.device, model.lm_head.weight.dtype
@@ -58,7 +60,7 @@ class Network:
                 # One compilation for every number of blocks.
                 for tensor in (x, cos, sin):
                     torch._dynamo.mark_dynamic(tensor, 0)
-            queries, kv = self._before(x, *layer[:4], cos, sin, self.heads, self.kv_heads, self.epsilon)
+            queries, kv = self._before(x, layer, cos, sin, self.heads, self.kv_heads, self.epsilon)
             cache.index_copy_(0, rows, kv)
             if number == len(self.layers) - 1:
                 # Of the last layer only the wanted blocks need more than keys and values.
@@ -68,25 +70,44 @@ class Network:
                 blocks, owners, ends = wanted, owners[:wanted], ends[:wanted]
             queries = queries.view(blocks, self.block_size, self.heads, self.width)
             attended = attend(queries, cache, owners, ends, self.capacity).flatten(0, 1).flatten(1)
-            out, norm, gate_up, down = layer[4:]
             # In place: a sum that is written elsewhere would first be copied there.
-            x.addmm_(attended, out.t())
-            x.addmm_(self._gated(x, norm, gate_up, self.epsilon), down.t())
+            x.addmm_(attended, layer.out.t())
+            x.addmm_(self._gated(x, layer, self.epsilon), layer.down.t())
         return self.model.model.norm(x)
 
 
-def _pack(layer: nn.Module) -> tuple[Tensor, ...]:
-    """A layer's weights in the order of their use; the model's own become views of what lies together."""
+def head_shape(model: SDARForCausalLM) -> tuple[int, int, int]:
+    """Attention heads, key/value heads, and their width."""
+    config = model.config
+    heads = config.num_attention_heads
+    return heads, config.num_key_value_heads or heads, config.head_dim or config.hidden_size // heads
+
+
+class _Layer(NamedTuple):
+    """Weights of a layer, in the order of their use."""
+
+    input_norm: Tensor
+    qkv: Tensor
+    q_norm: Tensor
+    k_norm: Tensor
+    out: Tensor
+    mlp_norm: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+
+def _pack(layer: Any) -> _Layer:
+    """Take a layer's weights; of those that are put together the model's own become views."""
     attention, mlp = layer.self_attn, layer.mlp
-    return (
-        layer.input_layernorm.weight,
-        _together(attention.q_proj, attention.k_proj, attention.v_proj),
-        attention.q_norm.weight,
-        attention.k_norm.weight,
-        attention.o_proj.weight,
-        layer.post_attention_layernorm.weight,
-        _together(mlp.gate_proj, mlp.up_proj),
-        mlp.down_proj.weight,
+    return _Layer(
+        input_norm=layer.input_layernorm.weight,
+        qkv=_together(attention.q_proj, attention.k_proj, attention.v_proj),
+        q_norm=attention.q_norm.weight,
+        k_norm=attention.k_norm.weight,
+        out=attention.o_proj.weight,
+        mlp_norm=layer.post_attention_layernorm.weight,
+        gate_up=_together(mlp.gate_proj, mlp.up_proj),
+        down=mlp.down_proj.weight,
     )
 
 
@@ -112,16 +133,19 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos[:, None] + torch.cat((-high, low), dim=-1) * sin[:, None]
 
 
-def _before(x, norm, qkv, q_norm, k_norm, cos, sin, heads: int, kv_heads: int, epsilon: float):
+def _before(
+    x: Tensor, layer: _Layer, cos: Tensor, sin: Tensor, heads: int, kv_heads: int, epsilon: float
+) -> tuple[Tensor, Tensor]:
     """Up to attention: queries `[tokens, heads, width]`, keys and values `[tokens, 2, key/value heads, width]`."""
     width = cos.shape[-1]
-    q, k, v = linear(_norm(x, norm, epsilon), qkv).view(x.shape[0], -1, width).split((heads, kv_heads, kv_heads), dim=1)
-    q = _rotate(_norm(q, q_norm, epsilon), cos, sin)
-    k = _rotate(_norm(k, k_norm, epsilon), cos, sin)
+    qkv = linear(_norm(x, layer.input_norm, epsilon), layer.qkv).view(x.shape[0], -1, width)
+    q, k, v = qkv.split((heads, kv_heads, kv_heads), dim=1)
+    q = _rotate(_norm(q, layer.q_norm, epsilon), cos, sin)
+    k = _rotate(_norm(k, layer.k_norm, epsilon), cos, sin)
     return q, torch.stack((k, v), dim=1)
 
 
-def _gated(x, norm, gate_up, epsilon: float):
+def _gated(x: Tensor, layer: _Layer, epsilon: float) -> Tensor:
     """The gated MLP before its last matrix, `[tokens, intermediate]`."""
-    gate, up = linear(_norm(x, norm, epsilon), gate_up).chunk(2, dim=-1)
+    gate, up = linear(_norm(x, layer.mlp_norm, epsilon), layer.gate_up).chunk(2, dim=-1)
     return silu(gate) * up

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import GenerationConfig
 
 from t3d import receipts, recipes
 from t3d.distillation import examples as data
@@ -94,6 +95,9 @@ def make(experiment: Experiment, run: str, teacher: Path, inputs: Sequence[Path]
         if device.startswith("cuda"):
             speed["peak_gpu_memory_mb"] = round(processes.largest(torch.cuda.max_memory_allocated() / 2**20))
         if processes.is_main():
+            # Published settings of sampling may not even be valid; of them only what ends a response is needed.
+            kept = {name: getattr(model.generation_config, name) for name in ("eos_token_id", "pad_token_id")}
+            model.generation_config = GenerationConfig(**{name: ids for name, ids in kept.items() if ids is not None})
             model.bfloat16().save_pretrained(job.folder())
             tokenizer.save_pretrained(job.folder())
             lines = "".join(json.dumps(entry) + "\n" for entry in log)

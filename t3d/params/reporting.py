@@ -34,7 +34,7 @@ class Row(Strict):
     model: Name | dict[Name, Name]
     """A student, or the teacher; or column -> the student whose answers stand in it."""
     benchmarks: dict[Name, Name] = {}
-    """Column -> the benchmark whose answers stand in it, which asks the same questions; the column's own unless given."""
+    """Column -> the benchmark whose answers stand in it, and which asks the same; the column's own unless given."""
 
     def models(self, columns: tuple[str, ...]) -> dict[str, str]:
         """Column -> model."""

@@ -32,7 +32,9 @@ def problems(path: Path, rows: list[dict[str, Any]], columns: Columns) -> Iterat
         if columns.answer_pattern:
             match = re.search(columns.answer_pattern, answer)
             if match is None:
-                raise DataError(f"{path}, row {number}: {columns.answer} {answer[-60:]!r} has no answer by the pattern.")
+                raise DataError(
+                    f"{path}, row {number}: {columns.answer} {answer[-60:]!r} has no answer by the pattern."
+                )
             answer = match.group(1).strip()
         yield Question(
             id=str(value(path, number, row, columns.id)) if columns.id else str(number),

@@ -74,7 +74,9 @@ def test_the_shipped_teacher_answers_alike(teacher, tokenizer):
     from t3d.prompts.sets import encode_prompt
     from tests.conftest import SHIPPED
 
-    items = [Request(encode_prompt(tokenizer, f"Tom has {n} apples and buys 3. How many has he?"), n) for n in range(5, 9)]
+    items = [
+        Request(encode_prompt(tokenizer, f"Tom has {n} apples and buys 3. How many has he?"), n) for n in range(5, 9)
+    ]
     settings = {"mask_id": mask_id(tokenizer), "stop_ids": stop_ids(SHIPPED), "max_new_tokens": 64}
     assert_same(*both(teacher, items, "b8s2", batch_size=2, **settings))
 
@@ -101,7 +103,7 @@ def test_memory_that_does_not_suffice_is_said_before_anything_is_decoded(model, 
         config, lm_head = model.config, model.lm_head
 
     engine.check_memory(OnGPU, 9, 128, 4, Sampling())
-    with pytest.raises(MemoryTooSmallError, match="batch_size 32 needs .* Choose a batch_size of at most 9"):
+    with pytest.raises(MemoryTooSmallError, match=r"batch_size 32 needs .* Choose a batch_size of at most 9"):
         engine.check_memory(OnGPU, 32, 128, 4, Sampling())
 
 

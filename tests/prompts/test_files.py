@@ -40,7 +40,10 @@ def test_answers_are_found_by_pattern_and_rows_named_by_number(path):
     ("columns", "message"),
     [
         ({"question": "problem"}, r"row 0: no 'problem'. Its columns: question, answer"),
-        ({"question": "question", "answer": "answer", "answer_pattern": "=> (.*)"}, "row 0: answer .* no answer by the"),
+        (
+            {"question": "question", "answer": "answer", "answer_pattern": "=> (.*)"},
+            "row 0: answer .* no answer by the",
+        ),
     ],
 )
 def test_a_row_that_does_not_fit_is_named(path, columns, message):

@@ -48,7 +48,8 @@ def draw(experiment: Experiment, wanted: CommitFigure, manifests: list[Path]) ->
     panels = []
     for column, budget in kinds:
         cells = [
-            [(run, row.benchmarks[column], str(budget)) for run in experiment.runs_of(row.models[column])] for row in methods
+            [(run, row.benchmarks[column], str(budget)) for run in experiment.runs_of(row.models[column])]
+            for row in methods
         ]
         panels.append([_mean_over_seeds([found[cell] for cell in seeds], budget) for seeds in cells])
     highest = max(float(np.nanmax(panel)) for line in panels for panel in line)
