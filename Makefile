@@ -12,8 +12,8 @@ demo: $(VENV)/installed ## distil a diffusion LM on this machine and print Table
 	@cat results/demo/table1.md
 	@echo "Table 1 is in results/table1.csv, the figure in results/demo/figures/accuracy.png."
 
-test: $(VENV)/installed ## run the tests
-	pytest
+test: $(VENV)/installed ## run the tests, a file at a time on every core
+	pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slurm: $(VENV)/installed ## start a Slurm cluster on this machine and run through it (root; slurmctld, slurmd, munge)
 	pytest tests/slurm

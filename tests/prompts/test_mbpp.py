@@ -1,0 +1,62 @@
+"""MBPP's rows as prompts: both editions, and a whole way from row to verdict."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from t3d.errors import DataError
+from t3d.evaluation import sandbox
+from t3d.evaluation.programs import PROGRAMS
+from t3d.evaluation.scores import program_in
+from t3d.prompts import mbpp
+
+FULL = {
+    "task_id": 11,
+    "text": "Write a python function to double a number.",
+    "code": "def helper(x):\r\n  return x\r\ndef double(x):\r\n  return 2 * helper(x)",
+    "test_list": ["assert double(2) == 4", "assert double(-1) == -2"],
+    "test_setup_code": "",
+    "challenge_test_list": [],
+}
+SANITIZED = {
+    "task_id": 12,
+    "prompt": "Write a function to round up.",
+    "code": "import math\ndef up(x):\n    return math.ceil(x)",
+    "test_imports": ["import math"],
+    "test_list": ["assert up(1.2) == math.ceil(1.2)"],
+}
+FILE = Path("mbpp.parquet")
+
+
+def test_a_question_shows_the_task_and_its_assertions():
+    (question,) = mbpp.problems(FILE, [FULL])
+    assert question.id == "11"
+    assert question.question.startswith("Write a Python function.")
+    assert FULL["text"] in question.question
+    assert question.question.endswith("assert double(2) == 4\nassert double(-1) == -2")
+    assert json.loads(question.answer)["entry_point"] == "double"
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+@pytest.mark.parametrize("row", [FULL, SANITIZED], ids=["full", "sanitized"])
+def test_the_reference_passes_and_another_program_does_not(row):
+    (question,) = mbpp.problems(FILE, [row])
+    name = json.loads(question.answer)["entry_point"]
+    for text, passes in ((question.solution, True), (f"```python\ndef {name}(x):\n    return 0\n```", False)):
+        test = PROGRAMS["mbpp"](question.answer, program_in(text, name))
+        assert sandbox.judge(test.source, test.entry_point, test.check).passed == passes
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"test_list": ["assert other(1) == 2"]}, "row 0: the tests call none of double, helper"),
+        ({"code": "def ("}, "row 0: the solution or a test is no Python"),
+        ({"text": None}, "row 0: no 'prompt'. Its columns: task_id"),
+    ],
+)
+def test_a_row_that_does_not_fit_is_named(change, message):
+    with pytest.raises(DataError, match=message):
+        list(mbpp.problems(FILE, [FULL | change]))
