@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from t3d import lineage, receipts
-from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError, T3DError
+from t3d.errors import CorruptArtefactError, DataError, MissingInputError, ParameterError, T3DError
 from t3d.params import Experiment
 from t3d.progress import Progress
+from t3d.prompts import sets
 from t3d.receipts import MANIFEST, manifest_path
 
 
@@ -36,7 +37,28 @@ def stage(experiment: Experiment, name: str) -> int:
     products = lineage.products_of(experiment).values()
     artefacts = [a for a in lineage.artefacts_of(experiment, products) if lineage.stage_of(a) == name]
     check(experiment, artefacts, f"verify {name}")
+    if name == "trajectories":
+        prompts = [artefact for artefact in artefacts if artefact.startswith("prompts/")]
+        check_disjoint([sets.read(receipts.read(manifest_path(experiment, artefact))) for artefact in prompts])
     return len(artefacts)
+
+
+def check_disjoint(prompt_sets: Iterable[Iterable[sets.Prompt]]) -> None:
+    """Check that nothing that is learned from is asked: train shares neither id nor text with the other splits.
+
+    Raises:
+        DataError: a question is in both; the message names it.
+    """
+    seen: dict[str, sets.Prompt] = {}
+    for prompt in (prompt for prompts in prompt_sets for prompt in prompts):
+        # White space and case are no difference between two questions.
+        for key in (prompt.id, " ".join(prompt.text.lower().split())):
+            other = seen.setdefault(key, prompt)
+            if (other.split == "train") != (prompt.split == "train"):
+                raise DataError(
+                    f"{other.id} of split {other.split} and {prompt.id} of split {prompt.split} ask the same: "
+                    f"{prompt.text[:80]!r}. Leave it out of what is learned from."
+                )
 
 
 def check(experiment: Experiment, artefacts: Iterable[str], title: str) -> None:
