@@ -48,6 +48,14 @@ def fetch_source(
     sources.make(params.find(experiment), name, work, out)
 
 
+@app.command("pin")
+def pin_sources(experiment: ExperimentName = "paper") -> None:
+    """Print what pins an experiment's sources, to paste into its file; asks the hub."""
+    from t3d import sources
+
+    print(sources.pins(params.find(experiment)), end="")
+
+
 @app.command("teacher")
 def make_teacher(
     experiment: ExperimentName,

@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import yaml
 from huggingface_hub import HfApi, hf_hub_download
@@ -54,7 +55,10 @@ def make(experiment: Experiment, name: str, work: Path, out: Path) -> None:
     source = experiment.sources[name]
     where = f"params/{experiment.name}.yaml, sources.{name}"
     if not source.pinned:
-        raise ParameterError(f"{where} is not pinned. Paste this there, then fetch again:\n\n{_pin(name, source)}")
+        raise ParameterError(
+            f"{where} is not pinned. Paste this there (`t3d pin --experiment {experiment.name}` prints all such):\n\n"
+            + _as_yaml({name: _pin(name, source)})
+        )
     with receipts.making(experiment, f"sources/{name}", out) as job:
         downloads = work / name
         progress = Progress(f"fetch {name}", len(source.files))
@@ -132,18 +136,38 @@ def _explained(where: str, source: Source, error: Exception) -> SourceError:
     )
 
 
-def _pin(name: str, source: Source) -> str:
-    """The YAML that pins a source to what the hub (or its `local` folder) holds now."""
+def pins(experiment: Experiment) -> str:
+    """The YAML that pins every source of an experiment that is not pinned yet, to what the hub holds now.
+
+    Raises:
+        ParameterError: the hub cannot be asked, or does not have what is named.
+    """
+    unpinned = {name: source for name, source in experiment.sources.items() if not source.pinned}
+    progress = Progress("pin", len(unpinned))
+    found = {}
+    for name, source in unpinned.items():
+        found[name] = _pin(name, source)
+        progress.advance(1)
+    return _as_yaml(found)
+
+
+def _as_yaml(pinned: dict[str, dict[str, Any]]) -> str:
+    return yaml.safe_dump({"sources": pinned}, sort_keys=False, width=200)
+
+
+def _pin(name: str, source: Source) -> dict[str, Any]:
+    """A source as it is pinned to what the hub (or its `local` folder) holds now."""
     try:
         revision, files = _local_pin(source) if source.local else _hub_pin(source)
+    except (RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise _explained(f"sources.{name}", source, error) from error
     except (HfHubHTTPError, OfflineModeIsEnabled, HTTPError, ConnectionError) as error:
         raise ParameterError(
             f"source {name} is not pinned (it needs `revision` and the sha256 of its `files`), and the hub cannot be "
-            f"asked for the pin ({type(error).__name__}). Run `t3d fetch` on a machine with network: it prints the pin "
-            f"to paste. Or set `local:` to a folder that holds {source.repository}."
+            f"asked for the pin ({type(error).__name__}). Run `t3d pin` on a machine with network: it prints what to "
+            f"paste. Or set `local:` to a folder that holds {source.repository}."
         ) from error
-    content = source.model_dump(exclude_none=True) | {"revision": revision, "files": files}
-    return yaml.safe_dump({"sources": {name: content}}, sort_keys=False, width=200)
+    return source.model_dump(exclude_none=True) | {"revision": revision, "files": files}
 
 
 def _local_pin(source: Source) -> tuple[str, dict[str, str]]:

@@ -95,6 +95,16 @@ def fetch(folder, endpoint):
 PINNED = {"revision": COMMIT, "files": {name: sha256(FILES[name]) for name in ("config.json", "model.safetensors")}}
 
 
+def test_all_pins_are_printed_at_once(hub, tmp_path):
+    write(tmp_path)
+    environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"} | {"HF_ENDPOINT": hub}
+    environment |= {"HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-m", "t3d.cli", "pin", "--experiment", "x"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert yaml.safe_load(done.stdout)["sources"]["s"] == {"repository": "owner/model", "kind": "model", **PINNED}
+
+
 def test_an_unpinned_source_is_refused_with_the_pin_to_paste(hub, tmp_path):
     write(tmp_path)
     done = fetch(tmp_path, hub)
@@ -119,13 +129,14 @@ def test_an_unpinned_source_is_refused_with_the_pin_to_paste(hub, tmp_path):
     [
         (PINNED | {"revision": "d" * 40}, ["model owner/model has no revision dddd", "Remove `revision`"]),
         (PINNED | {"repository": "owner/nothing"}, ["the hub has no model owner/nothing"]),
+        ({"repository": "owner/nothing"}, ["the hub has no model owner/nothing"]),
         (
             PINNED | {"files": {"config.json": "0" * 64}},
             ["config.json: sha256 is", "asks for 0000", "It was removed; fetch it again, or correct the pin."],
         ),
         (PINNED | {"files": {"nowhere.json": "0" * 64}}, ["model owner/model has no such file at cccc"]),
     ],
-    ids=["revision", "repository", "checksum", "file"],
+    ids=["revision", "repository", "repository, unpinned", "checksum", "file"],
 )
 def test_what_the_hub_does_not_have_is_one_sentence(hub, tmp_path, source, messages):
     write(tmp_path, **source)
@@ -149,7 +160,7 @@ def test_without_network_the_message_says_what_to_copy_where(tmp_path, pinned):
         )
         assert "set `local: hub/owner/model` there" in done.stderr
     else:
-        assert "on a machine with network: it prints the pin" in done.stderr
+        assert "Run `t3d pin` on a machine with network: it prints what to paste" in done.stderr
 
 
 def test_a_local_folder_is_checked_and_used(tmp_path):
