@@ -1,13 +1,15 @@
 """What the profiles of `workflow/profiles/` decide, without a cluster: `tests/slurm/` has one."""
 
+import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import yaml
 
 from tests.conftest import ROOT
-from tests.workflow.test_dag import twin, write
+from tests.workflow.test_dag import BENCHMARKS, MODELS, STUDENTS, twin, write
 
 GPU_JOBS = """
 rule all:
@@ -47,10 +49,11 @@ def test_a_dry_run_for_a_cluster_needs_no_cluster(tmp_path):
     (tmp_path / "slurm").symlink_to(ROOT / "slurm")
     command = ["-n", "results/table1.csv", "-s", str(ROOT / "Snakefile"), "--profile", "slurm"]
     said = snakemake(tmp_path, *command, "--config", "experiment=twin")
-    # A local run's limit of one does not cut what a job asks for.
-    assert "gpu=8" in said
-    assert "gpu=1" not in said
-    assert "runtime=120" in said
+    # A local run's limit of one does not cut what a job asks for: shards and answers 8, a student one per process.
+    asked = Counter(re.findall(r" gpu=(\d+)", said))
+    assert asked["8"] == len(BENCHMARKS) + 1 + len(MODELS) * len(BENCHMARKS)
+    assert asked["1"] == len(STUDENTS)
+    assert "runtime=20" in said
 
 
 def test_rules_submitted_as_arrays_exist():
