@@ -17,16 +17,17 @@ from t3d.params import Budget, Experiment
 
 @dataclass(frozen=True)
 class GPU:
-    """Peak bf16 arithmetic without sparsity (FLOP/s) and memory bandwidth (byte/s), as its maker states them."""
+    """Peak bf16 arithmetic without sparsity (FLOP/s), memory bandwidth (byte/s), memory (bytes), by its maker."""
 
     arithmetic: float
     bandwidth: float
+    memory: float
 
 
 GPUS = {
-    "A100": GPU(312e12, 1.555e12),
-    "H100": GPU(989e12, 3.35e12),
-    "H200": GPU(989e12, 4.8e12),
+    "A100": GPU(312e12, 2.039e12, 80e9),
+    "H100": GPU(989e12, 3.35e12, 80e9),
+    "H200": GPU(989e12, 4.8e12, 141e9),
 }
 _RESPONSE = 0.25
 """Mean response as a share of `max_new_tokens`: 500 of 2000. Table 3 of the paper has 94 (MBPP) to 722 (MATH500)."""
@@ -217,6 +218,10 @@ def report(experiment: Experiment, gpu: str = "A100") -> str:
         dearest = max(costs, key=lambda cost: cost.seconds)
         if dearest.seconds:
             lines.append(f"  {dearest.artefact}: {dearest.arithmetic} = {dearest.seconds / 3600:.2f} h")
+    for name, teacher in experiment.teachers.items():
+        state = 24 * teacher.parameters
+        if state > GPUS[gpu].memory:
+            lines += ["", f"Not on this GPU: a student of {name} needs {state / 1e9:.0f} GB (docs/cluster.md)."]
     return "\n".join(lines)
 
 

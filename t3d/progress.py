@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -50,6 +51,7 @@ class Progress:
         rate = done / elapsed
         left = (self.total - done) / rate if rate else float("inf")
         ending = f"done in {elapsed:.0f} s" if finished else f"{left:.0f} s left"
-        print(
-            f"{self.title}: {done}/{self.total}, {rate:.3g}/s, {ending}  {text}".rstrip(), file=sys.stderr, flush=True
-        )
+        # Nobody reads any more: that is no reason to stop working.
+        with suppress(BrokenPipeError):
+            line = f"{self.title}: {done}/{self.total}, {rate:.3g}/s, {ending}  {text}".rstrip()
+            print(line, file=sys.stderr, flush=True)

@@ -73,7 +73,10 @@ def make(experiment: Experiment, name: str, work: Path, out: Path) -> None:
                 )
             target = job.folder() / file
             target.parent.mkdir(parents=True, exist_ok=True)
-            link_or_copy(path, target)
+            if source.local:
+                shutil.copyfile(path, target)  # an edit of one's own file must not reach what is recorded
+            else:
+                link_or_copy(path, target)
             progress.advance(1)
         job.receipt["source"] = {"repository": source.repository, "revision": source.revision}
     shutil.rmtree(downloads, ignore_errors=True)
@@ -88,7 +91,7 @@ def link_or_copy(path: Path, target: Path) -> None:
 
 
 def _local(where: str, source: Source, file: str) -> Path:
-    folder = Path(source.local or "")
+    folder = Path(source.local or "").expanduser()
     path = folder / file
     if not path.is_file():
         raise MissingInputError(f"{where}: {path} is missing. {_how_to_copy(source, str(folder))}")
@@ -161,7 +164,7 @@ def _pin(name: str, source: Source) -> dict[str, Any]:
         revision, files = _local_pin(source) if source.local else _hub_pin(source)
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise _explained(f"sources.{name}", source, error) from error
-    except (HfHubHTTPError, OfflineModeIsEnabled, HTTPError, ConnectionError) as error:
+    except (HTTPError, LocalEntryNotFoundError, ConnectionError) as error:
         raise ParameterError(
             f"source {name} is not pinned (it needs `revision` and the sha256 of its `files`), and the hub cannot be "
             f"asked for the pin ({type(error).__name__}). Run `t3d pin` on a machine with network: it prints what to "
@@ -171,10 +174,9 @@ def _pin(name: str, source: Source) -> dict[str, Any]:
 
 
 def _local_pin(source: Source) -> tuple[str, dict[str, str]]:
-    folder = Path(source.local or "")
-    there = sorted(
-        p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file() and ".cache" not in p.parts
-    )
+    folder = Path(source.local or "").expanduser()
+    there = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    there = [file for file in there if not file.startswith(".cache/")]
     names = list(source.files) or [file for file in there if file.endswith(_WANTED[source.kind])]
     if not names or not set(names) <= set(there):
         raise MissingInputError(f"{folder} does not hold {', '.join(names) or 'any file'} of {source.repository}.")

@@ -13,6 +13,13 @@ from tests.conftest import ROOT
 DEMO = ROOT / "params" / "demo.yaml"
 
 
+def questions(content, name):
+    """Make a prompt set one of a file that has questions and nothing else."""
+    content["sources"] = {"file": {"repository": "owner/file"}}
+    spec = {"teacher": "pocket-sdar", "domain": "questions", "source": "file", "columns": {"question": "q"}}
+    content["prompt_sets"][name] = spec | {"split": content["prompt_sets"][name]["split"]}
+
+
 def edited(tmp_path, edit):
     content = yaml.safe_load(DEMO.read_text())
     edit(content)
@@ -101,6 +108,18 @@ def test_every_experiment_is_valid(path):
         (
             lambda c: c["tables"]["table1"].update(rows=[{"label": "x", "model": {"gsm": "t3d", "code": "t4d"}}]),
             "rows.x.model names 't4d', which is not among students",
+        ),
+        (
+            lambda c: c["benchmarks"]["gsm"].update(task="gsm_boxd"),
+            "benchmarks.gsm.task: there is no task 'gsm_boxd': code_",
+        ),
+        (lambda c: c["benchmarks"]["gsm"].update(task="code_function"), "code_function does not fit domain gsm"),
+        (lambda c: c["benchmarks"]["code"].update(task="gsm_boxed"), "gsm_boxed does not fit domain code"),
+        (lambda c: c.update(teachers={}), "teachers: Dictionary should have at least 1 item"),
+        (lambda c: questions(c, "gsm-test"), "prompt_sets.gsm-test.columns.answer: benchmark gsm needs a final answer"),
+        (
+            lambda c: questions(c, "gsm-train"),
+            "prompt_sets.gsm-train.columns.reference: students.sft learns from worked",
         ),
         (lambda c: c["prompt_sets"]["gsm-train"].pop("count"), "prompts of domain gsm need `count`"),
         (lambda c: c["prompt_sets"]["gsm-train"].update(domain="mbpp"), "prompts of domain mbpp need `source`"),

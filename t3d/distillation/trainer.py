@@ -11,7 +11,7 @@ import signal
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,7 @@ def train(
         if reference is not None:
             reference.load_state_dict(state["reference"])
         first, log = state["step"], state["log"]
+        del state  # as large as what is trained, and needed no more
         _say(f"{title}: resuming after step {first}")
     progress = Progress(title, spec.steps) if processes.is_main() else None
     with _Termination() as termination:
@@ -155,8 +156,6 @@ def train(
             log.append({"step": step + 1} | _step(model, reference, optimizer, setting, step))
             if pace is not None:
                 pace.append(Pace(time.perf_counter() - started, _tokens(setting, step)))
-            if progress is not None:
-                progress.update(step + 1, loss=log[-1]["loss"])
             last = step + 1 == spec.steps
             due = (step + 1) % student.checkpoint_every == 0
             # A scheduler may warn one node before another: whoever is asked, all end after the same step.
@@ -165,6 +164,9 @@ def train(
                 with processes.together():
                     if processes.is_main():
                         checkpoints.save(step + 1, _state(step + 1, model, reference, optimizer, log))
+            # After saving: who reads this may have been ended by the same signal.
+            if progress is not None:
+                progress.update(step + 1, loss=log[-1]["loss"])
             if asked and not last:
                 _say(f"{title}: terminated after step {step + 1}; run again to resume")
                 raise SystemExit(_TERMINATED)
@@ -288,7 +290,8 @@ def _latest(checkpoints: Checkpoints) -> dict[str, Any] | None:
 
 def _say(text: str) -> None:
     if processes.is_main():
-        print(text, flush=True)
+        with suppress(BrokenPipeError):
+            print(text, flush=True)
 
 
 def _frozen_copy(model: SDARForCausalLM) -> SDARForCausalLM:

@@ -102,11 +102,14 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer of an SDAR folder.
 
     Raises:
-        MissingInputError: there is no such folder.
+        MissingInputError: there is no such folder, or no tokenizer in it.
         ParameterError: the tokenizer has no mask token `<|MASK|>` or no chat template.
     """
     folder = _checked(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise MissingInputError(f"{folder} holds no readable tokenizer: {str(error).splitlines()[0]}") from error
     if MASK_TOKEN not in tokenizer.get_vocab():
         raise ParameterError(f"{folder}: the tokenizer has no mask token {MASK_TOKEN}; this is not an SDAR folder.")
     if tokenizer.chat_template is None:

@@ -165,7 +165,7 @@ class PromptSet(Strict):
     columns: Columns | None = None
     """`questions`: which columns hold what."""
     split: Literal["train", "validation", "test"]
-    """Splits are disjoint by the text of the problem."""
+    """Splits of a generator are disjoint by the text of the problem; `t3d verify` checks those of files."""
     count: Positive | None = None
     """Number of prompts. Of a file: at most this many, drawn by the experiment's seed; all of them unless given."""
     max_prompt_tokens: Positive | None = None

@@ -23,6 +23,10 @@ from t3d.params.reporting import (
 )
 from t3d.params.students import Student
 
+TASKS = Path(__file__).parents[1] / "evaluation" / "tasks"
+PROGRAM_DOMAINS = ("code", "humaneval", "mbpp")
+"""Domains whose answers are programs."""
+
 Product = AnyTable | AnyFigure
 """A table or a figure."""
 
@@ -71,7 +75,7 @@ class Experiment(Strict):
     """Processes, one GPU each, that train a student together. Changes speed, never which states are seen."""
     sources: dict[Name, Source] = {}
     """What is fetched from the hub."""
-    teachers: dict[Name, Teacher]
+    teachers: Annotated[dict[Name, Teacher], Field(min_length=1)]
     """The untouched models."""
     prompt_sets: dict[Name, PromptSet]
     """Questions, tokenised."""
@@ -103,6 +107,7 @@ class Experiment(Strict):
             raise ValueError("benchmarks.average: the tables use this name for the mean over benchmarks")
         for key, benchmark in self.benchmarks.items():
             self._check(f"benchmarks.{key}.prompts", "prompt_sets", [benchmark.prompts])
+            self._check_benchmark(key, benchmark)
         for kind, products in (("tables", self.tables), ("figures", self.figures)):
             for key, product in products.items():
                 self._check_product(f"{kind}.{key}", product)
@@ -113,6 +118,19 @@ class Experiment(Strict):
         for name in names:
             if name not in known:
                 raise ValueError(f"{where} names {name!r}, which is not among {kind}: {', '.join(known) or 'none'}")
+
+    def _check_benchmark(self, key: str, benchmark: Benchmark) -> None:
+        asked = self.prompt_sets[benchmark.prompts]
+        if asked.columns is not None and asked.columns.answer is None:
+            raise ValueError(f"prompt_sets.{benchmark.prompts}.columns.answer: benchmark {key} needs a final answer")
+        there = sorted(path.stem for path in TASKS.glob("*.yaml"))
+        if benchmark.task not in there:
+            raise ValueError(f"benchmarks.{key}.task: there is no task {benchmark.task!r}: {', '.join(there)}")
+        if (asked.domain in PROGRAM_DOMAINS) != (benchmark.task == "code_function"):
+            raise ValueError(
+                f"benchmarks.{key}.task: {benchmark.task} does not fit domain {asked.domain}; programs, and only they, "
+                "are judged by code_function"
+            )
 
     def _check_source(self, where: str, name: str | None, kind: str) -> None:
         if name is None:
@@ -126,6 +144,10 @@ class Experiment(Strict):
         self._check(f"students.{key}.prompts", "prompt_sets", student.prompts)
         if key in self.teachers:
             raise ValueError(f"students.{key}: a teacher has the same name")
+        for name in student.prompts:
+            columns = self.prompt_sets[name].columns
+            if columns is not None and columns.reference is None:
+                raise ValueError(f"prompt_sets.{name}.columns.reference: students.{key} learns from worked answers")
         if any(self.prompt_sets[name].split != "train" for name in student.prompts):
             raise ValueError(f"students.{key}.prompts: only prompts of split train may be learned from")
         if len({self.prompt_sets[name].teacher for name in self.prompts_of(student)}) > 1:

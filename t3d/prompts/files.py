@@ -25,7 +25,7 @@ def read(path: Path) -> list[dict[str, Any]]:
         if path.suffix == ".parquet":
             return pq.read_table(path).to_pylist()
         text = path.read_text(encoding="utf-8")
-        rows = [json.loads(line) for line in text.splitlines() if line.strip()] if path.suffix == ".jsonl" else None
+        rows = [json.loads(line) for line in text.split("\n") if line.strip()] if path.suffix == ".jsonl" else None
         rows = json.loads(text) if rows is None else rows
     except (pa.ArrowInvalid, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise CorruptArtefactError(f"{path} cannot be read: {error}.") from error

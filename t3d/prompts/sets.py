@@ -46,7 +46,7 @@ def make(experiment: Experiment, name: str, teacher: Path, out: Path, source: Pa
 
     Raises:
         ParameterError: there is no such prompt set, or there are too few problems.
-        DataError: a row of the file is not what the prompt set says, or two rows ask the same.
+        DataError: a row of the file is not what the prompt set says, or two rows have one id.
     """
     # Imported here: who only reads a prompt set needs no model, and starts four seconds sooner without one.
     from t3d.models.sdar import load_tokenizer
@@ -85,7 +85,7 @@ def make(experiment: Experiment, name: str, teacher: Path, out: Path, source: Pa
         raise DataError(f"prompt_sets.{name}: no prompt is left of {len(drawn)} at most {spec.max_prompt_tokens} long.")
     with receipts.making(experiment, f"prompts/{name}", out, inputs=inputs) as job:
         lines = (json.dumps(asdict(prompt), ensure_ascii=False) + "\n" for prompt in prompts)
-        job.file(".jsonl").write_text("".join(lines))
+        job.file(".jsonl").write_text("".join(lines), encoding="utf-8")
         job.facts["prompts"] = len(prompts)
 
 
@@ -128,7 +128,9 @@ def _of_file(experiment: Experiment, name: str, source: receipts.Manifest) -> li
     if spec.count is not None and spec.count < len(found):
         kept = Random(seed_for(experiment.seed, "prompts")).sample(range(len(found)), spec.count)
         found = [found[index] for index in sorted(kept)]
-    return [(replace(problem, id=f"{spec.source}/{problem.id}"), problem.solution) for problem in found]
+    # Two files of a source may count their rows alike.
+    prefix = f"{spec.source}/{Path(spec.file).stem}" if spec.file else spec.source
+    return [(replace(problem, id=f"{prefix}/{problem.id}"), problem.solution) for problem in found]
 
 
 def encode_prompt(tokenizer, text: str) -> list[int]:
@@ -149,7 +151,8 @@ def read(manifest: receipts.Manifest) -> list[Prompt]:
 
 
 def _lines(path: Path) -> Iterator[Prompt]:
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    # Not splitlines: a question may hold one of Unicode's other line ends.
+    for number, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"), start=1):
         try:
             yield Prompt(**json.loads(line))
         except (json.JSONDecodeError, TypeError) as error:

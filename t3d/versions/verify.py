@@ -37,9 +37,6 @@ def stage(experiment: Experiment, name: str) -> int:
     products = lineage.products_of(experiment).values()
     artefacts = [a for a in lineage.artefacts_of(experiment, products) if lineage.stage_of(a) == name]
     check(experiment, artefacts, f"verify {name}")
-    if name == "trajectories":
-        prompts = [artefact for artefact in artefacts if artefact.startswith("prompts/")]
-        check_disjoint([sets.read(receipts.read(manifest_path(experiment, artefact))) for artefact in prompts])
     return len(artefacts)
 
 
@@ -62,7 +59,7 @@ def check_disjoint(prompt_sets: Iterable[Iterable[sets.Prompt]]) -> None:
 
 
 def check(experiment: Experiment, artefacts: Iterable[str], title: str) -> None:
-    """Check files, parameters, inputs and receipt of artefacts.
+    """Check files, parameters, inputs and receipt of artefacts, and that no prompt set holds what another asks.
 
     Raises:
         T3DError: as `stage`.
@@ -78,6 +75,8 @@ def check(experiment: Experiment, artefacts: Iterable[str], title: str) -> None:
         _check_inputs(experiment, manifest)
         receipts.check_receipt(manifest, experiment)
         progress.advance(1)
+    prompts = [artefact for artefact in artefacts if artefact.startswith("prompts/")]
+    check_disjoint([sets.read(receipts.read(manifest_path(experiment, artefact))) for artefact in prompts])
 
 
 def _check_inputs(experiment: Experiment, manifest: receipts.Manifest) -> None:

@@ -15,7 +15,8 @@ from t3d.models import sdar, teacher
 from t3d.prompts import sets
 from t3d.trajectories import rollout
 
-QUESTIONS = [{"problem": f"What is {n} + 1?", "answer": str(n + 1), "unique_id": f"q{n}"} for n in range(6)]
+# One of Unicode's other line ends is part of a question.
+QUESTIONS = [{"problem": f"What is\u2028{n} + 1?", "answer": str(n + 1), "unique_id": f"q{n}"} for n in range(6)]
 
 
 def experiment_file(folder, model, rows, **changes):

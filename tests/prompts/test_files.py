@@ -29,6 +29,11 @@ def test_rows_are_the_same_in_every_format(path):
     assert files.read(path) == ROWS
 
 
+def test_other_line_ends_of_unicode_end_no_row(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"q": "one\u2028two\u0085?"}\n', encoding="utf-8")
+    assert files.read(tmp_path / "rows.jsonl") == [{"q": "one\u2028two\u0085?"}]
+
+
 def test_answers_are_found_by_pattern_and_rows_named_by_number(path):
     columns = Columns(question="question", answer="answer", answer_pattern="#### (.*)", reference="answer")
     found = list(questions.problems(path, files.read(path), columns))

@@ -16,13 +16,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from t3d import receipts
+from t3d import cost, params, receipts
 from tests.conftest import ROOT
 from tests.slurm import cluster
 from tests.workflow.test_dag import twin
 
 ANSWERS = "data/twin/answers/t3d-seed0/gsm/b8s2.manifest.json"
 TEACHER = "data/twin/teachers/pocket-sdar.manifest.json"
+KINDS = {"teacher": "teachers", "trajectories": "trajectories", "student": "students", "answers": "answers"}
 STUDENT = "data/twin/students/sft-seed0.manifest.json"
 
 
@@ -38,7 +39,8 @@ def make_project(folder: Path) -> Path:
     """A project directory with the twin on GPUs. Its student `sft` would train for hours."""
     content = twin() | {"gpus": 1, "device": "cpu"}
     content["students"]["sft"]["optimizer"]["steps"] = 100_000
-    content["students"]["sft"]["checkpoint_every"] = 10
+    # It leaves a state when it is asked to end, and at no other time.
+    content["students"]["sft"]["checkpoint_every"] = 100_000
     (folder / "params").mkdir(parents=True)
     (folder / "params" / "twin.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
     (folder / "data").mkdir()
@@ -93,7 +95,7 @@ def over_time(slurm, tmp_path_factory):
 def over_memory(slurm, tmp_path_factory):
     """A run whose teacher gets 100 MB at first; it runs beside the rest as well."""
     project = make_project(tmp_path_factory.mktemp("over-memory"))
-    return project, start(project, TEACHER, "--default-resources", "runtime=5", "mem_mb=100 * attempt ** 5")
+    return project, start(project, TEACHER, "--set-resources", "teacher:mem_mb=100 * attempt ** 5")
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +111,7 @@ def finished(over_time, over_memory, tmp_path_factory):
 def test_every_wave_runs_as_jobs_that_ask_for_what_their_rule_needs(finished):
     project, _ = finished
     jobs = jobs_of(project)
+    asked = cost.asked(params.load(project / "params" / "twin.yaml"))
     assert {rule: len(of) for rule, of in jobs.items()} == {"teacher": 1, "trajectories": 3, "student": 1, "answers": 1}
     for rule, of in jobs.items():
         for job in of:
@@ -118,7 +121,8 @@ def test_every_wave_runs_as_jobs_that_ask_for_what_their_rule_needs(finished):
             assert (job["NumTasks"], job["NumNodes"]) == ("1", "1")
             # Eight cores for each GPU, however few the node has where Snakemake runs.
             assert rule == "teacher" or job["NumCPUs"] == "8"
-            assert job["TimeLimit"] == "02:00:00"
+            assert job["TimeLimit"] == f"00:{asked[KINDS[rule]].minutes}:00"
+            assert job["MinMemoryNode"] == f"{asked[KINDS[rule]].memory_mb}M"
             assert job["Requeue"] == "1"
     receipt = receipts.read_receipt(receipts.read(project / ANSWERS, kind="answers"))
     assert receipt["device"] == "cpu"

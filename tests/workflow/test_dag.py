@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -202,6 +203,31 @@ def test_a_damaged_shard_stops_training_by_name(project):
         assert not (project / "data" / "twin" / "students" / "t3d-seed0.manifest.json").exists()
     finally:
         shard.write_bytes(sound)
+
+
+def test_a_student_whose_job_is_ended_leaves_its_state(project, parameters, tmp_path):
+    """A scheduler ends every process of a job at once, `tee` as well."""
+    shutil.copytree(project / "data" / "twin", tmp_path / "data" / "twin")
+    shutil.rmtree(tmp_path / "data" / "twin" / "students")
+    (tmp_path / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
+    (tmp_path / "params").mkdir()
+    content = parameters
+    content["students"]["sft"]["optimizer"]["steps"] = 100_000
+    content["students"]["sft"]["checkpoint_every"] = 100_000
+    write(tmp_path, content)
+    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "-d", str(tmp_path), "--cores", "1"]
+    command += ["data/twin/students/sft-seed0.manifest.json", "--config", "experiment=twin"]
+    running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=-1, start_new_session=True)
+    log = tmp_path / "logs" / "twin" / "students" / "sft-seed0.log"
+    deadline = time.monotonic() + 120
+    while not (log.is_file() and "distill sft-seed0: " in log.read_text()):
+        assert running.poll() is None, running.stderr.read().decode()[-3000:]
+        assert time.monotonic() < deadline, "training did not begin"
+        time.sleep(0.5)
+    os.killpg(running.pid, signal.SIGTERM)
+    running.communicate(timeout=60)
+    assert re.search(r"terminated after step \d+; run again to resume", log.read_text())
+    assert list((tmp_path / "work" / "twin" / "sft-seed0").glob("step-*.pt"))
 
 
 def test_from_nothing_again_through_twenty_kills_the_table_is_byte_identical(project, tmp_path):

@@ -25,4 +25,6 @@ rule student:
         work=f"work/{E.name}",
     shell:
         "t3d distill --experiment {params.experiment} --run {wildcards.run} --teacher {input.teacher}"
-        " --work {params.work} --processes {resources.processes} --out {output} {input.data} 2>&1 | tee {log}"
+        " --work {params.work} --processes {resources.processes} --out {output} {input.data} 2>&1"
+        # A scheduler ends every process of a job: the training saves its state then, and must be heard to the end.
+        " | (trap '' TERM; tee {log})"
