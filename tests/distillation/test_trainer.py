@@ -296,3 +296,16 @@ def test_the_teacher_is_not_changed_by_its_student():
     trainer.train(pupil, setting(steps=2))
     assert all(torch.equal(before[k], v) for k, v in teacher.state_dict().items())
     assert not torch.equal(weights(pupil), weights(teacher))
+
+
+def test_recomputed_activations_change_nothing():
+    kept, recomputed = tiny_model(), tiny_model()
+    log = trainer.train(kept, setting(steps=3))
+    layers = recomputed.model.layers
+    calls = []
+    layers[0].mlp.register_forward_hook(lambda *_: calls.append(recomputed.training))
+    job = setting(steps=3, recompute_activations=True)
+    assert trainer.train(recomputed, job) == log
+    assert torch.equal(weights(kept), weights(recomputed))
+    # Three steps of one micro-batch, each layer forward once and again in the backward.
+    assert len(calls) == 6
