@@ -10,6 +10,7 @@ import math
 import signal
 import statistics
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -135,7 +136,7 @@ def train(
     spec = student.optimizer
     reference = _frozen_copy(model) if losses.needs_reference(student.objective) else None
     if spec.recompute_activations:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        recompute_activations(model)
     optimizer = _adamw(model, spec)
     first, log = 0, []
     state = _latest(checkpoints) if checkpoints else None
@@ -170,6 +171,14 @@ def train(
                 raise SystemExit(_TERMINATED)
     model.eval()
     return log
+
+
+def recompute_activations(model: SDARForCausalLM) -> None:
+    """Let the layers of `model` keep their inputs alone while it trains."""
+    with warnings.catch_warnings():
+        # Every transformers 5 has this name; some of them say that version 6 will not.
+        warnings.simplefilter("ignore", FutureWarning)
+        model.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def _adamw(model: SDARForCausalLM, spec: Optimizer) -> torch.optim.AdamW:
