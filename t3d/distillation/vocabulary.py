@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 CHUNK = 2**27
@@ -95,6 +96,7 @@ class _Head(torch.autograd.Function):
         return log_p, entropy, best
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, log_p_gradient, entropy_gradient, _):
         hidden, weight, tokens = ctx.saved_tensors
         states, cast = hidden.to(ctx.dtype), weight.to(ctx.dtype)

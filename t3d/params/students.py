@@ -120,7 +120,7 @@ class Optimizer(Strict):
     """Sequences per forward; gradients accumulate over batch_size / micro_batch_size of them. Default: batch_size."""
     recompute_activations: bool = False
     """Activation checkpointing: only each layer's input is kept, the rest is computed again in the backward. A third
-    more arithmetic for memory that larger micro-batches can use; results do not change."""
+    more arithmetic in the student's passes, for memory that larger micro-batches can use; results do not change."""
     learning_rate: Annotated[float, Field(gt=0.0)]
     """Peak learning rate."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
