@@ -25,7 +25,9 @@ from t3d.params import Budget
 POCKET = {"hidden_size": 192, "intermediate_size": 512, "layers": 6, "heads": 3, "key_value_heads": 1, "head_dim": 64}
 
 
-def random_model(size: str, device: str) -> tuple[SDARForCausalLM, int]:
+def random_model(
+    size: str, device: str, dtype: torch.dtype = torch.bfloat16, tied: bool = True
+) -> tuple[SDARForCausalLM, int]:
     """A model of a size with random weights, and the id of its mask token."""
     pocket = size == "pocket"
     shape = POCKET if pocket else SIZES[size]
@@ -38,12 +40,12 @@ def random_model(size: str, device: str) -> tuple[SDARForCausalLM, int]:
         num_key_value_heads=shape["key_value_heads"],
         head_dim=shape.get("head_dim", 128),
         max_position_embeddings=32768,
-        tie_word_embeddings=True,
+        tie_word_embeddings=tied,
         rope_theta=1e6,
     )
     torch.manual_seed(0)
     with torch.device(device):
-        model = SDARForCausalLM._from_config(config, dtype=torch.bfloat16, attn_implementation="sdpa")
+        model = SDARForCausalLM._from_config(config, dtype=dtype, attn_implementation="sdpa")
     return model.eval(), 3 if pocket else MASK_ID
 
 

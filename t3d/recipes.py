@@ -5,7 +5,7 @@ An artefact is named by its path below `data/<experiment>/` without a suffix: `s
 `factorisation/t3d-seed0/gsm`.
 Its recipe digest covers the parameters that decide its content and the stage's `recipe` number in
 `workflow/recipes.yaml`, which is bumped when code changes what the stage makes. Parameters that change speed alone
-(batch size, device) are left out.
+(batch size, device, recomputed activations) are left out.
 """
 
 import hashlib
@@ -66,7 +66,9 @@ def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, An
         (run,) = parts
         name, run_seed = experiment.runs[run]
         student = experiment.students[name]
-        spec = _without_unset(student.model_dump(mode="json", exclude={"label", "seeds", "checkpoint_every"}))
+        unread = dict.fromkeys(("label", "seeds", "checkpoint_every"), True)
+        spec = student.model_dump(mode="json", exclude=unread | {"optimizer": {"recompute_activations"}})
+        spec = _without_unset(spec)
         return {"seed": seed, "student": spec, "student_seed": run_seed}
     if kind in ("answers", "scores"):
         model, benchmark, budget = parts

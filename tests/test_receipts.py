@@ -95,3 +95,14 @@ def test_labels_and_batch_sizes_do_not_change_a_recipe(experiment):
         for b in (benchmark, other, harder)
     ]
     assert digests[0] == digests[1] != digests[2]
+
+
+def test_how_a_student_fits_into_memory_does_not_change_its_recipe(experiment):
+    sft = {"label": "SFT", "prompts": ["p"], "objective": {"name": "sft"}, "states": {"kind": "random"}}
+    prompts = {"p": {"teacher": "m", "split": "train", "count": 3}}
+    digests = []
+    for option in ({}, {"recompute_activations": True}, {"clip": 2.0}):
+        student = sft | {"optimizer": {"steps": 2, "batch_size": 2, "learning_rate": 1e-3} | option}
+        content = experiment.model_dump() | {"prompt_sets": prompts, "students": {"s": student}}
+        digests.append(recipes.digest(Experiment(**content), "students/s-seed0"))
+    assert digests[0] == digests[1] != digests[2]

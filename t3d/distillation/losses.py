@@ -1,13 +1,15 @@
 """From a batch of states to a loss: one student forward and, for DDO, one reference forward.
 
-The LM head is applied to masked positions only. The formulae are in `objectives.py`.
+The LM head is applied to masked positions only, a few at a time (`vocabulary.py`). The formulae are in `objectives.py`.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from t3d.decoding.sampling import hashed_uniform
-from t3d.distillation import objectives
+from t3d.distillation import objectives, vocabulary
 from t3d.distillation.states import Batch
 from t3d.models.sdar import SDARForCausalLM
 from t3d.params import Objective
@@ -37,89 +39,92 @@ def compute(
         log-probabilities of its tokens, and `disagreement`, the share of fake tokens that are not the real ones.
     """
     reduce = objectives.sample_mean if objective.log_probability == "mean" else objectives.sample_sum
-    scores = masked_log_probabilities(student, batch)
-    log_p = of_tokens(scores, batch.layout.noisy_ids, batch.masked)
+    masked, real_ids = batch.masked, batch.layout.noisy_ids[batch.masked]
+    weight = student.lm_head.weight
     if needs_reference(objective):
         assert reference is not None
-        loss, parts = _ddo(objective, scores, log_p, reference, batch, reduce)
+        fake_ids, *reference_log_p = predict(reference, batch, objective.fake)
+        tokens = torch.stack([real_ids, fake_ids[masked]])
+        scores = vocabulary.log_probabilities(masked_states(student, batch), weight, tokens)
+        log_p, fake_log_p = (spread(each, masked) for each in scores)
+        loss, parts = _ddo(objective, (log_p, fake_log_p), reference_log_p, masked, reduce)
+        parts["disagreement"] = (tokens[0] != tokens[1]).float().mean()
     elif objective.name == "dparallel":
-        entropy, correct = certainty(scores, batch, objective.entropy_temperature)
-        loss = objectives.dparallel(log_p, batch.masked, entropy, correct, objective.entropy_weight, reduce)
+        temperature = objective.entropy_temperature
+        states = masked_states(student, batch)
+        scores, uncertain, best = vocabulary.certainty(states, weight, real_ids[None], temperature)
+        log_p, entropy = spread(scores[0], masked), spread(uncertain, masked)
+        correct = spread(best == real_ids, masked)
+        loss = objectives.dparallel(log_p, masked, entropy, correct, objective.entropy_weight, reduce)
         parts = {
-            "likelihood_term": objectives.naive_td(log_p, batch.masked, reduce),
-            "entropy_term": reduce(entropy, batch.masked & correct).mean(),
+            "likelihood_term": objectives.naive_td(log_p, masked, reduce),
+            "entropy_term": reduce(entropy, masked & correct).mean(),
         }
     else:
-        loss = getattr(objectives, objective.name)(log_p, batch.masked, reduce)
+        scores = vocabulary.log_probabilities(masked_states(student, batch), weight, real_ids[None])
+        log_p = spread(scores[0], masked)
+        loss = getattr(objectives, objective.name)(log_p, masked, reduce)
         parts = {"likelihood_term": loss}
     if objective.path_weight:
         weights = objectives.path_weights(batch.step_map, steps, objective.path_weights)
-        parts["path_term"] = objectives.path(log_p, batch.masked, weights, reduce)
+        parts["path_term"] = objectives.path(log_p, masked, weights, reduce)
         loss = objectives.t3d(loss, parts["path_term"], objective.path_weight)
     return loss, {name: value.detach() for name, value in parts.items()}
 
 
 def _ddo(
     objective: Objective,
-    scores: Tensor,
-    log_p: Tensor,
-    reference: SDARForCausalLM,
-    batch: Batch,
+    log_p: tuple[Tensor, Tensor],
+    reference_log_p: Sequence[Tensor],
+    masked: Tensor,
     reduce: objectives.Reduce,
 ) -> tuple[Tensor, Parts]:
-    with torch.no_grad():
-        reference_scores = masked_log_probabilities(reference, batch)
-        fake_ids = fake_tokens(reference_scores, batch, objective.fake)
-        reference_real = of_tokens(reference_scores, batch.layout.noisy_ids, batch.masked)
-        reference_fake = of_tokens(reference_scores, fake_ids, batch.masked)
-    fake_log_p = of_tokens(scores, fake_ids, batch.masked)
-    real = objectives.ddo_real(reduce(log_p - reference_real, batch.masked), objective.beta)
-    fake = objectives.ddo_fake(reduce(fake_log_p - reference_fake, batch.masked), objective.beta)
-    (real_gradient,) = torch.autograd.grad(real, log_p, retain_graph=True)
-    (fake_gradient,) = torch.autograd.grad(fake, fake_log_p, retain_graph=True)
+    """DDO from the log-probabilities of the real and of the fake tokens, each `[batch, N]`."""
+    real_ratio, fake_ratio = (reduce(p - q, masked) for p, q in zip(log_p, reference_log_p, strict=True))
+    real = objectives.ddo_real(real_ratio, objective.beta)
+    fake = objectives.ddo_fake(fake_ratio, objective.beta)
+    (real_gradient,) = torch.autograd.grad(real, log_p[0], retain_graph=True)
+    (fake_gradient,) = torch.autograd.grad(fake, log_p[1], retain_graph=True)
     parts = {
         "real_term": real,
         "fake_term": fake,
         "real_gradient_norm": real_gradient.norm(),
         "fake_gradient_norm": fake_gradient.norm(),
-        "disagreement": (fake_ids != batch.layout.noisy_ids)[batch.masked].float().mean(),
     }
     return objectives.ddo(real, fake, objective.alpha), parts
 
 
-def masked_log_probabilities(model: SDARForCausalLM, batch: Batch) -> Tensor:
-    """log p(. | x_t) at the masked positions, float32 `[masked positions, vocabulary]`."""
-    hidden = batch.layout.hidden_states(model, batch.noisy_input)
-    return model.lm_head(hidden[batch.masked]).float().log_softmax(dim=-1)
+def masked_states(model: SDARForCausalLM, batch: Batch) -> Tensor:
+    """Final hidden states at the masked positions, `[masked positions, hidden]`."""
+    return batch.layout.hidden_states(model, batch.noisy_input)[batch.masked]
 
 
-def of_tokens(scores: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
-    """Log-probability of `tokens [batch, N]` at the masked positions, `[batch, N]`, 0 elsewhere."""
-    chosen = scores.gather(1, tokens[masked][:, None]).squeeze(1)
-    return chosen.new_zeros(masked.shape).masked_scatter(masked, chosen)
+def spread(values: Tensor, masked: Tensor) -> Tensor:
+    """Values of the masked positions in their places, `[batch, N]`, 0 elsewhere."""
+    return values.new_zeros(masked.shape).masked_scatter(masked, values)
 
 
-def certainty(scores: Tensor, batch: Batch, temperature: float) -> tuple[Tensor, Tensor]:
-    """Entropy at `temperature` of each masked position, and whether its most probable token is x_0's, `[batch, N]`."""
-    tempered = (scores / temperature).log_softmax(dim=-1)
-    entropy = -(tempered.exp() * tempered).sum(dim=-1)
-    right = scores.argmax(dim=-1) == batch.layout.noisy_ids[batch.masked]
-    correct = torch.zeros_like(batch.masked).masked_scatter(batch.masked, right)
-    return entropy.new_zeros(batch.masked.shape).masked_scatter(batch.masked, entropy), correct
-
-
-def fake_tokens(scores: Tensor, batch: Batch, how: str) -> Tensor:
-    """The reference's one-step prediction at every masked position, `[batch, N]`; x_0 elsewhere.
+@torch.no_grad()
+def predict(reference: SDARForCausalLM, batch: Batch, how: str) -> tuple[Tensor, Tensor, Tensor]:
+    """The reference's one-step prediction at every masked position, and its log-probabilities.
 
     A draw depends on (seed, epoch, example, position) alone.
+
+    Args:
+        reference: the frozen model.
+        batch: states.
+        how: `draw` or `argmax`.
+
+    Returns:
+        Fake ids `[batch, N]`, x_0 where nothing is masked; and log p of the real and of the fake tokens, each
+        `[batch, N]`, 0 where nothing is masked.
     """
-    if how == "argmax":
-        chosen = scores.argmax(dim=-1)
-    else:
-        positions = torch.arange(batch.masked.shape[1], device=batch.masked.device).expand(batch.masked.shape)
-        seeds = batch.seeds[:, None].expand(batch.masked.shape)
-        uniform = hashed_uniform(seeds[batch.masked], positions[batch.masked], torch.zeros_like(seeds[batch.masked]))
-        cumulative = scores.double().exp().cumsum(dim=-1)
-        chosen = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True).squeeze(1)
-        chosen = chosen.clamp(max=scores.shape[1] - 1)
-    return batch.layout.noisy_ids.masked_scatter(batch.masked, chosen)
+    masked, real_ids = batch.masked, batch.layout.noisy_ids
+    uniform = None
+    if how == "draw":
+        positions = torch.arange(masked.shape[1], device=masked.device).expand(masked.shape)
+        seeds = batch.seeds[:, None].expand(masked.shape)[masked]
+        uniform = hashed_uniform(seeds, positions[masked], torch.zeros_like(seeds))
+    states = masked_states(reference, batch)
+    fake, log_p = vocabulary.predictions(states, reference.lm_head.weight, real_ids[masked], uniform)
+    return real_ids.masked_scatter(masked, fake), spread(log_p[0], masked), spread(log_p[1], masked)

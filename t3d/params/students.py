@@ -118,6 +118,9 @@ class Optimizer(Strict):
     """Sequences per optimizer step, over all micro-batches."""
     micro_batch_size: Positive | None = None
     """Sequences per forward; gradients accumulate over batch_size / micro_batch_size of them. Default: batch_size."""
+    recompute_activations: bool = False
+    """Activation checkpointing: only each layer's input is kept, the rest is computed again in the backward. A third
+    more arithmetic in the student's passes, for memory that larger micro-batches can use; results do not change."""
     learning_rate: Annotated[float, Field(gt=0.0)]
     """Peak learning rate."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0

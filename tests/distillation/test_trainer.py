@@ -16,6 +16,7 @@ from t3d.distillation.examples import Example
 from t3d.errors import TrainingError
 from t3d.params import Objective, Optimizer, States, Student
 from tests.conftest import MASK, tiny_model
+from tests.distillation import plain
 
 
 def student(name="t3d", **optimizer) -> Student:
@@ -77,8 +78,8 @@ def test_losses_equal_a_plain_per_sample_computation():
             m.lm_head(batch.layout.hidden_states(m, batch.noisy_input)).double().log_softmax(-1)
             for m in (model, reference)
         ]
-        masked_scores = losses.masked_log_probabilities(reference, batch)
-        fake = losses.fake_tokens(masked_scores, batch, "draw")
+        masked_scores = plain.masked_log_probabilities(reference, batch)
+        fake = plain.fake_tokens(masked_scores, batch, "draw")
     real_terms, fake_terms, path_terms, disagreements = [], [], [], []
     for row in range(len(batch.ids)):
         places = batch.masked[row].nonzero().flatten().tolist()
@@ -134,8 +135,8 @@ def test_ddo_terms_push_the_real_tokens_up_and_the_fake_ones_down():
     assert set(parts) == {"real_term", "fake_term", "real_gradient_norm", "fake_gradient_norm", "disagreement"}
     assert loss.item() == pytest.approx(parts["real_term"].item() + 0.5 * parts["fake_term"].item(), abs=1e-6)
     # d/dx -log sigmoid(beta r) = -beta sigmoid(-beta r), over the sample's masked positions and the batch.
-    scores = losses.masked_log_probabilities(model, batch) - losses.masked_log_probabilities(reference, batch)
-    ratios = losses.of_tokens(scores, batch.layout.noisy_ids, batch.masked)
+    scores = plain.masked_log_probabilities(model, batch) - plain.masked_log_probabilities(reference, batch)
+    ratios = plain.of_tokens(scores, batch.layout.noisy_ids, batch.masked)
     ratio, count = objectives.sample_mean(ratios, batch.masked), batch.masked.sum(dim=1)
     size = 0.1 * torch.sigmoid(-0.1 * ratio) / len(ratio) / count.sqrt()
     assert parts["real_gradient_norm"].item() == pytest.approx(size.norm().item(), rel=1e-4)
@@ -151,17 +152,15 @@ def test_naive_td_can_have_the_path_term():
 
 def test_fake_tokens_follow_the_reference_and_not_the_batch():
     reference = tiny_model(seed=5)
-    job = setting()
-    whole = next(iter(trainer.micro_batches(job, 0)))
-    fake = losses.fake_tokens(losses.masked_log_probabilities(reference, whole), whole, "draw")
-    parts = trainer.micro_batches(setting(micro_batch_size=2), 0)
+    whole = next(iter(trainer.micro_batches(setting(), 0)))
+    fake, *_ = losses.predict(reference, whole, "draw")
     by_id = dict(zip(whole.ids, fake, strict=True))
-    for batch in parts:
-        found = losses.fake_tokens(losses.masked_log_probabilities(reference, batch), batch, "draw")
+    for batch in trainer.micro_batches(setting(micro_batch_size=2), 0):
+        found, *_ = losses.predict(reference, batch, "draw")
         for row, item in enumerate(batch.ids):
             masked = batch.masked[row]
             assert torch.equal(found[row][masked], by_id[item][: len(masked)][masked])
-    greedy = losses.fake_tokens(losses.masked_log_probabilities(reference, whole), whole, "argmax")
+    greedy, *_ = losses.predict(reference, whole, "argmax")
     assert not torch.equal(greedy, fake)
 
 
@@ -297,3 +296,16 @@ def test_the_teacher_is_not_changed_by_its_student():
     trainer.train(pupil, setting(steps=2))
     assert all(torch.equal(before[k], v) for k, v in teacher.state_dict().items())
     assert not torch.equal(weights(pupil), weights(teacher))
+
+
+def test_recomputed_activations_change_nothing():
+    kept, recomputed = tiny_model(), tiny_model()
+    log = trainer.train(kept, setting(steps=3))
+    layers = recomputed.model.layers
+    calls = []
+    layers[0].mlp.register_forward_hook(lambda *_: calls.append(recomputed.training))
+    job = setting(steps=3, recompute_activations=True)
+    assert trainer.train(recomputed, job) == log
+    assert torch.equal(weights(kept), weights(recomputed))
+    # Three steps of one micro-batch, each layer forward once and again in the backward.
+    assert len(calls) == 6

@@ -1,0 +1,158 @@
+"""The LM head without its logits: what the objectives need of log p(. | x_t), a few positions at a time.
+
+The log-probabilities of 4 096 masked positions over 151 936 tokens are 2.5 GB in float32, and a loss and its gradient
+need several tensors of that size. Here a chunk of positions passes through the head, what is asked of it is kept, and
+its logits are forgotten; the backward computes them again, which costs one more product with the head (0.3 of the 2.0
+billion parameters of the 1.7B shape) at the masked positions.
+
+Chunks are cut over positions, not over the vocabulary: every term (a token's log-probability, the most probable token,
+an inverse-CDF draw, an entropy) then sees whole rows, so one mechanism serves all of them, and a chunk that holds all
+positions computes what the head at once would, bit for bit. The price is that the gradient of the weight is added up
+once per chunk.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import linear
+
+CHUNK = 2**27
+"""Logits that exist at a time: 512 MiB in float32. 883 positions of 151 936 tokens, enough for the head's products to
+be bound by arithmetic; of a pocket model's 2 048, 65 536 positions, that is all of a micro-batch."""
+
+
+def log_probabilities(hidden: Tensor, weight: Tensor, tokens: Tensor, chunk: int = CHUNK) -> Tensor:
+    """log p of one or several tokens at each position, with gradients for `hidden` and `weight`.
+
+    Args:
+        hidden: final hidden states, `[m, hidden]`.
+        weight: of the LM head, `[vocabulary, hidden]`; it may be the embedding's.
+        tokens: ids, int64, `[k, m]`.
+        chunk: most logits at a time.
+
+    Returns:
+        float32 `[k, m]`.
+    """
+    return _Head.apply(hidden, weight, tokens, None, chunk)[0]
+
+
+def certainty(
+    hidden: Tensor, weight: Tensor, tokens: Tensor, temperature: float, chunk: int = CHUNK
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`log_probabilities`, the entropy at `temperature` (nats, with gradients too), and the most probable token.
+
+    Returns:
+        float32 `[k, m]`, float32 `[m]` and int64 `[m]`.
+    """
+    return _Head.apply(hidden, weight, tokens, temperature, chunk)
+
+
+@torch.no_grad()
+def predictions(
+    hidden: Tensor, weight: Tensor, tokens: Tensor, uniform: Tensor | None, chunk: int = CHUNK
+) -> tuple[Tensor, Tensor]:
+    """One token per position as the model predicts it, and the log-probabilities of given tokens and of these.
+
+    Args:
+        hidden: final hidden states, `[m, hidden]`.
+        weight: of the LM head, `[vocabulary, hidden]`.
+        tokens: ids, int64, `[m]`.
+        uniform: numbers in [0, 1), float64 `[m]`, from which tokens are drawn by inverse CDF; None takes the argmax.
+        chunk: most logits at a time.
+
+    Returns:
+        The predicted ids, int64 `[m]`, and float32 `[2, m]`: log p of `tokens`, then of the predicted ones.
+    """
+    predicted = torch.empty_like(tokens)
+    log_p = torch.empty(2, len(tokens), device=hidden.device)
+    # Cast once: of a frozen weight autocast would make a copy per chunk.
+    states, cast = hidden.to(_dtype(weight)), weight.to(_dtype(weight))
+    for part in _parts(len(tokens), len(weight), chunk):
+        scores = _scores(states[part], cast)
+        predicted[part] = scores.argmax(dim=-1) if uniform is None else _draw(scores, uniform[part])
+        log_p[:, part] = _of_tokens(scores, torch.stack([tokens[part], predicted[part]]))
+    return predicted, log_p
+
+
+class _Head(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden, weight, tokens, temperature, chunk):
+        # The backward runs outside of autocast and must compute the same logits again.
+        ctx.dtype, ctx.temperature, ctx.chunk = _dtype(weight), temperature, chunk
+        ctx.save_for_backward(hidden, weight, tokens)
+        states, cast = hidden.to(ctx.dtype), weight.to(ctx.dtype)
+        log_p = torch.empty(tokens.shape, device=hidden.device)
+        entropy = log_p.new_empty(log_p.shape[1] if temperature is not None else 0)
+        best = tokens.new_empty(len(entropy))
+        for part in _parts(len(hidden), len(weight), chunk):
+            scores = _scores(states[part], cast)
+            log_p[:, part] = _of_tokens(scores, tokens[:, part])
+            if temperature is not None:
+                entropy[part] = _entropy(scores, temperature)
+                best[part] = scores.argmax(dim=-1)
+        ctx.mark_non_differentiable(best)
+        return log_p, entropy, best
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, log_p_gradient, entropy_gradient, _):
+        hidden, weight, tokens = ctx.saved_tensors
+        states, cast = hidden.to(ctx.dtype), weight.to(ctx.dtype)
+        hidden_gradient = torch.empty_like(hidden)
+        weight_gradient = None
+        for part in _parts(len(hidden), len(weight), ctx.chunk):
+            scores = _scores(states[part], cast)
+            gradient = torch.zeros_like(scores)
+            for ids, gradients in zip(tokens[:, part], log_p_gradient[:, part], strict=True):
+                gradient.scatter_add_(1, ids[:, None], gradients[:, None])
+            if ctx.temperature is not None:
+                gradient += _entropy_gradient(scores, ctx.temperature, entropy_gradient[part])
+            gradient = torch.ops.aten._log_softmax_backward_data(gradient, scores, 1, torch.float32).to(ctx.dtype)
+            hidden_gradient[part] = gradient @ cast
+            # Summed in the weight's own format: a sum of chunks in bf16 would lose the small ones.
+            of_part = (gradient.t() @ states[part]).to(weight.dtype)
+            weight_gradient = of_part if weight_gradient is None else weight_gradient.add_(of_part)
+        if weight_gradient is None:
+            weight_gradient = torch.zeros_like(weight)
+        return hidden_gradient, weight_gradient, None, None, None
+
+
+def _dtype(weight: Tensor) -> torch.dtype:
+    """Of the head's product: autocast's, where it is on."""
+    kind = weight.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+
+
+def _parts(positions: int, vocabulary: int, chunk: int) -> Iterator[slice]:
+    size = max(1, chunk // vocabulary)
+    return (slice(start, min(start + size, positions)) for start in range(0, positions, size))
+
+
+def _scores(hidden: Tensor, weight: Tensor) -> Tensor:
+    """log p of every token, float32 `[positions, vocabulary]`."""
+    return linear(hidden, weight).float().log_softmax(dim=-1)
+
+
+def _of_tokens(scores: Tensor, tokens: Tensor) -> Tensor:
+    return scores.gather(1, tokens.t()).t()
+
+
+def _draw(scores: Tensor, uniform: Tensor) -> Tensor:
+    """Inverse-CDF draws; float64, since in float32 a sum over 151 936 tokens misses the rare ones."""
+    cumulative = scores.double().exp_().cumsum_(dim=-1)
+    drawn = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True).squeeze(1)
+    return drawn.clamp(max=scores.shape[1] - 1)
+
+
+def _entropy(scores: Tensor, temperature: float) -> Tensor:
+    tempered = (scores / temperature).log_softmax(dim=-1)
+    return -(tempered.exp() * tempered).sum(dim=-1)
+
+
+def _entropy_gradient(scores: Tensor, temperature: float, gradient: Tensor) -> Tensor:
+    with torch.enable_grad():
+        leaf = scores.detach().requires_grad_()
+        entropy = _entropy(leaf, temperature)
+    return torch.autograd.grad(entropy, leaf, gradient)[0]
