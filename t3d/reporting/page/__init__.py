@@ -42,7 +42,7 @@ def write(experiment: Experiment, out: Path) -> None:
     ]
     shown = [grids.read(experiment, name, path) for name, path in tables.items()]
     provenance = origins.of_grids(experiment, shown)
-    answers, why = _answers(experiment, experiment.tables[_main(experiment, list(tables))])
+    answers, why = _answers(experiment, _main(experiment, list(tables)))
     known = lineage.products_of(experiment, on_request=True)
     made = {f"{name}.csv" for name in tables} | {f"figures/{name}.pdf" for name in figures}
     page = _template().render(
@@ -63,7 +63,7 @@ def write(experiment: Experiment, out: Path) -> None:
             for name, path in figures.items()
         ],
         costs=costs.of_products(experiment, products),
-        unmade=[f"results/{experiment.name}/{name}" for name in known if name not in made],
+        unmade=[name for name in known if name not in made],
         no_answers=why,
         provenance=provenance,
         answers=answers,
@@ -75,14 +75,10 @@ def write(experiment: Experiment, out: Path) -> None:
         partial.write_text(page, encoding="utf-8", newline="\n")
 
 
-def _main(experiment: Experiment, there: list[str]) -> str:
-    """The table whose models and budgets the viewer shows: the first that is made unasked, of accuracies if there is."""
-    order = sorted(there, key=lambda name: _is_special(experiment.tables[name]))
-    return order[0]
-
-
-def _is_special(table: Comparison) -> tuple[bool, bool]:
-    return table.on_request, not isinstance(table, AccuracyTable)
+def _main(experiment: Experiment, there: list[str]) -> Comparison:
+    """The table whose models and budgets the viewer shows: the first that is made unasked, of accuracies if any is."""
+    tables = [experiment.tables[name] for name in there]
+    return min(tables, key=lambda table: (table.on_request, not isinstance(table, AccuracyTable)))
 
 
 def _answers(experiment: Experiment, table: Comparison) -> tuple[dict[str, Any] | None, str]:
@@ -114,4 +110,5 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
     return environment.get_template("report.html.j2")

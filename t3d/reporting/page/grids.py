@@ -105,11 +105,15 @@ def _accuracy(experiment: Experiment, name: str, table: AccuracyTable, tidy: pd.
     keys = ["tokens_per_step", "threshold"]
     best = tidy.groupby([*keys, "block_size", "benchmark"], dropna=False)["accuracy"].transform("max")
     groups = []
-    for (tokens, threshold), group in tidy.assign(best=tidy["accuracy"] == best).groupby(keys, sort=False, dropna=False):
+    for (tokens, threshold), group in tidy.assign(best=tidy["accuracy"] == best).groupby(
+        keys, sort=False, dropna=False
+    ):
         here = [b for b in budgets if (b.threshold == threshold if pd.isna(tokens) else b.tokens_per_step == tokens)]
         rows = []
         for method, of_method in group.groupby("method", sort=False):
-            cells = {(None if pd.isna(r.block_size) else int(r.block_size), r.benchmark): r for r in of_method.itertuples()}
+            cells = {
+                (None if pd.isna(r.block_size) else int(r.block_size), r.benchmark): r for r in of_method.itertuples()
+            }
             fields = []
             for block, benchmark in columns:
                 asked = table.benchmarks if benchmark == AVERAGE else [benchmark]

@@ -17,12 +17,15 @@ const byId = (id) => document.getElementById(id);
 
 // Hints: the same text that screen readers get from the button.
 
+let tipped = null;
+
 function showTip(button) {
   const lines = [...button.querySelectorAll(".detail > span")].map((line) => line.textContent.replace(/^; /, ""));
   if (!lines.length) return;
   const tip = byId("tip");
   tip.replaceChildren(...lines.map((line) => element("div", line)));
   tip.hidden = false;
+  tipped = button;
   const at = button.getBoundingClientRect();
   const left = Math.min(at.left, innerWidth - tip.offsetWidth - 8);
   const above = at.top - tip.offsetHeight - 6;
@@ -32,6 +35,7 @@ function showTip(button) {
 
 function hideTip() {
   byId("tip").hidden = true;
+  tipped = null;
 }
 
 function startTips() {
@@ -39,7 +43,8 @@ function startTips() {
   document.addEventListener("mouseover", (event) => (cellOf(event) ? showTip(cellOf(event)) : hideTip()));
   document.addEventListener("focusin", (event) => (cellOf(event) ? showTip(cellOf(event)) : hideTip()));
   document.addEventListener("keydown", (event) => event.key === "Escape" && hideTip());
-  document.addEventListener("scroll", hideTip, true);
+  // A number that gets the focus may be scrolled into view after that.
+  document.addEventListener("scroll", () => tipped && showTip(tipped), true);
 }
 
 // Provenance.
@@ -146,7 +151,7 @@ function drawToken(token, block, at, now, by, highest) {
     span.classList.add("masked");
     span.setAttribute("aria-hidden", "true");
     span.textContent = "\u00a0\u00a0";
-    return [span];
+    return span;
   }
   const { className, percent } = colourOf(token, highest, by);
   span.classList.add(className);
@@ -154,15 +159,10 @@ function drawToken(token, block, at, now, by, highest) {
   if (now && block === at.block && token.step === at.step) span.classList.add("new");
   if (!token.counted) span.classList.add("after");
   span.title = `block ${block + 1}, step ${token.step}, confidence ${token.sure.toFixed(2)}`;
-  if (token.special) {
-    span.classList.add("special");
-    span.textContent = token.text.replace(/[<>|]/g, "");
-    return [span];
-  }
+  if (token.special) span.classList.add("special");
   // A line break is drawn as a mark, and then breaks the line.
-  const parts = token.text.split("\n");
-  span.textContent = parts.join("↵");
-  return parts.length > 1 ? [span, document.createTextNode("\n")] : [span];
+  span.textContent = token.special ? token.text.replace(/[<>|]/g, "") : token.text.replaceAll("\n", "↵\n");
+  return span;
 }
 
 function startViewer() {
@@ -198,7 +198,7 @@ function startViewer() {
     const [benchmark, number] = question.value.split("/");
     const asked = answers.benchmarks[benchmark].questions[Number(number)];
     byId("asked").textContent = asked.text;
-    byId("expected").textContent = `Expected: ${asked.expected}`;
+    byId("expected").textContent = asked.expected ? `Expected: ${asked.expected}` : "";
     for (const side of sides) {
       const budget = answers.budgets[Number(side.budget.value)];
       const list = answers.answers[`${side.model.value}/${benchmark}/${budget.name}`];
@@ -235,9 +235,8 @@ function startViewer() {
       ...side.blocks.map((tokens, block) => {
         const box = element("span", undefined, "block");
         if (block === at.block && !ended) box.classList.add("current");
-        box.append(
-          ...tokens.flatMap((token) => drawToken(token, block, at, state.frame <= side.frames.length, state.colour, side.highest)),
-        );
+        const moving = state.frame <= side.frames.length;
+        box.append(...tokens.map((token) => drawToken(token, block, at, moving, state.colour, side.highest)));
         return box;
       }),
     );

@@ -26,7 +26,11 @@ def described(experiment: Experiment, products: Iterable[Product]) -> dict[str, 
 
 def _teacher(experiment: Experiment, key: str) -> dict[str, str]:
     teacher = experiment.teachers[key]
-    where = {"shipped": "shipped with the project", "pretrain": "pretrained here", "hub": f"from the hub ({teacher.hub})"}
+    where = {
+        "shipped": "shipped with the project",
+        "pretrain": "pretrained here",
+        "hub": f"from the hub ({teacher.hub})",
+    }
     return {"Teacher": teacher.label, "Key": key, "Weights": where[teacher.source], "Decodes in": teacher.dtype}
 
 
@@ -67,4 +71,6 @@ def _benchmark(experiment: Experiment, key: str, budgets: Iterable[str]) -> dict
 def _said(group: Any, first: str = "") -> str:
     """What a parameter group says besides its defaults."""
     chosen = group.model_dump(exclude_defaults=True, exclude={"name", "kind"})
-    return ", ".join([*([first] if first else []), *(f"{key.replace('_', ' ')} {value}" for key, value in chosen.items())])
+    return ", ".join(
+        [*([first] if first else []), *(f"{key.replace('_', ' ')} {value}" for key, value in chosen.items())]
+    )

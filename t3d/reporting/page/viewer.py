@@ -4,6 +4,7 @@ A token takes four bytes: its number in the page's list of token texts (two), th
 and its confidence in 1/255.
 """
 
+import re
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,9 @@ def _questions(experiment: Experiment, column: str) -> list[sets.Prompt]:
 
 def _expected(prompt: sets.Prompt) -> str:
     # Of a program, the hidden tests are too long to show; its reference says what was meant.
-    return prompt.reference if prompt.domain in _PROGRAMS else prompt.answer
+    if prompt.domain not in _PROGRAMS:
+        return prompt.answer
+    return re.sub(r"^```\w*\n|\n```$", "", prompt.reference.strip())
 
 
 def _entries(
@@ -129,7 +132,8 @@ def _entries(
     answers = pd.read_parquet(manifest.file(".parquet"), columns=_COLUMNS).set_index("id")
     verdicts = _verdicts(experiment, cell)
     return [
-        _entry(answers.loc[key], verdicts.get(key, {}), manifest, tokens) if key in answers.index else None for key in ids
+        _entry(answers.loc[key], verdicts.get(key, {}), manifest, tokens) if key in answers.index else None
+        for key in ids
     ]
 
 
