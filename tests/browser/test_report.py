@@ -17,7 +17,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from t3d import receipts
 from t3d.reporting import page
+from t3d.reporting.statistics import wilson
 from tests.reporting import helpers, pages
 
 WIDTHS = {"phone": 390, "tablet": 820, "desktop": 1400}
@@ -101,7 +103,7 @@ def test_it_loads_without_an_error_or_a_request(opened):
     assert pages.LABEL in one(opened, "#accuracy").text
 
 
-def test_a_number_opens_its_provenance_and_escape_closes_it(opened):
+def test_a_number_opens_its_provenance_and_escape_closes_it(opened, report):
     button = one(opened, 'button.cell[data-cells="t3d/gsm/b8s4"]')
     button.send_keys(Keys.ENTER)
     dialog = one(opened, "#provenance")
@@ -111,30 +113,20 @@ def test_a_number_opens_its_provenance_and_escape_closes_it(opened):
     names = [summary.text for summary in dialog.find_elements(By.TAG_NAME, "summary")]
     assert names[:2] == ["scores/t3d-seed0/gsm/b8s4", "answers/t3d-seed0/gsm/b8s4"]
     assert "scores/t3d-seed1/gsm/b8s4" in names
-    manifest = Path(opened.current_url.removeprefix("file://")).parents[1] / "data/tiny/scores/t3d-seed0/gsm"
-    assert page.origins.receipts.sha256(manifest / "b8s4.manifest.json") in dialog.text
+    manifest = report.parents[1] / "data/tiny/scores/t3d-seed0/gsm/b8s4.manifest.json"
+    assert receipts.sha256(manifest) in dialog.text
     opened.switch_to.active_element.send_keys(Keys.ESCAPE)
     assert not dialog.is_displayed()
     assert opened.switch_to.active_element == button
 
 
 def test_a_number_that_has_the_focus_tells_its_interval(opened):
-    cell = pages_cell("b8s4")
+    right = sum(helpers.ANSWERS[f"t3d-seed{seed}", "b8s4"].count("1") for seed in (0, 1))
+    low, high = wilson(right / 2, 8)
     opened.execute_script("document.querySelector('[data-cells=\"t3d/gsm/b8s4\"]').focus()")
-    assert one(opened, "#tip").text.startswith(f"95 % interval {cell.low:.1f} to {cell.high:.1f}, 8 questions, 2 seeds")
+    assert one(opened, "#tip").text.startswith(f"95 % interval {100 * low:.1f} to {100 * high:.1f}, 8 questions")
     opened.switch_to.active_element.send_keys(Keys.ESCAPE)
     assert not one(opened, "#tip").is_displayed()
-
-
-def pages_cell(budget):
-    """Wilson's interval of the student's eight answers, both seeds averaged."""
-    from types import SimpleNamespace
-
-    from t3d.reporting.statistics import wilson
-
-    right = [helpers.ANSWERS[f"t3d-seed{seed}", budget].count("1") for seed in (0, 1)]
-    low, high = wilson(sum(right) / 2, 8)
-    return SimpleNamespace(low=100 * low, high=100 * high)
 
 
 def test_the_viewer_steps_forward_and_back_through_the_right_tokens(opened):
@@ -185,14 +177,11 @@ def test_play_runs_to_the_end_and_stops(opened):
     assert scrub.get_property("value") == scrub.get_property("max")
 
 
-def test_a_table_is_downloaded(opened):
+def test_a_table_is_downloaded(opened, report):
     one(opened, '#accuracy a[download="tiny-accuracy.csv"]').click()
     target = opened.downloads / "tiny-accuracy.csv"
     WebDriverWait(opened, 10).until(lambda _: target.is_file())
-    assert (
-        target.read_bytes()
-        == (Path(opened.current_url.removeprefix("file://")).parent / "tiny/accuracy.csv").read_bytes()
-    )
+    assert target.read_bytes() == (report.parent / "tiny" / "accuracy.csv").read_bytes()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

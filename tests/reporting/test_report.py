@@ -197,6 +197,16 @@ def test_an_answer_of_other_parameters_is_not_shown(made):
     assert 'id="viewer"' not in text
 
 
+@pytest.mark.parametrize(("before", "after"), [("Original,", "Teacher,"), (",8,,8,gsm,", ",16,,8,gsm,")])
+def test_a_table_that_does_not_fit_the_experiment_is_not_shown(made, before, after):
+    csv = Path("results/tiny/accuracy.csv")
+    assert before in csv.read_text()
+    csv.write_text(csv.read_text().replace(before, after))
+    text = report(made)
+    assert "results/tiny/accuracy.csv does not fit tables.accuracy of params/tiny.yaml" in text
+    assert 'class="numbers"' not in text
+
+
 def test_without_a_table_it_is_refused(made):
     Path("results/tiny/accuracy.csv").unlink()
     with pytest.raises(MissingInputError, match="holds no table: make one first"):

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from t3d import lineage
-from t3d.errors import MissingInputError, T3DError
+from t3d.errors import DataError, MissingInputError, T3DError
 from t3d.params import AccuracyTable, Comparison, Experiment
 from t3d.reporting.files import replacing
 from t3d.reporting.page import costs, grids, origins, setup, viewer
@@ -40,7 +40,7 @@ def write(experiment: Experiment, out: Path) -> None:
         *(experiment.tables[name] for name in tables),
         *(experiment.figures[name] for name in figures),
     ]
-    shown = [grids.read(experiment, name, path) for name, path in tables.items()]
+    shown, unfit = _grids(experiment, tables)
     provenance = origins.of_grids(experiment, shown)
     answers, why = _answers(experiment, _main(experiment, list(tables)))
     known = lineage.products_of(experiment, on_request=True)
@@ -63,6 +63,7 @@ def write(experiment: Experiment, out: Path) -> None:
             for name, path in figures.items()
         ],
         costs=costs.of_products(experiment, products),
+        unfit=unfit,
         unmade=[name for name in known if name not in made],
         no_answers=why,
         provenance=provenance,
@@ -73,6 +74,17 @@ def write(experiment: Experiment, out: Path) -> None:
     )
     with replacing(out) as partial:
         partial.write_text(page, encoding="utf-8", newline="\n")
+
+
+def _grids(experiment: Experiment, tables: dict[str, Path]) -> tuple[list[grids.Grid], list[str]]:
+    """The tables, and what is wrong with those that do not fit the experiment."""
+    shown, unfit = [], []
+    for name, path in tables.items():
+        try:
+            shown.append(grids.read(experiment, name, path))
+        except DataError as error:
+            unfit.append(str(error))
+    return shown, unfit
 
 
 def _main(experiment: Experiment, there: list[str]) -> Comparison:

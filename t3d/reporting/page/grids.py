@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from t3d.errors import DataError
 from t3d.params import AccuracyTable, Budget, Comparison, DecodingTable, Experiment
 from t3d.reporting.accuracy import AVERAGE, base_label
 from t3d.reporting.decoding import METRICS
@@ -64,16 +65,26 @@ class Grid:
 
 
 def read(experiment: Experiment, name: str, csv: Path) -> Grid:
-    """The table `name` of an experiment from its CSV; its note is that of the Markdown beside it."""
+    """The table `name` of an experiment from its CSV; its note is that of the Markdown beside it.
+
+    Raises:
+        DataError: the CSV holds rows or columns that the experiment's table has not: it was made with others.
+    """
     table = experiment.tables[name]
     tidy = pd.read_csv(csv)
     markdown = csv.with_suffix(".md")
     note = _note(markdown.read_text(encoding="utf-8")) if markdown.is_file() else ""
-    if isinstance(table, AccuracyTable):
-        return _accuracy(experiment, name, table, tidy, note)
-    if isinstance(table, DecodingTable):
-        return _decoding(experiment, name, table, tidy, note)
-    return _parallelism(experiment, name, table, tidy, note)
+    try:
+        if isinstance(table, AccuracyTable):
+            return _accuracy(experiment, name, table, tidy, note)
+        if isinstance(table, DecodingTable):
+            return _decoding(experiment, name, table, tidy, note)
+        return _parallelism(experiment, name, table, tidy, note)
+    except (KeyError, AttributeError) as error:
+        raise DataError(
+            f"{csv} does not fit tables.{name} of params/{experiment.name}.yaml as it is now ({error}). Make it again: "
+            f"snakemake {csv}"
+        ) from error
 
 
 def shade(difference: float, reported: float, points: bool) -> str:
@@ -105,15 +116,15 @@ def _accuracy(experiment: Experiment, name: str, table: AccuracyTable, tidy: pd.
     keys = ["tokens_per_step", "threshold"]
     best = tidy.groupby([*keys, "block_size", "benchmark"], dropna=False)["accuracy"].transform("max")
     groups = []
-    for (tokens, threshold), group in tidy.assign(best=tidy["accuracy"] == best).groupby(
-        keys, sort=False, dropna=False
-    ):
+    marked = tidy.assign(best=tidy["accuracy"] == best)
+    for (tokens, threshold), group in marked.groupby(keys, sort=False, dropna=False):
+        head = f"p > {threshold:g}" if pd.isna(tokens) else f"{tokens:g}"
         here = [b for b in budgets if (b.threshold == threshold if pd.isna(tokens) else b.tokens_per_step == tokens)]
+        if not here:
+            raise KeyError(f"{head} tokens per step")
         rows = []
         for method, of_method in group.groupby("method", sort=False):
-            cells = {
-                (None if pd.isna(r.block_size) else int(r.block_size), r.benchmark): r for r in of_method.itertuples()
-            }
+            cells = {(_block(row.block_size), row.benchmark): row for row in of_method.itertuples()}
             fields = []
             for block, benchmark in columns:
                 asked = table.benchmarks if benchmark == AVERAGE else [benchmark]
@@ -121,7 +132,6 @@ def _accuracy(experiment: Experiment, name: str, table: AccuracyTable, tidy: pd.
                 fields.append(_of_accuracy(cells.get((block, benchmark)), behind, base))
             change = cells[None, AVERAGE].relative_change
             rows.append((str(method), (*fields, Field(_DASH if pd.isna(change) else f"{_signed(change)} %"))))
-        head = f"p > {threshold:g}" if pd.isna(tokens) else f"{tokens:g}"
         groups.append((head, tuple(rows)))
     return Grid(
         name=name,
@@ -135,6 +145,10 @@ def _accuracy(experiment: Experiment, name: str, table: AccuracyTable, tidy: pd.
         ),
         groups=tuple(groups),
     )
+
+
+def _block(size: float) -> int | None:
+    return None if pd.isna(size) else int(size)
 
 
 def _of_accuracy(row: Any, behind: list[str], base: str) -> Field:

@@ -71,6 +71,5 @@ def _benchmark(experiment: Experiment, key: str, budgets: Iterable[str]) -> dict
 def _said(group: Any, first: str = "") -> str:
     """What a parameter group says besides its defaults."""
     chosen = group.model_dump(exclude_defaults=True, exclude={"name", "kind"})
-    return ", ".join(
-        [*([first] if first else []), *(f"{key.replace('_', ' ')} {value}" for key, value in chosen.items())]
-    )
+    said = [f"{key.replace('_', ' ')} {value}" for key, value in chosen.items()]
+    return ", ".join([first, *said] if first else said)
