@@ -5,18 +5,25 @@ BIN := $(VENV)/bin
 # Snakemake's rules call `t3d`, which lies beside it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-slurm check clean
+.PHONY: demo report test test-slurm test-browser check clean
 
 demo: $(VENV)/installed ## distil a diffusion LM on this machine and print Table 1
 	snakemake --cores all
 	@cat results/demo/table1.md
 	@echo "Table 1 is in results/table1.csv, the figure in results/demo/figures/accuracy.png."
 
+report: $(VENV)/installed ## one offline HTML page of what there is; makes the tables if they are not there
+	snakemake results/report.html --cores all
+	@echo "The report is $(CURDIR)/results/report.html: open it in a browser."
+
 test: $(VENV)/installed ## run the tests, a file at a time on every core
 	pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slurm: $(VENV)/installed ## start a Slurm cluster on this machine and run through it (root; slurmctld, slurmd, munge)
 	pytest tests/slurm
+
+test-browser: $(VENV)/installed ## open the report in a browser and use it (chromium, chromium-driver)
+	pytest tests/browser
 
 check: $(VENV)/installed ## formatting, linting, types
 	ruff check .
@@ -26,7 +33,7 @@ check: $(VENV)/installed ## formatting, linting, types
 	for file in Snakefile workflow/report.smk workflow/stages/*.smk; do snakemake --lint --snakefile $$file || exit 1; done
 
 clean: ## remove the environment and everything that can be made again
-	rm -rf $(VENV) .snakemake data/demo results/table*.csv work logs build *.egg-info
+	rm -rf $(VENV) .snakemake data/demo results/table*.csv results/report.html work logs build *.egg-info
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \

@@ -193,6 +193,18 @@ def make_figure(
     figures.write(params.find(experiment), name, material, out)
 
 
+@app.command("report")
+def make_report(
+    experiment: ExperimentName,
+    out: Annotated[Path, typer.Option(help="HTML file to write.")],
+) -> None:
+    """Write one HTML page of the tables and figures that are there, with provenance, costs and trajectories."""
+    from t3d.reporting import page
+
+    page.write(params.find(experiment), out)
+    print(f"The report is in {out}: open it in a browser, no network is needed.")
+
+
 @app.command("verify")
 def verify_stage(
     stage: Annotated[str, typer.Argument(help="A stage of dvc.yaml: trajectories, students, scores or tables.")],

@@ -29,8 +29,8 @@ ENTRIES = {
     "factorisation": "t3d.evaluation.factorisation",
 }
 """Stage -> the module whose `make` runs it; what this imports belongs to the stage as well."""
-REPORTS = {"tables": "t3d.reporting.tables", "figures": "t3d.reporting.figures"}
-"""Tables and figures cost seconds: they are made again whenever their code changes, without a number."""
+REPORTS = {"tables": "t3d.reporting.tables", "figures": "t3d.reporting.figures", "page": "t3d.reporting.page"}
+"""Tables, figures and the report cost seconds: they are made again whenever their code changes, without a number."""
 _WITHOUT = {"t3d", "t3d.errors", "t3d.lineage", "t3d.progress", "t3d.receipts", "t3d.recipes"}
 # Parameters are in the digest by value; the code that reads them is not.
 _WITHOUT_PACKAGES = ("t3d.params",)
@@ -54,7 +54,7 @@ def modules_of(stage: str) -> list[str]:
 
 @lru_cache
 def digest(stage: str) -> str:
-    """sha256 over the syntax trees of a stage's modules and over its lm-eval tasks, 16 hex digits.
+    """sha256 over the syntax trees of a stage's modules and over its lm-eval tasks or templates, 16 hex digits.
 
     Comments and docstrings are left out.
     """
@@ -65,6 +65,9 @@ def digest(stage: str) -> str:
     if ENTRIES.get(stage, "").startswith("t3d.evaluation"):
         for task in sorted((PACKAGE / "evaluation" / "tasks").glob("*.yaml")):
             content.update(f"{task.name} {recipes.canonical(yaml.safe_load(task.read_text()))}\n".encode())
+    if stage == "page":
+        for path in sorted((PACKAGE / "reporting" / "page").glob("report.*")):
+            content.update(path.read_bytes())
     return content.hexdigest()[:16]
 
 

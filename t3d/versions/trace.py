@@ -44,16 +44,19 @@ def table_of(path: Path, experiment: str | None) -> tuple[Experiment, str]:
 
 def cells(experiment: Experiment, table: str) -> list[str]:
     """Names of a table's cells, `row/column/budget`, with the keys of student and benchmark where they have some."""
-    return list(dict.fromkeys(_name(experiment, place) for place in experiment.places_of(experiment.tables[table])))
+    return list(dict.fromkeys(name_of(experiment, place) for place in experiment.places_of(experiment.tables[table])))
 
 
-def trace(experiment: Experiment, table: str, cell: str) -> dict[str, list[Origin]]:
+def trace(
+    experiment: Experiment, table: str, cell: str, commands: dict[str, str] | None = None
+) -> dict[str, list[Origin]]:
     """Everything behind a cell.
 
     Args:
         experiment: whose table it is.
         table: its key.
         cell: one of `cells`.
+        commands: as `commands_of` says, for who traces many cells; read anew unless given.
 
     Returns:
         Model on disk (one per seed) -> origins of its score and of all that it was made from, the score first.
@@ -62,21 +65,22 @@ def trace(experiment: Experiment, table: str, cell: str) -> dict[str, list[Origi
         DataError: there is no such cell.
         T3DError: the score is not here, or damaged.
     """
-    places = [place for place in experiment.places_of(experiment.tables[table]) if _name(experiment, place) == cell]
+    places = [place for place in experiment.places_of(experiment.tables[table]) if name_of(experiment, place) == cell]
     if not places:
         raise DataError(f"{table} has no cell {cell!r}. Its cells: {', '.join(cells(experiment, table))}.")
-    commands = _commands(experiment)
+    commands = commands_of(experiment) if commands is None else commands
     return {place.cell[0]: _chain(experiment, "/".join(["scores", *place.cell]), commands) for place in places}
 
 
-def _name(experiment: Experiment, place: params.Place) -> str:
+def name_of(experiment: Experiment, place: params.Place) -> str:
+    """Name of the cell that a place of a table shows."""
     run = place.cell[0]
     row = run if run in experiment.teachers else experiment.runs[run][0]
     # A row that is decoded in another way is known by its benchmark.
     return "/".join([row, place.cell[1], place.budget])
 
 
-def _commands(experiment: Experiment) -> dict[str, str]:
+def commands_of(experiment: Experiment) -> dict[str, str]:
     """Output -> command line, of what Snakemake made here and of what was published."""
     published = dict(records.read(experiment.name)) if records.path_of(experiment.name).is_file() else {}
     return {output: record["shellcmd"] for output, record in (published | records.collect()).items()}

@@ -61,8 +61,9 @@ def write_score(
         with receipts.making(made_by, f"{kind}/{model}", source) as job:
             job.file(".txt").write_text(model)
     answers = root / "answers" / model / benchmark / f"{budget}.manifest.json"
-    with receipts.making(made_by, f"answers/{model}/{benchmark}/{budget}", answers, [receipts.read(source)]) as job:
-        job.file(".txt").write_text(correct)
+    if not answers.exists():
+        with receipts.making(made_by, f"answers/{model}/{benchmark}/{budget}", answers, [receipts.read(source)]) as job:
+            job.file(".txt").write_text(correct)
     out = root / "scores" / model / benchmark / f"{budget}.manifest.json"
     right = [answer == "1" for answer in correct]
     with receipts.making(made_by, f"scores/{model}/{benchmark}/{budget}", out, [receipts.read(answers)]) as job:

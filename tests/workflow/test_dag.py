@@ -115,6 +115,17 @@ def test_a_fresh_clone_has_tables_and_no_scores_and_makes_them(project, tmp_path
     assert planned(tmp_path) >= {"students/sft-seed0", "students/t3d-seed0"} | EVALUATIONS | REPORT
 
 
+def test_the_report_is_made_of_what_is_there_and_of_nothing_else(project):
+    output = snakemake(project, "results/report.html")
+    assert re.findall(r"^(?:local)?rule (\w+):", output, flags=re.MULTILINE) == ["page"]
+    text = (project / "results" / "report.html").read_text()
+    assert 'id="table1"' in text
+    assert 'id="table2"' not in text
+    assert 'id="viewer"' in text
+    assert "Nothing to be done" in snakemake(project, "results/report.html")
+    assert "Nothing to be done" in snakemake(project)
+
+
 def test_a_table_on_request_is_made_when_it_is_asked_for(project):
     assert "table2.csv" not in {Path(path).name for path in (project / "results").iterdir()}
     output = snakemake(project, "-n", "results/table2.csv")

@@ -1,5 +1,7 @@
 # Which experiment, which file an artefact is, and what each rule needs (`t3d/lineage.py` knows).
 
+import hashlib
+
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
@@ -64,3 +66,12 @@ def shown(product, kind):
     """What decides a table's or figure's content besides its material: parameters, labels and code."""
     labels = {key: model.label for models in (E.teachers, E.students, E.benchmarks) for key, model in models.items()}
     return recipes.canonical([product.model_dump(mode="json"), labels, code.digest(kind)])
+
+
+def on_the_page():
+    """What decides the report's content besides its inputs: parameters, code, and what was made on request before."""
+    extra = lineage.products_of(E, on_request=True).keys() - lineage.products_of(E).keys()
+    paths = [Path("results", E.name, name) for name in sorted(extra)]
+    there = {path.as_posix(): receipts.sha256(path) for path in paths if path.is_file()}
+    content = recipes.canonical([E.model_dump(mode="json"), there, code.digest("page")])
+    return hashlib.sha256(content.encode()).hexdigest()

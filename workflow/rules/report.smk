@@ -54,3 +54,22 @@ rule chosen_table:
         "../../environment.yml"
     shell:
         "cp {input.table} {output} 2> {log}"
+
+
+# What people look at. It shows what is there besides, receipts and answers too, and makes nothing for that: those are no
+# inputs, and what was made on request counts by its content.
+rule page:
+    input:
+        results(),
+    output:
+        "results/report.html",
+    log:
+        f"{LOGS}/report.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        experiment=E.name,
+        shown=lambda w: on_the_page(),
+    shell:
+        "t3d report --experiment {params.experiment} --out {output} 2>&1 | tee {log}"

@@ -1,0 +1,126 @@
+"""The report: one HTML file of an experiment that needs no network and no server.
+
+    t3d report --experiment demo --out results/report.html
+
+It shows what is there and makes nothing: tables from their CSV (`grids.py`), figures, costs from receipts (`costs.py`),
+what each number was made from (`origins.py`), and recorded answers step by step (`viewer.py`). The page itself is
+`report.html.j2` with `report.css` and `report.js`. Where something is missing the page says what fetches or makes it.
+"""
+
+from base64 import b64encode
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from t3d import lineage
+from t3d.errors import DataError, MissingInputError, T3DError
+from t3d.params import AccuracyTable, Comparison, Experiment
+from t3d.reporting.files import replacing
+from t3d.reporting.page import costs, grids, origins, setup, viewer
+
+FOLDER = Path(__file__).parent
+_DOWNLOADS = {".csv": "text/csv", ".tex": "text/plain", ".md": "text/plain"}
+
+
+def write(experiment: Experiment, out: Path) -> None:
+    """Write the report of everything of an experiment that is in `results/`; equal files give equal bytes.
+
+    Raises:
+        MissingInputError: no table of it is there.
+    """
+    folder = Path("results", experiment.name)
+    tables = {name: folder / f"{name}.csv" for name in experiment.tables}
+    tables = {name: path for name, path in tables.items() if path.is_file()}
+    if not tables:
+        raise MissingInputError(f"{folder} holds no table: make one first (snakemake results/table1.csv).")
+    figures = {name: folder / "figures" / f"{name}.png" for name in experiment.figures}
+    figures = {name: path for name, path in figures.items() if path.is_file()}
+    products = [
+        *(experiment.tables[name] for name in tables),
+        *(experiment.figures[name] for name in figures),
+    ]
+    shown, unfit = _grids(experiment, tables)
+    provenance = origins.of_grids(experiment, shown)
+    answers, why = _answers(experiment, _main(experiment, list(tables)))
+    known = lineage.products_of(experiment, on_request=True)
+    made = {f"{name}.csv" for name in tables} | {f"figures/{name}.pdf" for name in figures}
+    page = _template().render(
+        experiment=experiment,
+        setup=setup.described(experiment, products),
+        tables=[
+            {
+                "grid": grid,
+                "path": tables[grid.name].as_posix(),
+                "outdated": origins.outdated(grid, provenance),
+                "downloads": _downloads(experiment, tables[grid.name]),
+                "compared": any(field.reported for field in grid.fields()),
+            }
+            for grid in shown
+        ],
+        figures=[
+            {"name": name, "caption": experiment.figures[name].caption, "image": _data("image/png", path)}
+            for name, path in figures.items()
+        ],
+        costs=costs.of_products(experiment, products),
+        unfit=unfit,
+        unmade=[name for name in known if name not in made],
+        no_answers=why,
+        provenance=provenance,
+        answers=answers,
+        points=grids.POINTS,
+        css=(FOLDER / "report.css").read_text(encoding="utf-8"),
+        js=(FOLDER / "report.js").read_text(encoding="utf-8"),
+    )
+    with replacing(out) as partial:
+        partial.write_text(page, encoding="utf-8", newline="\n")
+
+
+def _grids(experiment: Experiment, tables: dict[str, Path]) -> tuple[list[grids.Grid], list[str]]:
+    """The tables, and what is wrong with those that do not fit the experiment."""
+    shown, unfit = [], []
+    for name, path in tables.items():
+        try:
+            shown.append(grids.read(experiment, name, path))
+        except DataError as error:
+            unfit.append(str(error))
+    return shown, unfit
+
+
+def _main(experiment: Experiment, there: list[str]) -> Comparison:
+    """The table whose models and budgets the viewer shows: the first that is made unasked, of accuracies if any is."""
+    tables = [experiment.tables[name] for name in there]
+    return min(tables, key=lambda table: (table.on_request, not isinstance(table, AccuracyTable)))
+
+
+def _answers(experiment: Experiment, table: Comparison) -> tuple[dict[str, Any] | None, str]:
+    """The viewer's data, or None and why there is none."""
+    try:
+        return viewer.of_table(experiment, table), ""
+    except T3DError as error:
+        return None, str(error)
+
+
+def _downloads(experiment: Experiment, csv: Path) -> list[dict[str, str]]:
+    found = [(csv.with_suffix(suffix), mime) for suffix, mime in _DOWNLOADS.items()]
+    return [
+        {"name": f"{experiment.name}-{path.name}", "kind": path.suffix[1:], "link": _data(mime, path)}
+        for path, mime in found
+        if path.is_file()
+    ]
+
+
+def _data(mime: str, path: Path) -> str:
+    return f"data:{mime};base64,{b64encode(path.read_bytes()).decode()}"
+
+
+def _template() -> Any:
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.policies["json.dumps_kwargs"] = {"ensure_ascii": False, "separators": (",", ":")}
+    return environment.get_template("report.html.j2")

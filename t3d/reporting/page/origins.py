@@ -1,0 +1,65 @@
+"""Provenance for the page: what `t3d trace` says of every cell, each artefact written down once."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from statistics import mean
+from typing import Any
+
+from t3d import receipts
+from t3d.errors import T3DError
+from t3d.params import Experiment
+from t3d.reporting.page.grids import Grid
+from t3d.versions import trace
+
+_ROUNDING = 0.0051
+"""Tables hold two decimals of a percentage."""
+
+
+def of_grids(experiment: Experiment, grids: Iterable[Grid]) -> dict[str, Any]:
+    """Origins of all cells that are shown.
+
+    Returns:
+        `artefacts`, a list of origins; `cells`: cell -> `chains` (model on disk -> numbers in that list, the score
+        first) and `accuracy` of the scores in percent, or `missing`, which says why there is neither.
+    """
+    commands = trace.commands_of(experiment)
+    known: dict[str, int] = {}
+    artefacts: list[dict[str, Any]] = []
+    cells: dict[str, dict[str, Any]] = {}
+
+    def number(origin: trace.Origin) -> int:
+        content = asdict(origin)
+        key = json.dumps(content)
+        if key not in known:
+            known[key] = len(artefacts)
+            artefacts.append({name: value for name, value in content.items() if value is not None})
+        return known[key]
+
+    for grid in grids:
+        for cell in dict.fromkeys(cell for field in grid.fields() for cell in field.cells if cell not in cells):
+            try:
+                found = trace.trace(experiment, grid.name, cell, commands)
+                chains = {model: [number(origin) for origin in chain] for model, chain in found.items()}
+                scores = [_accuracy(experiment, chain[0].artefact) for chain in found.values()]
+                cells[cell] = {"chains": chains, "accuracy": round(mean(scores), 2)}
+            except T3DError as error:
+                cells[cell] = {"missing": str(error)}
+    return {"artefacts": artefacts, "cells": cells}
+
+
+def outdated(grid: Grid, origins: dict[str, Any]) -> list[str]:
+    """Cells whose accuracy is not that of the scores that are here: the table was made from others."""
+    found = []
+    for field in grid.fields():
+        if field.accuracy is not None and len(field.cells) == 1:
+            here = origins["cells"][field.cells[0]].get("accuracy")
+            if here is not None and abs(here - field.accuracy) > _ROUNDING:
+                found.append(field.cells[0])
+    return list(dict.fromkeys(found))
+
+
+def _accuracy(experiment: Experiment, score: str) -> float:
+    manifest = receipts.read(receipts.manifest_path(experiment, score), kind="scores")
+    summary = json.loads(manifest.file(".json").read_text())
+    return 100 * summary["correct"] / summary["n"]

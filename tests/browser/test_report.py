@@ -1,0 +1,216 @@
+"""The report in a real browser: it loads alone, a number opens its provenance, the viewer steps through an answer.
+
+`make test-browser` runs this; `make test` does not. Chromium is driven by Selenium. With T3D_SCREENSHOTS=folder a page
+(T3D_REPORT=results/report.html, or the tiny one) is photographed at three widths in light and dark.
+"""
+
+import base64
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select, WebDriverWait
+
+from t3d import receipts
+from t3d.reporting import page
+from t3d.reporting.statistics import wilson
+from tests.reporting import helpers, pages
+
+WIDTHS = {"phone": 390, "tablet": 820, "desktop": 1400}
+FLAGS = (
+    *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--hide-scrollbars"),
+)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if not (chromium and driver):
+        pytest.exit("chromium and chromedriver are needed: apt-get install chromium chromium-driver", returncode=1)
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    downloads = tmp_path_factory.mktemp("downloads")
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    started = webdriver.Chrome(options=options, service=Service(driver))
+    started.downloads = downloads
+    yield started
+    started.quit()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """The tiny project's report."""
+    folder, before = tmp_path_factory.mktemp("project"), Path.cwd()
+    os.chdir(folder)
+    try:
+        page.write(pages.write_project(folder), Path("results", "report.html"))
+    finally:
+        os.chdir(before)
+    return folder / "results" / "report.html"
+
+
+@pytest.fixture
+def opened(browser, report):
+    """The browser with the report just loaded, nothing logged before."""
+    for log in ("browser", "performance"):
+        browser.get_log(log)
+    size(browser, WIDTHS["desktop"])
+    browser.get(report.as_uri())
+    return browser
+
+
+def size(browser, width, scheme="light"):
+    # Without smooth scrolling: a click would miss what is on its way.
+    wanted = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
+    media = {"features": [{"name": name, "value": value} for name, value in wanted.items()]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def one(browser, selector):
+    return browser.find_element(By.CSS_SELECTOR, selector)
+
+
+def visible_tokens(browser, side):
+    """Texts of the tokens that are not masked, as the page holds them."""
+    script = f"return [...document.querySelectorAll('#{side} .token:not(.masked)')].map((token) => token.textContent)"
+    return browser.execute_script(script)
+
+
+def drawn(texts):
+    """Token texts as the viewer writes them: a mark before a line break, special tokens without brackets."""
+    names = {"<|im_end|>": "im_end", "<|endoftext|>": "endoftext"}
+    return [names.get(text, text.replace("\n", "↵\n")) for text in texts]
+
+
+def test_it_loads_without_an_error_or_a_request(opened):
+    assert one(opened, "h1").text == "Few-step diffusion language models: experiment tiny"
+    messages = [json.loads(entry["message"])["message"] for entry in opened.get_log("performance")]
+    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    assert [url.partition(":")[0] for url in asked if not url.startswith("data:")] == ["file"]
+    assert opened.get_log("browser") == []
+    assert pages.LABEL in one(opened, "#accuracy").text
+
+
+def test_a_number_opens_its_provenance_and_escape_closes_it(opened, report):
+    button = one(opened, 'button.cell[data-cells="t3d/gsm/b8s4"]')
+    button.send_keys(Keys.ENTER)
+    dialog = one(opened, "#provenance")
+    assert dialog.is_displayed()
+    assert "87.5" in one(opened, "#provenance-title").text
+    assert "t3d trace results/tiny/accuracy.csv --cell t3d/gsm/b8s4" in dialog.text
+    names = [summary.text for summary in dialog.find_elements(By.TAG_NAME, "summary")]
+    assert names[:2] == ["scores/t3d-seed0/gsm/b8s4", "answers/t3d-seed0/gsm/b8s4"]
+    assert "scores/t3d-seed1/gsm/b8s4" in names
+    manifest = report.parents[1] / "data/tiny/scores/t3d-seed0/gsm/b8s4.manifest.json"
+    assert receipts.sha256(manifest) in dialog.text
+    opened.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert not dialog.is_displayed()
+    assert opened.switch_to.active_element == button
+
+
+def test_a_number_that_has_the_focus_tells_its_interval(opened):
+    right = sum(helpers.ANSWERS[f"t3d-seed{seed}", "b8s4"].count("1") for seed in (0, 1))
+    low, high = wilson(right / 2, 8)
+    opened.execute_script("document.querySelector('[data-cells=\"t3d/gsm/b8s4\"]').focus()")
+    assert one(opened, "#tip").text.startswith(f"95 % interval {100 * low:.1f} to {100 * high:.1f}, 8 questions")
+    opened.switch_to.active_element.send_keys(Keys.ESCAPE)
+    assert not one(opened, "#tip").is_displayed()
+
+
+def test_the_viewer_steps_forward_and_back_through_the_right_tokens(opened):
+    Select(one(opened, "#question")).select_by_value("gsm/2")
+    for side, model, budget in (("left", "Original", "b8s4"), ("right", pages.LABEL, "b4s2")):
+        Select(one(opened, f"#{side} .model")).select_by_visible_text(model)
+        Select(one(opened, f"#{side} .budget")).select_by_visible_text(budget)
+    assert pages.QUESTION in one(opened, "#asked").text
+    left, right = pages.answer("teacher", "b8s4", 2), pages.answer("t3d-seed0", "b4s2", 2)
+    one(opened, "#first").click()
+    for frame, button in enumerate(["", "forward", "forward", "forward", "forward", "forward"]):
+        if button:
+            one(opened, f"#{button}").click()
+        assert visible_tokens(opened, "left") == drawn(left.visible(frame)), frame
+        assert visible_tokens(opened, "right") == drawn(right.visible(frame)), frame
+    one(opened, "#back").click()
+    assert visible_tokens(opened, "left") == drawn(left.visible(4))
+    one(opened, "#scrub").send_keys(Keys.ARROW_RIGHT)
+    assert visible_tokens(opened, "left") == drawn(left.visible(5))
+    one(opened, "#last").click()
+    assert visible_tokens(opened, "left") == drawn(left.texts)
+    assert visible_tokens(opened, "right") == drawn(right.texts)
+
+
+def test_the_viewer_marks_right_and_wrong_and_colours_by_confidence(opened):
+    Select(one(opened, "#question")).select_by_value("gsm/7")
+    assert one(opened, "#left .verdict").text.startswith("✗ Wrong")
+    assert "wrong" in one(opened, "#left").get_attribute("class")
+    Select(one(opened, "#right .budget")).select_by_visible_text("b8s4")
+    Select(one(opened, "#question")).select_by_value("gsm/0")
+    assert one(opened, "#right .verdict").text.startswith("✓ Right")
+    token = one(opened, "#right .token")
+    assert "by-step" in token.get_attribute("class")
+    one(opened, 'input[name="colour"][value="confidence"]').click()
+    token = one(opened, "#right .token")
+    step = pages.answer("t3d-seed0", "b8s4", 0).steps[0]
+    assert "by-confidence" in token.get_attribute("class")
+    assert token.get_attribute("title") == f"block 1, step {step}, confidence {0.5 + step / 100:.2f}"
+
+
+def test_play_runs_to_the_end_and_stops(opened):
+    one(opened, "#first").click()
+    play = one(opened, "#play")
+    play.click()
+    assert play.text == "Pause"
+    WebDriverWait(opened, 30).until(lambda _: play.text == "Play")
+    scrub = one(opened, "#scrub")
+    assert scrub.get_property("value") == scrub.get_property("max")
+
+
+def test_a_table_is_downloaded(opened, report):
+    one(opened, '#accuracy a[download="tiny-accuracy.csv"]').click()
+    target = opened.downloads / "tiny-accuracy.csv"
+    WebDriverWait(opened, 10).until(lambda _: target.is_file())
+    assert target.read_bytes() == (report.parent / "tiny" / "accuracy.csv").read_bytes()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_it_fits_the_width_and_has_contrast(opened, report, width, scheme):
+    shown = Path(os.environ.get("T3D_REPORT", report)).resolve()
+    size(opened, WIDTHS[width], scheme)
+    opened.get(shown.as_uri())
+    assert opened.execute_script("return document.documentElement.scrollWidth") <= WIDTHS[width]
+    colours = opened.execute_script("const s = getComputedStyle(document.body); return [s.color, s.backgroundColor]")
+    ink, paper = (sum(int(part) for part in colour[4:-1].split(",")) / 3 for colour in colours)
+    assert (ink < 60 and paper > 240) if scheme == "light" else (ink > 220 and paper < 40)
+    if "T3D_SCREENSHOTS" in os.environ:
+        for name in ("page", "viewer", "provenance"):
+            photograph(opened, Path(os.environ["T3D_SCREENSHOTS"], f"{width}-{scheme}-{name}.png"), name)
+
+
+def photograph(browser, path, name):
+    clip = {}
+    if name == "page":
+        sides = browser.execute_script("const e = document.documentElement; return [e.scrollWidth, e.scrollHeight]")
+        box = {"x": 0, "y": 0, "width": sides[0], "height": sides[1], "scale": 1}
+        clip = {"captureBeyondViewport": True, "clip": box}
+    elif name == "viewer":
+        one(browser, "#first").click()
+        for _ in range(5):
+            one(browser, "#forward").click()
+    else:
+        browser.execute_script("document.querySelector('button.cell').click()")
+    content = browser.execute_cdp_cmd("Page.captureScreenshot", clip)["data"]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(base64.b64decode(content))

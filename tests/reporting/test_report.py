@@ -1,0 +1,228 @@
+"""The report: what it holds, that it needs nothing but itself, and what it says of what is missing."""
+
+import json
+import re
+from base64 import b64decode
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from t3d.errors import MissingInputError
+from t3d.reporting import page
+from t3d.reporting.page import grids
+from tests.reporting import helpers, pages
+
+OUT = Path("results", "report.html")
+
+
+@pytest.fixture
+def made(tmp_path, monkeypatch):
+    """The tiny project, which is the working directory."""
+    monkeypatch.chdir(tmp_path)
+    return pages.write_project(tmp_path)
+
+
+def report(made):
+    page.write(made, OUT)
+    return OUT.read_text(encoding="utf-8")
+
+
+class Elements(HTMLParser):
+    """Every start tag with its attributes."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.found = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+def data(text, name):
+    return json.loads(re.search(rf'id="{name}">(.*?)</script>', text, flags=re.DOTALL)[1])
+
+
+def test_every_number_of_a_table_is_shown_with_its_interval(made):
+    text = report(made)
+    for row in pages.cells().itertuples():
+        assert f'<span class="value">{row.accuracy:.1f}</span>' in text
+        if not pd.isna(row.low):
+            assert f"[{row.low:.1f}, {row.high:.1f}]" in text
+            assert f"95 % interval {row.low:.1f} to {row.high:.1f}, 8 questions" in text
+        if not pd.isna(row.relative_change):
+            assert f"{row.relative_change:+.1f} %".replace("-", "\N{MINUS SIGN}") in text
+
+
+def test_the_papers_values_stand_beside_ours_shaded_by_the_difference(made):
+    report(made)
+    grid = grids.read(made, "accuracy", Path("results/tiny/accuracy.csv"))
+    compared = {(field.cells[0], field.reported): field.shade for field in grid.fields() if field.reported}
+    # 37.5 against 40.5; 56.25 (two seeds) against 39.25; 6.25 against 37.75.
+    assert compared == {
+        ("teacher/gsm/b4s2", "40.5"): "under-1",
+        ("t3d/gsm/b4s2", "39.2"): "over-3",
+        ("t3d/gsm/b8s1", "37.8"): "under-3",
+    }
+
+
+@pytest.mark.parametrize(
+    ("difference", "points", "shade"),
+    [
+        (1.9, True, "equal"),
+        (2.0, True, "over-1"),
+        (-5.0, True, "under-2"),
+        (-6.0, False, "under-2"),
+        (1.0, False, "equal"),
+    ],
+)
+def test_shades_are_of_points_for_accuracies_and_of_percent_for_the_rest(difference, points, shade):
+    assert grids.shade(difference, 40.0, points) == shade
+
+
+def test_downloads_are_the_files(made):
+    links = {a["download"]: a["href"] for tag, a in Elements(report(made)).found if tag == "a" and "download" in a}
+    for suffix in ("csv", "tex", "md"):
+        content = Path(f"results/tiny/accuracy.{suffix}").read_bytes()
+        assert b64decode(links[f"tiny-accuracy.{suffix}"].partition("base64,")[2]) == content
+
+
+def test_it_fetches_nothing(made):
+    text = report(made)
+    for tag, attributes in Elements(text).found:
+        for name in ("src", "href", "srcset", "data", "action", "poster"):
+            target = attributes.get(name) or "#"
+            assert target.startswith(("#", "data:")) or (tag == "a" and name == "href"), (tag, attributes)
+    assert not re.search(r"url\(|@import|fetch\(|XMLHttpRequest|import\(", text)
+    assert "default-src 'none'" in text
+
+
+def test_labels_and_questions_are_text_not_markup(made):
+    text = report(made)
+    assert "<b>&" not in text
+    assert "<script>alert" not in text
+    assert pages.LABEL in unescape(text)
+    questions = data(text, "answers-data")["benchmarks"]["gsm"]["questions"]
+    assert questions[3] == {"id": "gsm-3", "text": f"3. {pages.QUESTION}", "expected": "42"}
+
+
+def test_every_table_has_headers_and_a_caption(made):
+    found = [tag for tag, _ in Elements(report(made)).found]
+    assert found.count("table") == found.count("caption") >= 4
+    assert all("scope" in attributes for tag, attributes in Elements(report(made)).found if tag == "th")
+    assert all(attributes.get("alt") for tag, attributes in Elements(report(made)).found if tag == "img")
+
+
+def test_a_cell_names_everything_it_was_made_from(made):
+    provenance = data(report(made), "provenance-data")
+    cell = provenance["cells"]["t3d/gsm/b8s4"]
+    assert cell["accuracy"] == 87.5
+    assert set(cell["chains"]) == {"t3d-seed0", "t3d-seed1"}
+    chain = [provenance["artefacts"][number] for number in cell["chains"]["t3d-seed0"]]
+    assert [origin["artefact"] for origin in chain[:2]] == ["scores/t3d-seed0/gsm/b8s4", "answers/t3d-seed0/gsm/b8s4"]
+    assert all(re.fullmatch("[0-9a-f]{64}", origin["manifest"]) for origin in chain[:2])
+    assert chain[0]["device"] == "cpu"
+    # A button for every number; an average is made from all its cells.
+    buttons = [a["data-cells"].split() for tag, a in Elements(report(made)).found if "data-cells" in a]
+    assert ["t3d/gsm/b8s4"] in buttons
+    assert {cell for cells in buttons for cell in cells} == set(provenance["cells"])
+
+
+def test_a_table_of_other_scores_is_said_to_be_outdated(made):
+    assert "the table was made from others" not in report(made)
+    csv = Path("results/tiny/accuracy.csv")
+    csv.write_text(csv.read_text().replace("87.50", "75.00"))
+    text = report(made)
+    assert "1 of its accuracies are not those of the scores that are here" in text.replace("\n", " ")
+
+
+def test_answers_are_packed_as_they_were_recorded(made):
+    answers = data(report(made), "answers-data")
+    assert answers["models"] == ["Original", pages.LABEL]
+    entry = answers["answers"]["1/gsm/b8s4"][5]
+    expected = pages.answer("t3d-seed0", "b8s4", 5)
+    packed = np.frombuffer(b64decode(entry["packed"]), dtype=[("token", "<u2"), ("step", "u1"), ("sure", "u1")])
+    assert [answers["tokens"][number] for number in packed["token"]] == expected.texts
+    assert packed["step"].tolist() == expected.steps
+    assert packed["sure"][0] == round(255 * (0.5 + expected.steps[0] / 100))
+    assert {answers["tokens"][number] for number in answers["special"]} == {"<|im_end|>", "<|endoftext|>"}
+    right = [entry["right"] for entry in answers["answers"]["1/gsm/b8s4"]]
+    assert right == [letter == "1" for letter in helpers.ANSWERS["t3d-seed0", "b8s4"]]
+
+
+def test_costs_are_those_of_the_receipts(made):
+    text = report(made)
+    row = re.search(r'<tr><th scope="row">answer</th>(.*?)</tr>', text, flags=re.DOTALL)[1]
+    # Three models, three budgets.
+    assert re.findall(r"<td>(.*?)</td>", row)[:2] == ["9", "9"]
+    # A score's receipt repeats the speed of its answers, which is no cost of scoring.
+    assert Path("data/tiny/scores/teacher/gsm/b8s4.receipt.json").read_text().count("tokens_per_second") == 1
+    scored = re.search(r'<tr><th scope="row">score</th>(.*?)</tr>', text, flags=re.DOTALL)[1]
+    assert re.findall(r"<td>(.*?)</td>", scored)[-2:] == ["–", "cpu"]
+
+
+def test_equal_files_give_equal_bytes(made):
+    assert report(made) == report(made)
+
+
+def test_without_answers_it_says_how_to_get_them(made):
+    pages.remove("answers")
+    text = report(made)
+    assert "no recorded answers of experiment tiny are here" in text
+    assert "t3d pull all --experiment tiny" in text
+    assert 'id="viewer"' not in text
+    assert '<span class="value">87.5</span>' in text
+
+
+def test_without_any_data_tables_and_figures_are_still_shown(made):
+    for kind in ("answers", "scores", "students", "teachers", "prompts"):
+        pages.remove(kind)
+    text = report(made)
+    assert '<span class="value">87.5</span>' in text
+    assert "data:image/png;base64," in text
+    assert "is missing" in data(text, "provenance-data")["cells"]["t3d/gsm/b8s4"]["missing"]
+    row = re.search(r'<tr><th scope="row">score</th>(.*?)</tr>', text, flags=re.DOTALL)[1]
+    assert re.findall(r"<td>(.*?)</td>", row)[:3] == ["9", "0", "–"]
+
+
+def test_an_answer_of_other_parameters_is_not_shown(made):
+    changed = made.model_copy(update={"seed": 1})
+    page.write(changed, OUT)
+    text = OUT.read_text()
+    assert "made with other parameters" in text
+    assert 'id="viewer"' not in text
+
+
+@pytest.mark.parametrize(("before", "after"), [("Original,", "Teacher,"), (",8,,8,gsm,", ",16,,8,gsm,")])
+def test_a_table_that_does_not_fit_the_experiment_is_not_shown(made, before, after):
+    csv = Path("results/tiny/accuracy.csv")
+    assert before in csv.read_text()
+    csv.write_text(csv.read_text().replace(before, after))
+    text = report(made)
+    assert "results/tiny/accuracy.csv does not fit tables.accuracy of params/tiny.yaml" in text
+    assert 'class="numbers"' not in text
+
+
+def test_without_a_table_it_is_refused(made):
+    Path("results/tiny/accuracy.csv").unlink()
+    with pytest.raises(MissingInputError, match="holds no table: make one first"):
+        page.write(made, OUT)
+    assert not OUT.exists()
+
+
+@pytest.mark.parametrize("name", ["table1", "table9"])
+def test_the_demos_tables_are_read_whole(name, monkeypatch):
+    from t3d import params
+    from tests.conftest import ROOT
+
+    monkeypatch.chdir(ROOT)
+    demo, csv = params.find("demo"), Path("results", "demo", f"{name}.csv")
+    grid = grids.read(demo, name, csv)
+    column = "accuracy" if name == "table1" else "aup"
+    shown = {field.text for field in grid.fields()}
+    assert {f"{value:.1f}" for value in pd.read_csv(csv)[column]} <= shown
+    assert grid.note.startswith("Accuracy in percent" if name == "table1" else "AUP:")
