@@ -22,3 +22,13 @@ rule all:
         results(),
         # In a fresh clone the figures are there, from git, and what they show is not.
         [material(figure) for figure in E.figures.values() if not figure.on_request],
+
+
+onsuccess:
+    print(f"Finished. Tables and figures: results/{E.name}/. What is made: t3d status --experiment {E.name}")
+
+
+onerror:
+    print(
+        f"Stopped. What each job said: {LOGS}/. Finished work is kept; what is left: t3d status --experiment {E.name}"
+    )

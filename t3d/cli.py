@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from t3d import params
-from t3d.errors import T3DError
+from t3d.errors import ParameterError, T3DError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -257,6 +257,75 @@ def trace_cell(
         return
     origins = trace.trace(found, name, cell)
     print(trace.to_json(origins) if json else trace.to_text(origins))
+
+
+@app.command("status")
+def show_status(
+    experiment: ExperimentName = "demo",
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Show which tables and figures there are, what of each stage is made, what is running and what remains."""
+    from rich.console import Console
+
+    from t3d.terminal import status
+
+    found = status.look(params.find(experiment))
+    console = Console()
+    if json:
+        print(status.to_json(found))
+    elif console.is_terminal:
+        console.print(status.to_rich(found))
+    else:
+        print(status.to_text(found))
+
+
+@app.command("decode")
+def decode_question(
+    text: Annotated[str | None, typer.Argument(help="The question, as a user types it.")] = None,
+    experiment: ExperimentName = "demo",
+    teacher: Annotated[str | None, typer.Option(help="Teacher to ask, or a model's folder; the first if none.")] = None,
+    student: Annotated[str | None, typer.Option(help="Student to ask instead (t3d), or one run of it.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Which training of a student of several seeds.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="b8s2 (block 8, 2 steps) or b8t0.9 (threshold .9); a step a token if none.")
+    ] = None,
+    compare: Annotated[
+        list[str] | None, typer.Option(help="Show another beside it: MODEL@BUDGET, MODEL or @BUDGET. Repeatable.")
+    ] = None,
+    question: Annotated[
+        str | None, typer.Option(help="Id of a benchmark's question: its recorded answer is shown.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
+    pace: Annotated[float, typer.Option(min=0, help="Denoising steps per second to watch; 0 for the end.")] = 12.0,
+) -> None:
+    """Ask a model and watch its answer being written; piped, the answer alone (statistics on stderr)."""
+    from rich.console import Console
+
+    from t3d.terminal import decode, replay
+
+    if (text is None) == (question is None):
+        raise ParameterError("ask one question: its text, or --question with the id of a recorded one.")
+    if teacher and student:
+        raise ParameterError("give --teacher or --student; --compare shows the other beside it.")
+    found = params.find(experiment)
+    asked = [(student or teacher, budget)]
+    for item in compare or []:
+        other, _, how = item.rpartition("@") if "@" in item else (item, "", "")
+        asked.append((other or student or teacher, how or budget))
+    answers = []
+    for name, chosen in asked:
+        model = decode.find_model(found, name, seed)
+        if question is not None:
+            answers.append(decode.recorded(found, model, chosen, question))
+        elif text is not None:
+            answers.append(decode.answer(found, model, chosen, text, max_new_tokens))
+    console = Console()
+    if console.is_terminal:
+        replay.show(answers, pace, console)
+        return
+    for answer in answers:
+        print(answer.text if len(answers) == 1 else f"[{answer.label}]\n{answer.text}\n")
+        print(answer.statistics(), file=sys.stderr)
 
 
 @app.command("cost")

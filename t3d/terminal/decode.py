@@ -1,0 +1,255 @@
+"""`t3d decode`: one question, answered by any model at any budget, or its recorded answer; `replay.py` shows it.
+
+The decoder runs undisturbed and its time is taken; what is watched afterwards is drawn from the step map it returns.
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from t3d import receipts
+from t3d.errors import DataError, ParameterError
+from t3d.params import Budget, Experiment
+from t3d.receipts import manifest_path
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model to ask: `name` of a teacher or of a student's run, or None for a folder of nobody's."""
+
+    label: str
+    name: str | None
+    folder: Path | None
+    """None until it is made."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer with the step 1..S of its block at which each token was committed."""
+
+    label: str
+    budget: Budget
+    text: str
+    pieces: list[str]
+    """Text of each token; of the end-of-text token and what follows it in its block, nothing."""
+    step_map: list[int]
+    tokens: int
+    """Up to and including the end-of-text token."""
+    denoising_steps: int
+    commit_passes: int
+    seconds: float | None
+    """Of decoding alone; None if it was recorded, in a batch."""
+
+    def statistics(self) -> str:
+        """One line of what it took."""
+        per_step = self.tokens / self.denoising_steps
+        told = (
+            f"{self.label}: {self.tokens} tokens in {self.denoising_steps} denoising steps ({per_step:.2f} tokens per "
+            f"step) and {self.commit_passes} commit passes"
+        )
+        if self.seconds is None:
+            return f"{told}, recorded"
+        return f"{told}, {self.seconds:.3f} s, {self.tokens / self.seconds:.0f} tokens/s"
+
+
+def find_model(experiment: Experiment, model: str | None, seed: int | None = None) -> Model:
+    """The model called `model`.
+
+    Args:
+        experiment: whose models are meant.
+        model: a teacher, a student, a student's run or a model's folder; the first teacher if None.
+        seed: of which training, for a student of several; the first if None.
+
+    Raises:
+        ParameterError: there is no such model or training.
+    """
+    model = model or next(iter(experiment.teachers))
+    if model in experiment.teachers:
+        # A shipped teacher answers in a fresh clone, with nothing made.
+        shipped, path = experiment.teachers[model].path, manifest_path(experiment, f"teachers/{model}")
+        return Model(model, model, _made(path) or (Path(shipped) if shipped else None))
+    if model in experiment.students:
+        seeds = experiment.students[model].seeds
+        if seed is not None and seed not in seeds:
+            raise ParameterError(f"student {model} has no seed {seed}: {', '.join(map(str, seeds))}.")
+        model = f"{model}-seed{seeds[0] if seed is None else seed}"
+    if model in experiment.runs:
+        return Model(model, model, _made(manifest_path(experiment, f"students/{model}")))
+    if Path(model).is_dir():
+        return Model(Path(model).name, None, Path(model))
+    known = ", ".join([*experiment.teachers, *experiment.students])
+    raise ParameterError(f"experiment {experiment.name} has no model {model!r}, nor is it a folder: {known}.")
+
+
+def _made(path: Path) -> Path | None:
+    if not path.is_file():
+        return None
+    manifest = receipts.read(path)
+    manifest.check(contents=False)
+    return manifest.base
+
+
+def parse_budget(text: str) -> Budget:
+    """Read `b8s2` or `b8t0.9`.
+
+    Raises:
+        ParameterError: it is not a budget.
+    """
+    try:
+        return Budget.parse(text)
+    except ValueError as error:
+        told = error.errors()[0]["msg"].removeprefix("Value error, ") if hasattr(error, "errors") else str(error)
+        raise ParameterError(f"--budget {text}: {told}.") from error
+
+
+def answer(experiment: Experiment, model: Model, budget: str | None, question: str, max_new_tokens: int) -> Answer:
+    """Decode an answer, greedily, with nothing beside it in the batch.
+
+    Args:
+        experiment: says the device, and the number format of its models.
+        model: of `find_model`.
+        budget: the model's own block size with a step per token if None.
+        question: the user's turn, as it is: a prompt set's suffix is not added.
+        max_new_tokens: the answer ends with the block that reaches it.
+
+    Raises:
+        MissingInputError: the model was not made.
+        ParameterError: it is no SDAR, or the budget is none.
+    """
+    # These take seconds to load, and a recorded answer needs none of them.
+    import torch
+    from transformers.utils import logging
+
+    from t3d.decoding.decoder import Request, decode
+    from t3d.models.device import pick_device
+    from t3d.models.sdar import load_model, load_tokenizer, mask_id, stop_ids
+    from t3d.prompts.sets import encode_prompt
+
+    chosen = parse_budget(budget) if budget else None
+    folder = model.folder
+    if folder is None:
+        kind = "teachers" if model.name in experiment.teachers else "students"
+        folder = receipts.read(manifest_path(experiment, f"{kind}/{model.name}")).base
+    logging.disable_progress_bar()
+    device = pick_device(experiment)
+    dtype = experiment.dtype_of(model.name or next(iter(experiment.teachers)))
+    loaded, tokenizer = load_model(folder, device, dtype), load_tokenizer(folder)
+    size = loaded.config.block_size
+    chosen = chosen or Budget(block_size=size, steps=size)
+    requests = [Request(encode_prompt(tokenizer, question), seed=0)]
+
+    def run(length: int):
+        response = decode(
+            loaded, requests, chosen, mask_id=mask_id(tokenizer), stop_ids=stop_ids(folder), max_new_tokens=length
+        )[0]
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return response
+
+    # The first forward of a process sets things up (on a GPU, it compiles): that is no decoding.
+    run(1)
+    started = time.perf_counter()
+    response = run(max_new_tokens)
+    seconds = time.perf_counter() - started
+    return _answer(
+        tokenizer,
+        f"{model.label} {_written(chosen)}",
+        chosen,
+        (response.ids, response.step_map, response.length),
+        (response.denoising_steps, response.commit_passes, response.finish_reason),
+        seconds,
+    )
+
+
+def recorded(experiment: Experiment, model: Model, budget: str | None, question: str) -> Answer:
+    """The answer that the DAG recorded to a question of a benchmark; needs no weights.
+
+    Args:
+        experiment: whose answers are meant.
+        model: of `find_model`.
+        budget: one that it was asked at.
+        question: its id.
+
+    Raises:
+        DataError: there is none; the message says what there is.
+    """
+    from t3d.models.sdar import load_tokenizer
+
+    chosen = parse_budget(budget) if budget else None
+    if model.name is None:
+        raise ParameterError(f"{model.label} is no model of experiment {experiment.name}: it has no recorded answers.")
+    some: list[str] = []
+    for benchmark in experiment.benchmarks if chosen else ():
+        path = manifest_path(experiment, f"answers/{model.name}/{benchmark}/{budget}")
+        if not path.is_file():
+            continue
+        rows = {row["id"]: row for row in pq.read_table(receipts.read(path).file(".parquet")).to_pylist()}
+        if chosen and question in rows:
+            row: dict[str, Any] = rows[question]
+            return _answer(
+                load_tokenizer(_tokenizer_of(experiment, model)),
+                f"{model.label} {budget} {benchmark}",
+                chosen,
+                (row["response_ids"], row["step_map"], row["response_tokens"]),
+                (row["denoising_steps"], row["commit_passes"], row["finish_reason"]),
+                None,
+            )
+        some += list(rows)[:2]
+    if some:
+        raise DataError(f"{model.name} recorded no question {question!r} at {budget}; it did {', '.join(some)}, ...")
+    root = Path("data", experiment.name, "answers", model.name)
+    there = sorted({path.name.removesuffix(receipts.MANIFEST) for path in root.glob(f"*/*{receipts.MANIFEST}")})
+    if not there:
+        raise DataError(f"{root} holds no recorded answers: make or fetch them first (t3d pull scores).")
+    raise DataError(f"{model.name} recorded answers at {', '.join(there)}: choose one with --budget.")
+
+
+def _tokenizer_of(experiment: Experiment, model: Model) -> Path:
+    """A folder with the model's tokenizer: its own or its teacher's, which the scores come without."""
+    if model.folder is None and model.name in experiment.runs:
+        teacher = experiment.teacher_of(experiment.students[experiment.runs[model.name][0]])
+        model = find_model(experiment, teacher)
+    if model.folder is None:
+        raise DataError(f"there is no tokenizer to read the answers of {model.name} with: fetch or make the model.")
+    return model.folder
+
+
+def _answer(
+    tokenizer,
+    label: str,
+    budget: Budget,
+    response: tuple[list[int], list[int], int],
+    effort: tuple[int, int, str],
+    seconds: float | None,
+) -> Answer:
+    ids, step_map, length = response
+    steps, commits, reason = effort
+    told = length - (reason == "stop")
+    pieces = _pieces(tokenizer, ids[:told]) + [""] * (len(ids) - told)
+    return Answer(label, budget, "".join(pieces), pieces, step_map, length, steps, commits, seconds)
+
+
+def _pieces(tokenizer, ids: list[int]) -> list[str]:
+    """What each token adds to the text; a character of several tokens comes with its last one."""
+    pieces, before = [], ""
+    for end in range(1, len(ids) + 1):
+        text = tokenizer.decode(ids[:end], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        if text.endswith("\ufffd") and end < len(ids):
+            pieces.append("")
+            continue
+        pieces.append(_printable(text[len(before) :]))
+        before = text
+    return pieces
+
+
+def _printable(text: str) -> str:
+    """Without control characters: what a model writes must not steer the terminal."""
+    return "".join(character for character in text if character.isprintable() or character in "\n\t")
+
+
+def _written(budget: Budget) -> str:
+    how = f"s{budget.steps}" if budget.steps is not None else f"t{budget.threshold:g}"
+    return f"b{budget.block_size}{how}"

@@ -1,0 +1,289 @@
+"""`t3d status`: what of an experiment is there, what fits its parameters, what is running and what remains.
+
+Manifests and receipts are read, sizes are compared, no content is hashed: `t3d verify` does that. Snakemake decides
+what runs (`snakemake -n results/table1.csv`); this shows at a glance where things stand.
+"""
+
+import calendar
+import json
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from t3d import cost, lineage, receipts, recipes
+from t3d.errors import T3DError
+from t3d.params import Experiment
+from t3d.receipts import MANIFEST, manifest_path
+
+MADE, STALE, MISSING, INCOMPLETE = "made", "stale", "missing", "incomplete"
+_STYLES = {MADE: "green", STALE: "yellow", MISSING: "dim", INCOMPLETE: "cyan"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A table or figure and what it shows."""
+
+    path: str
+    state: str
+    """`made`; `stale`: older than what it shows, or that is stale; `incomplete`: the file is there, as git keeps it,
+    but not all that it shows is; `missing`."""
+    made: int
+    """Artefacts behind it that are made and fit, of so many: `of`."""
+    of: int
+    on_request: bool
+
+
+@dataclass(frozen=True)
+class Stage:
+    """How many artefacts of a kind are in which state, of those behind what is made unasked."""
+
+    kind: str
+    made: int
+    stale: int
+    missing: int
+
+
+@dataclass(frozen=True)
+class Running:
+    """An artefact with traces of a job: one that is running, or that was killed and will go on."""
+
+    artefact: str
+    quiet_seconds: float
+    """Since something was last written."""
+    step: int | None
+    """Of a training: its last state on disk."""
+    of: int | None
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What is stale or missing, and the sum of its jobs' times."""
+
+    jobs: int
+    seconds: float
+    unknown: int
+    """Jobs of kinds of which none was made yet: their time is not in `seconds`."""
+    by: str
+    """`receipts`: the median of what was made; `cost`: `t3d cost` on one A100."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where an experiment stands."""
+
+    experiment: str
+    targets: list[Target]
+    stages: list[Stage]
+    stale: dict[str, str]
+    """Stale artefact -> why."""
+    running: list[Running]
+    remaining: Remaining
+
+
+def look(experiment: Experiment) -> Status:
+    """See where an experiment stands; nothing is changed, and no content is hashed."""
+    products = lineage.products_of(experiment, on_request=True)
+    every = lineage.artefacts_of(experiment, products.values())
+    wanted = lineage.artefacts_of(experiment, lineage.products_of(experiment).values())
+    why = dict(_reasons(experiment, every))
+    state = {a: MISSING if why[a] == MISSING else STALE if why[a] else MADE for a in every}
+    targets = []
+    for name, product in products.items():
+        behind = lineage.artefacts_of(experiment, [product])
+        path = Path("results", experiment.name, name)
+        states = [state[artefact] for artefact in behind]
+        shown = [manifest_path(experiment, artefact) for artefact in lineage.material_of(experiment, product)]
+        targets.append(
+            Target(str(path), _seen(path, shown, states), states.count(MADE), len(states), product.on_request)
+        )
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for artefact in sorted(wanted, key=lambda artefact: recipes.KINDS.index(artefact.partition("/")[0])):
+        kinds[artefact.partition("/")[0]].append(state[artefact])
+    return Status(
+        experiment.name,
+        targets,
+        [Stage(kind, *(found.count(s) for s in (MADE, STALE, MISSING))) for kind, found in kinds.items()],
+        {artefact: why[artefact] for artefact in every if state[artefact] == STALE},
+        [job for artefact in every if (job := _running(experiment, artefact, state[artefact]))],
+        _remaining(experiment, every, [artefact for artefact in wanted if state[artefact] != MADE]),
+    )
+
+
+def _reasons(experiment: Experiment, artefacts: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Artefact -> why it has to be made again: `missing`, another reason, or nothing."""
+
+    @cache
+    def recipe(artefact: str) -> str | None:
+        try:
+            return recipes.digest(experiment, artefact)
+        except T3DError:
+            return None
+
+    @cache
+    def digest(path: Path) -> str | None:
+        return receipts.sha256(path) if path.is_file() else None
+
+    for artefact in artefacts:
+        path = manifest_path(experiment, artefact)
+        if not path.is_file():
+            yield artefact, MISSING
+            continue
+        try:
+            manifest = receipts.read(path)
+            manifest.check(contents=False)
+        except T3DError as error:
+            yield artefact, str(error)
+            continue
+        # Its own parameters first: what was made from another thing is told by that thing's.
+        others = [made for made, found in manifest.recipes.items() if recipe(made) != found]
+        # An input need not be here to trust what was made from it; if it is here, it must be the one.
+        inputs = [
+            a for a, found in manifest.inputs.items() if digest(manifest_path(experiment, a)) not in (None, found)
+        ]
+        if others:
+            yield artefact, f"other parameters of {artefact if artefact in others else others[0]}"
+        else:
+            yield artefact, f"{inputs[0]} was made again since" if inputs else ""
+
+
+def _seen(path: Path, shown: Iterable[Path], behind: list[str]) -> str:
+    """State of a table or figure from the manifests it shows, and the states of all behind it."""
+    if not path.is_file():
+        return MISSING
+    finished = max(map(_finished, shown), default=0.0)
+    if STALE in behind or path.stat().st_mtime < finished:
+        return STALE
+    return INCOMPLETE if MISSING in behind else MADE
+
+
+def _receipt(manifest: Path) -> dict:
+    try:
+        return receipts.read_receipt(receipts.read(manifest))
+    except T3DError:
+        return {}
+
+
+def _finished(manifest: Path) -> float:
+    """When an artefact was finished, in seconds since 1970; 0 if nobody knows."""
+    said = _receipt(manifest).get("finished")
+    return calendar.timegm(time.strptime(said, "%Y-%m-%dT%H:%M:%SZ")) if said else 0.0
+
+
+def _running(experiment: Experiment, artefact: str, state: str) -> Running | None:
+    path = manifest_path(experiment, artefact)
+    kind, _, name = artefact.partition("/")
+    partial = path.with_name(path.name.removesuffix(MANIFEST) + ".partial")
+    states = sorted(Path("work", experiment.name, name).glob("step-*.pt")) if kind == "students" else []
+    # A job that ends removes both; a state of a student that is made was left by a job that was killed at its end.
+    written = [*([partial, *partial.rglob("*")] if partial.is_dir() else []), *(states if state != MADE else [])]
+    times = []
+    for file in written:
+        try:
+            times.append(file.stat().st_mtime)
+        except FileNotFoundError:
+            # The job went on while we looked.
+            continue
+    if not times:
+        return None
+    of = experiment.students[experiment.runs[name][0]].optimizer.steps if kind == "students" else None
+    step = int(states[-1].stem.partition("-")[2]) if states else None
+    return Running(artefact, max(time.time() - max(times), 0.0), step, of)
+
+
+def _remaining(experiment: Experiment, every: Iterable[str], left: list[str]) -> Remaining:
+    if experiment.gpus:
+        return Remaining(len(left), sum(cost.of_artefact(experiment, artefact).seconds for artefact in left), 0, "cost")
+    if not left:
+        return Remaining(0, 0.0, 0, "receipts")
+    took: dict[str, list[float]] = defaultdict(list)
+    for artefact in every:
+        seconds = _receipt(manifest_path(experiment, artefact)).get("seconds")
+        if seconds is not None:
+            took[artefact.partition("/")[0]].append(seconds)
+    known = [took[kind] for kind in (artefact.partition("/")[0] for artefact in left) if kind in took]
+    seconds = sum(statistics.median(of_kind) for of_kind in known)
+    return Remaining(len(left), seconds, len(left) - len(known), "receipts")
+
+
+def to_json(status: Status) -> str:
+    """The status for programs."""
+    return json.dumps(asdict(status), indent=1)
+
+
+def to_text(status: Status) -> str:
+    """The status in plain lines."""
+    lines = [f"experiment {status.experiment}", ""]
+    width = max(len(target.path) for target in status.targets) + 2
+    for target in _listed(status):
+        lines.append(f"{target.path:<{width}}{target.state:<12}{target.made} of {target.of} artefacts")
+    lines += ["", *_notes(status)[0], ""] if _notes(status)[0] else [""]
+    lines.append(f"{'stage':<16}{'made':>12}{'stale':>8}{'missing':>9}")
+    for stage in status.stages:
+        lines.append(f"{stage.kind:<16}{_made(stage):>12}{stage.stale:>8}{stage.missing:>9}")
+    return "\n".join([*lines, "", *_notes(status)[1]])
+
+
+def to_rich(status: Status) -> RenderableType:
+    """The status for a terminal."""
+    targets = Table("table or figure", "", "artefacts behind it", title=f"experiment {status.experiment}")
+    for target in _listed(status):
+        targets.add_row(target.path, Text(target.state, _STYLES[target.state]), f"{target.made} of {target.of}")
+    stages = Table("stage")
+    for name in (MADE, STALE, MISSING):
+        stages.add_column(name, justify="right")
+    for stage in status.stages:
+        whole = _STYLES[STALE if stage.stale else MISSING if stage.missing else MADE]
+        stages.add_row(stage.kind, Text(_made(stage), whole), str(stage.stale or ""), str(stage.missing or ""))
+    return Group(targets, *map(Text, _notes(status)[0]), stages, *map(Text, _notes(status)[1]))
+
+
+def _listed(status: Status) -> list[Target]:
+    """Those made unasked, and of the others what is there."""
+    return [target for target in status.targets if not target.on_request or target.state != MISSING]
+
+
+def _made(stage: Stage) -> str:
+    return f"{stage.made} of {stage.made + stage.stale + stage.missing}"
+
+
+def _notes(status: Status) -> tuple[list[str], list[str]]:
+    """Lines below the targets, and lines below the stages."""
+    listed = _listed(status)
+    others = [Path(target.path).stem for target in status.targets if target not in listed]
+    above = [f"Made on request: {', '.join(others)}."] if others else []
+    if any(target.state == INCOMPLETE for target in listed):
+        above.append("incomplete: the file is there, as git keeps it; not all that it shows is.")
+    below = [f"stale: {artefact}: {reason}" for artefact, reason in list(status.stale.items())[:5]]
+    if len(status.stale) > len(below):
+        below.append(f"stale: {len(status.stale) - len(below)} more (--json lists them)")
+    for job in status.running:
+        step = f", step {job.step or 0} of {job.of}" if job.of else ""
+        below.append(f"begun: {job.artefact}{step}, last written {_duration(job.quiet_seconds)} ago")
+    return above, [*below, _left(status)]
+
+
+def _left(status: Status) -> str:
+    left = status.remaining
+    if not left.jobs:
+        return "Everything that is made unasked is made."
+    jobs = f"{left.jobs} job{'s' if left.jobs > 1 else ''} left"
+    if left.by == "cost":
+        return f"{jobs}, about {left.seconds / 3600:.1f} A100 hours (t3d cost --experiment {status.experiment})."
+    if left.unknown == left.jobs:
+        return f"{jobs}; nothing of their kind was made yet that would say how long they take."
+    known = f"{jobs}, about {_duration(left.seconds)} as the sum of job times (start-up left out)"
+    return f"{known}, and {left.unknown} of unknown time." if left.unknown else f"{known}."
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

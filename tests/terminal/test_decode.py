@@ -1,0 +1,164 @@
+"""`t3d decode` as it is typed: piped and on a terminal, in a project where nothing was made."""
+
+import os
+import pty
+import re
+import shutil
+import subprocess
+import sys
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from t3d import params, receipts
+from t3d.decoding.decoder import Request, decode
+from t3d.errors import DataError, ParameterError
+from t3d.evaluation import answers
+from t3d.models.sdar import mask_id, stop_ids
+from t3d.params import Budget
+from t3d.prompts.sets import encode_prompt
+from t3d.terminal import decode as asking
+from t3d.terminal import replay
+from tests.conftest import ROOT, SHIPPED
+
+QUESTION = "James has 3 marbles. He buys 4 more marbles. How many marbles does James have?"
+COMMAND = [sys.executable, "-m", "t3d.cli", "decode"]
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A clone's parameters and shipped teacher; the working directory."""
+    shutil.copytree(ROOT / "params", tmp_path / "params")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def response(teacher, tokenizer):
+    """What the decoder itself says to the question at a budget."""
+
+    def respond(budget):
+        request = Request(encode_prompt(tokenizer, QUESTION), seed=0)
+        how = {"mask_id": mask_id(tokenizer), "stop_ids": stop_ids(SHIPPED), "max_new_tokens": 256}
+        return decode(teacher, [request], Budget.parse(budget), **how)[0]
+
+    return respond
+
+
+def on_a_terminal(project, *arguments):
+    """Everything the command draws on a pseudo-terminal."""
+    ours, theirs = pty.openpty()
+    environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
+    environment |= {"TERM": "xterm-256color", "COLUMNS": "160", "LINES": "50"}
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], cwd=project, stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    )
+    os.close(theirs)
+    drawn = b""
+    # Reading fails when the last process has closed the terminal.
+    while True:
+        try:
+            drawn += os.read(ours, 65536)
+        except OSError:
+            break
+    os.close(ours)
+    assert process.wait(timeout=120) == 0, drawn.decode()
+    return drawn.decode()
+
+
+def test_piped_it_is_the_answer_alone(project, tokenizer, response):
+    done = subprocess.run([*COMMAND, QUESTION, "--budget", "b8s2"], cwd=project, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    expected = response("b8s2")
+    text = tokenizer.decode(expected.ids[: expected.length], skip_special_tokens=True)
+    assert done.stdout == text + "\n"
+    (line,) = done.stderr.splitlines()
+    steps = expected.denoising_steps
+    assert line.startswith(f"pocket-sdar b8s2: {expected.length} tokens in {steps} denoising steps")
+    assert re.search(r"[\d.]+ s, \d+ tokens/s$", line)
+    assert list(project.glob("data/*")) == [project / "data" / "shipped"]
+
+
+def test_on_a_terminal_two_budgets_are_written_side_by_side(project, response):
+    drawn = on_a_terminal(project, QUESTION, "--budget", "b8s1", "--compare", f"{SHIPPED}@b8s8", "--pace", "1000")
+    plain = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", drawn)
+    fast, slow = response("b8s1").denoising_steps, response("b8s8").denoising_steps
+    frames = set(re.findall(r"(\d+) of (\d+) denoising steps", plain))
+    assert frames == {(str(n), str(of)) for of in (fast, slow) for n in range(of + 1)}
+    assert "░░" in plain.split(f"{slow} of {slow} denoising steps")[0]
+    assert "38;5;46m" in drawn
+    assert "38;5;141m" in drawn
+    assert plain.count("tokens/s") == 2
+    assert "the times are the decoder's own" in plain
+
+
+def test_every_denoising_step_is_one_state_and_the_last_is_the_answer(tokenizer, response):
+    for budget in ("b8s1", "b8s4", "b4s4", "b8t0.9"):
+        found = response(budget)
+        shown = asking._answer(
+            tokenizer,
+            budget,
+            Budget.parse(budget),
+            (found.ids, found.step_map, found.length),
+            (found.denoising_steps, found.commit_passes, found.finish_reason),
+            1.0,
+        )
+        states = replay.states(shown)
+        assert len(states) == found.denoising_steps + 1
+        pictures = [replay.picture(shown, number).plain for number in range(len(states))]
+        assert pictures[-1] == shown.text == tokenizer.decode(found.ids[: found.length], skip_special_tokens=True)
+        assert pictures[0].replace(replay._MASK, "") == ""
+        assert replay.picture(shown, len(states) + 5).plain == shown.text
+
+
+def test_what_a_model_writes_does_not_steer_the_terminal():
+    assert asking._printable("a\x1b[2J\x07b\n\tc\r") == "a[2Jb\n\tc"
+
+
+def test_a_recorded_answer_is_shown_as_it_was_recorded(project, response):
+    experiment = params.find("demo")
+    model = asking.find_model(experiment, None)
+    with pytest.raises(DataError, match="holds no recorded answers: make or fetch them first"):
+        asking.recorded(experiment, model, "b8s2", "q1")
+    found = response("b8s2")
+    row = {"id": "q1", "text": "", "response_ids": found.ids, "step_map": found.step_map}
+    row |= {"confidence": found.confidence, "response_tokens": found.length, "finish_reason": found.finish_reason}
+    row |= {"denoising_steps": found.denoising_steps, "commit_passes": found.commit_passes}
+    artefact = "answers/pocket-sdar/gsm/b8s2"
+    with receipts.making(experiment, artefact, receipts.manifest_path(experiment, artefact)) as job:
+        pq.write_table(pa.Table.from_pylist([row], schema=answers._SCHEMA), job.file(".parquet"))
+    shown = asking.recorded(experiment, model, "b8s2", "q1")
+    assert (shown.step_map, shown.denoising_steps) == (found.step_map, found.denoising_steps)
+    assert shown.statistics().endswith("commit passes, recorded")
+    with pytest.raises(DataError, match="recorded no question 'q2' at b8s2; it did q1"):
+        asking.recorded(experiment, model, "b8s2", "q2")
+    with pytest.raises(DataError, match="recorded answers at b8s2: choose one with --budget"):
+        asking.recorded(experiment, model, None, "q1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--student", "t4d"), "experiment demo has no model 't4d', nor is it a folder: pocket-sdar, sft"),
+        (("--student", "t3d"), "data/demo/students/t3d-seed0.manifest.json is missing: make it first"),
+        (("--compare", "@b8s9"), "--budget b8s9: 9 steps for a block of 8 tokens"),
+        (("--student", "t3d", "--teacher", "pocket-sdar"), "give --teacher or --student"),
+        (("--question", "q1"), "ask one question"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_sentence(project, arguments, message):
+    done = subprocess.run([*COMMAND, QUESTION, *arguments], cwd=project, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stdout == ""
+
+
+def test_a_training_that_there_is_not_is_named():
+    experiment = params.load(ROOT / "params" / "demo.yaml")
+    with pytest.raises(ParameterError, match="student t3d has no seed 4: 0"):
+        asking.find_model(experiment, "t3d", seed=4)

@@ -1,0 +1,157 @@
+"""`t3d status` on a small project whose artefacts have real manifests and receipts."""
+
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from t3d import lineage, params, receipts
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """Two students, one benchmark, one budget: everything behind table 1 made, with a line of text for content."""
+    content = json.loads(json.dumps(yaml.safe_load((ROOT / "params" / "demo.yaml").read_text())))
+    table = content["tables"]["table1"] | {"students": ["naive-td", "t3d"], "benchmarks": ["gsm"], "budgets": ["b8s2"]}
+    students = {key: content["students"][key] for key in table["students"]}
+    content |= {"students": students, "tables": {"table1": table}, "figures": {}}
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params" / "twin.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
+    monkeypatch.chdir(tmp_path)
+    experiment = params.find("twin")
+    for artefact in lineage.artefacts_of(experiment, experiment.tables.values()):
+        sources = [receipts.read(path(source)) for source in lineage.inputs_of(experiment, artefact)]
+        with receipts.making(experiment, artefact, path(artefact), inputs=sources) as job:
+            job.file(".txt").write_text("x")
+            job.receipt["seconds"] = 50
+    (tmp_path / "results" / "twin").mkdir(parents=True)
+    (tmp_path / "results" / "twin" / "table1.csv").write_text("x")
+    return tmp_path
+
+
+def path(artefact: str) -> Path:
+    return Path("data", "twin", artefact + receipts.MANIFEST)
+
+
+def status(*arguments):
+    command = [sys.executable, "-m", "t3d.cli", "status", "--experiment", "twin", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    return done.stdout
+
+
+def seen():
+    found = json.loads(status("--json"))
+    return found, {stage["kind"]: (stage["made"], stage["stale"], stage["missing"]) for stage in found["stages"]}
+
+
+def test_what_is_made_is_counted_and_nothing_remains(project):
+    text = status()
+    rows = [line.split() for line in text.splitlines()]
+    assert ["results/twin/table1.csv", "made", "15", "of", "15", "artefacts"] in rows
+    assert ["scores", "3", "of", "3", "0", "0"] in rows
+    assert "Everything that is made unasked is made." in text
+
+
+def test_missing_work_takes_the_median_of_its_kind(project):
+    path("scores/t3d-seed0/gsm/b8s2").unlink()
+    path("answers/t3d-seed0/gsm/b8s2").unlink()
+    found, stages = seen()
+    assert (stages["answers"], stages["scores"], stages["students"]) == ((2, 0, 1), (2, 0, 1), (2, 0, 0))
+    assert found["remaining"] == {"jobs": 2, "seconds": 100.0, "unknown": 0, "by": "receipts"}
+    assert found["targets"][0]["state"] == "incomplete"
+    Path("results/twin/table1.csv").unlink()
+    assert "2 jobs left, about 2 min as the sum of job times" in status()
+    assert seen()[0]["targets"][0]["state"] == "missing"
+
+
+def test_a_changed_parameter_makes_stale_what_follows_and_nothing_else(project):
+    file = project / "params" / "twin.yaml"
+    content = yaml.safe_load(file.read_text())
+    content["students"]["t3d"]["optimizer"]["learning_rate"] = 1e-5
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    found, stages = seen()
+    assert (stages["students"], stages["answers"], stages["scores"]) == ((1, 1, 0), (2, 1, 0), (2, 1, 0))
+    assert stages["trajectories"][1:] == (0, 0)
+    reason = "other parameters of students/t3d-seed0"
+    assert found["stale"] == dict.fromkeys(
+        ("students/t3d-seed0", "answers/t3d-seed0/gsm/b8s2", "scores/t3d-seed0/gsm/b8s2"), reason
+    )
+    assert found["targets"][0]["state"] == "stale"
+
+
+def test_a_torn_file_and_an_input_made_again_are_stale(project):
+    (project / "data/twin/students/naive-td-seed0.txt").write_text("torn")
+    manifest = path("answers/t3d-seed0/gsm/b8s2")
+    manifest.write_text(manifest.read_text() + "\n")
+    stale = seen()[0]["stale"]
+    assert stale["scores/t3d-seed0/gsm/b8s2"] == "answers/t3d-seed0/gsm/b8s2 was made again since"
+    assert "naive-td-seed0.txt: 4 bytes" in stale["students/naive-td-seed0"]
+
+
+def test_a_table_older_than_its_scores_is_stale(project):
+    os.utime("results/twin/table1.csv", (1e9, 1e9))
+    assert seen()[0]["targets"][0]["state"] == "stale"
+
+
+def test_running_jobs_are_seen_with_their_step(project):
+    path("students/t3d-seed0").unlink()
+    (project / "data/twin/students/t3d-seed0.partial").mkdir()
+    work = project / "work" / "twin" / "t3d-seed0"
+    work.mkdir(parents=True)
+    (work / "step-0000020.pt").write_text("x")
+    (job,) = seen()[0]["running"]
+    assert (job["artefact"], job["step"], job["of"]) == ("students/t3d-seed0", 20, 40)
+    assert job["quiet_seconds"] < 60
+    assert "begun: students/t3d-seed0, step 20 of 40, last written" in status()
+
+
+def test_nothing_made_says_what_there_is_to_do(project):
+    shutil.rmtree("data/twin")
+    text = status()
+    assert "0 of 15 artefacts" in text
+    assert "15 jobs left; nothing of their kind was made yet" in text
+
+
+def test_a_gpu_experiment_is_told_by_its_cost(project):
+    shutil.copy(ROOT / "params" / "paper.yaml", project / "params" / "twin.yaml")
+    found = json.loads(status("--json"))
+    assert found["remaining"]["by"] == "cost"
+    assert found["remaining"]["seconds"] > 3600
+
+
+def test_the_whole_demo_is_seen_within_three_seconds():
+    """On the repository itself, whatever is made there."""
+    command = [sys.executable, "-m", "t3d.cli", "status"]
+    started = time.monotonic()
+    assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
+    assert time.monotonic() - started < 3
+
+
+def test_a_terminal_gets_a_table(project):
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "t3d.cli", "status", "--experiment", "twin"]
+    environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"TERM": "xterm-256color"}
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    drawn = b""
+    while True:
+        try:
+            drawn += os.read(ours, 65536)
+        except OSError:
+            break
+    os.close(ours)
+    assert process.wait(timeout=60) == 0
+    assert "┃" in drawn.decode()
+    assert "\x1b[32mmade" in drawn.decode()
