@@ -107,6 +107,14 @@ def test_nothing_to_be_done(project):
     assert "Nothing to be done" in snakemake(project)
 
 
+def test_snakemakes_own_report_has_captions(project, tmp_path):
+    snakemake(project, "--report", str(tmp_path / "report.html"))
+    page = (tmp_path / "report.html").read_text()
+    for product in ("table1", "accuracy"):
+        assert f"{product} of experiment twin" in page
+    assert "Accuracy of few-step decoding" in page
+
+
 def test_a_fresh_clone_has_tables_and_no_scores_and_makes_them(project, tmp_path):
     shutil.copytree(project / "params", tmp_path / "params")
     shutil.copytree(project / "results" / "twin", tmp_path / "results" / "twin")

@@ -6,7 +6,12 @@ rule table:
         reported="params/reported.csv",
         scores=lambda w: material(E.tables[w.name]),
     output:
-        csv=f"results/{E.name}/{{name}}.csv",
+        csv=report(
+            f"results/{E.name}/{{name}}.csv",
+            caption="../captions/table.rst",
+            category="Tables",
+            labels=lambda w: {"table": w.name, "shows": E.tables[w.name].caption},
+        ),
         markdown=f"results/{E.name}/{{name}}.md",
         latex=f"results/{E.name}/{{name}}.tex",
     log:
@@ -26,7 +31,12 @@ rule figure:
         material=lambda w: material(E.figures[w.name]),
     output:
         pdf=f"results/{E.name}/figures/{{name}}.pdf",
-        png=f"results/{E.name}/figures/{{name}}.png",
+        png=report(
+            f"results/{E.name}/figures/{{name}}.png",
+            caption="../captions/figure.rst",
+            category="Figures",
+            labels=lambda w: {"figure": w.name, "shows": E.figures[w.name].caption},
+        ),
     log:
         f"{LOGS}/figures/{{name}}.log",
     localrule: True
