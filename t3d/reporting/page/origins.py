@@ -13,7 +13,7 @@ from t3d.reporting.page.grids import Grid
 from t3d.versions import trace
 
 _ROUNDING = 0.0051
-"""Tables hold two decimals of a percentage."""
+"""A table has two decimals; half of the last, and a little for what floating point makes of it."""
 
 
 def of_grids(experiment: Experiment, grids: Iterable[Grid]) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def of_grids(experiment: Experiment, grids: Iterable[Grid]) -> dict[str, Any]:
                 found = trace.trace(experiment, grid.name, cell, commands)
                 chains = {model: [number(origin) for origin in chain] for model, chain in found.items()}
                 scores = [_accuracy(experiment, chain[0].artefact) for chain in found.values()]
-                cells[cell] = {"chains": chains, "accuracy": round(mean(scores), 2)}
+                cells[cell] = {"chains": chains, "accuracy": mean(scores)}
             except T3DError as error:
                 cells[cell] = {"missing": str(error)}
     return {"artefacts": artefacts, "cells": cells}
