@@ -44,7 +44,7 @@ def experiment(**changes: object) -> Experiment:
         },
         "trajectories": {"rollouts": {"prompts": "learn"}},
         "students": {"t3d": student},
-        "benchmarks": {"gsm": {"label": "GSM_100%", "prompts": "ask", "task": "gsm"}},
+        "benchmarks": {"gsm": {"label": "GSM_100%", "prompts": "ask", "task": "gsm_boxed"}},
         "tables": {"accuracy": {"caption": "Accuracy & speed", **shown}},
         "figures": {"accuracy": {"caption": "Accuracy", **shown}},
     }

@@ -209,7 +209,7 @@ def test_an_unknown_table_is_named_with_those_there(tmp_path):
 
 def test_a_row_decoded_in_another_way_stands_in_the_same_column(tmp_path):
     warm = {"label": "T3D, warm", "model": "t3d", "benchmarks": {"gsm": "gsm-warm"}}
-    same = {"prompts": "ask", "task": "gsm"}
+    same = {"prompts": "ask", "task": "gsm_boxed"}
     benchmarks = {
         "gsm": {"label": "GSM", **same},
         "gsm-warm": {"label": "warm", **same, "sampling": {"temperature": 1}},
