@@ -82,17 +82,27 @@ class Problem:
         return all(n.denominator == 1 and n <= difficulty.max_number for n in numbers)
 
 
+_BARREN = 20_000
+
+
 def problems(split: str, seed: int, difficulty: Difficulty | None = None) -> Iterator[Problem]:
-    """Yield distinct problems of `split`, no harder than `difficulty`, without end, in an order fixed by `seed`."""
+    """Yield distinct problems of `split`, no harder than `difficulty`, in an order fixed by `seed`.
+
+    It ends after `_BARREN` draws without a new one: no template is that easy, or all there are were drawn.
+    """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; allowed: {', '.join(SPLITS)}")
     seen: set[str] = set()
+    last_new = 0
     for draw in count():
+        if draw - last_new > _BARREN:
+            return
         problem = draw_problem(seed_for(seed, "gsm", draw))
         if problem is None or problem.split != split or problem.id in seen:
             continue
         if difficulty is None or problem.fits(difficulty):
             seen.add(problem.id)
+            last_new = draw
             yield problem
 
 

@@ -76,3 +76,8 @@ def test_difficulty_limits_steps_and_numbers():
 def test_unknown_split_is_refused():
     with pytest.raises(ValueError, match="allowed: train, validation, test"):
         next(gsm.problems("dev", 0))
+
+
+def test_a_difficulty_that_nothing_meets_ends(monkeypatch):
+    monkeypatch.setattr(gsm, "_BARREN", 300)
+    assert list(gsm.problems("train", 0, Difficulty(max_steps=1, max_number=99))) == []
