@@ -59,6 +59,8 @@ def start(project: Path, *arguments: str, first_look: int = 5, nice: int = 0) ->
         ["nice", "-n", str(nice), *command, "--config", "experiment=twin"],
         cwd=project,
         env=os.environ | {"PATH": path},
+        # Tests that run in the background of a shell ignore Ctrl-C, and what they start would, too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
