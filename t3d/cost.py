@@ -87,7 +87,7 @@ def of_artefact(experiment: Experiment, artefact: str, gpu: str = "A100") -> Cos
         return _decoding(
             experiment,
             artefact,
-            _teacher(experiment, name),
+            experiment.teacher_behind(name),
             _count(experiment, benchmark.prompts),
             (benchmark.max_new_tokens, Budget.parse(more[1]), benchmark.batch_size),
             GPUS[gpu],
@@ -101,7 +101,7 @@ def of_artefact(experiment: Experiment, artefact: str, gpu: str = "A100") -> Cos
         spec = experiment.trajectories[more[0]]
         budget = Budget.parse(spec.budget)
         tokens = _count(experiment, spec.prompts) * spec.max_new_tokens * _RESPONSE * 2 * (budget.steps or 1)
-        parameters = experiment.teachers[_teacher(experiment, name)].parameters
+        parameters = experiment.teachers[experiment.teacher_behind(name)].parameters
         return _by_arithmetic(artefact, parameters, 2, tokens, GPUS[gpu])
     return Cost(artefact, 0.0, "no GPU")
 
@@ -136,7 +136,7 @@ def _training(experiment: Experiment, artefact: str, gpu: GPU) -> Cost:
     student = experiment.students[name]
     longest = max((experiment.trajectories[key].max_new_tokens for key in student.trajectories), default=2000)
     row = _PROMPT + min(longest * _RESPONSE, student.rows.max_response_tokens or longest)
-    reference = 2 if student.objective.name in ("ddo", "t3d") else 0
+    reference = 2 if student.objective.needs_reference else 0
     tokens = student.optimizer.steps * student.optimizer.batch_size * row * (2 if student.states.complement else 1) * 2
     parameters = experiment.teachers[experiment.teacher_of(student)].parameters
     return _by_arithmetic(artefact, parameters, 6 + reference, tokens, gpu)
@@ -154,13 +154,6 @@ def _by_arithmetic(artefact: str, parameters: float, work: int, tokens: float, g
 def _start(parameters: float) -> float:
     """Seconds until a job's model is loaded: 10 for a pocket model, 50 for 4B."""
     return 10 + parameters / 1e8
-
-
-def _teacher(experiment: Experiment, model: str) -> str:
-    """The teacher that a model on disk has the shape of."""
-    return (
-        model if model in experiment.teachers else experiment.teacher_of(experiment.students[experiment.runs[model][0]])
-    )
 
 
 def _count(experiment: Experiment, prompts: str) -> int:

@@ -150,6 +150,14 @@ def read_receipt(manifest: Manifest) -> dict[str, Any]:
         raise CorruptArtefactError(f"{path} is not JSON ({error}). Delete it and run its stage again.") from error
 
 
+def find_receipt(experiment: Experiment, artefact: str) -> dict[str, Any] | None:
+    """The receipt of an artefact, or None where it is not here or cannot be read."""
+    try:
+        return read_receipt(read(manifest_path(experiment, artefact)))
+    except (MissingInputError, CorruptArtefactError):
+        return None
+
+
 def check_recipes(manifest: Manifest, experiment: Experiment) -> None:
     """Check that an artefact and all it was made from were made with the parameters of `experiment`.
 

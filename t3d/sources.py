@@ -15,10 +15,8 @@ from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
-    HfHubHTTPError,
     HTTPError,
     LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -112,7 +110,7 @@ def _download(where: str, source: Source, file: str, folder: Path) -> Path:
         path = hf_hub_download(
             source.repository, file, revision=source.revision, repo_type=source.kind, local_dir=folder
         )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, HTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         raise _explained(where, source, error) from error
     return Path(path)
 

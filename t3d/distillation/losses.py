@@ -17,11 +17,6 @@ from t3d.params import Objective
 Parts = dict[str, Tensor]
 
 
-def needs_reference(objective: Objective) -> bool:
-    """Whether the loss compares the student with a frozen copy of itself."""
-    return objective.name in ("ddo", "t3d")
-
-
 def compute(
     objective: Objective, student: SDARForCausalLM, reference: SDARForCausalLM | None, batch: Batch, steps: int
 ) -> tuple[Tensor, Parts]:
@@ -30,7 +25,7 @@ def compute(
     Args:
         objective: which loss.
         student: the model that is trained.
-        reference: frozen copy of an earlier student, where `needs_reference`.
+        reference: frozen copy of an earlier student, where `objective.needs_reference`.
         batch: states.
         steps: S of the step maps, for the path term.
 
@@ -41,7 +36,7 @@ def compute(
     reduce = objectives.sample_mean if objective.log_probability == "mean" else objectives.sample_sum
     masked, real_ids = batch.masked, batch.layout.noisy_ids[batch.masked]
     weight = student.lm_head.weight
-    if needs_reference(objective):
+    if objective.needs_reference:
         assert reference is not None
         fake_ids, *reference_log_p = predict(reference, batch, objective.fake)
         tokens = torch.stack([real_ids, fake_ids[masked]])

@@ -134,7 +134,7 @@ def train(
     """
     student = setting.student
     spec = student.optimizer
-    reference = _frozen_copy(model) if losses.needs_reference(student.objective) else None
+    reference = _frozen_copy(model) if student.objective.needs_reference else None
     if spec.recompute_activations:
         recompute_activations(model)
     optimizer = _adamw(model, spec)

@@ -205,8 +205,11 @@ class Experiment(Strict):
 
     def dtype_of(self, model: str) -> str:
         """Number format in which a model on disk decodes: its teacher's."""
-        teacher = model if model in self.teachers else self.teacher_of(self.students[self.runs[model][0]])
-        return self.teachers[teacher].dtype
+        return self.teachers[self.teacher_behind(model)].dtype
+
+    def teacher_behind(self, model: str) -> str:
+        """Name of the teacher that a model on disk is, or that it was copied from."""
+        return model if model in self.teachers else self.teacher_of(self.students[self.runs[model][0]])
 
     def prompts_of(self, student: Student) -> tuple[str, ...]:
         """Names of the prompt sets a student learns from."""

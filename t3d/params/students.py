@@ -97,6 +97,11 @@ class Objective(Strict):
     entropy_temperature: Annotated[float, Field(gt=0.0)] = 0.5
     """dparallel: temperature of that entropy. Its official recipe's value."""
 
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the loss compares the student with a frozen copy of itself."""
+        return self.name in ("ddo", "t3d")
+
     @model_validator(mode="before")
     @classmethod
     def _has_its_options_only(cls, given: Any) -> Any:

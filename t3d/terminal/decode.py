@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from t3d import receipts
+from t3d import lineage, receipts
 from t3d.errors import DataError, ParameterError
 from t3d.params import Budget, Experiment
 from t3d.receipts import manifest_path
@@ -131,8 +131,8 @@ def answer(experiment: Experiment, model: Model, budget: str | None, question: s
     chosen = parse_budget(budget) if budget else None
     folder = model.folder
     if folder is None:
-        kind = "teachers" if model.name in experiment.teachers else "students"
-        folder = receipts.read(manifest_path(experiment, f"{kind}/{model.name}")).base
+        assert model.name is not None
+        folder = receipts.read(manifest_path(experiment, lineage.model(experiment, model.name))).base
     logging.disable_progress_bar()
     device = pick_device(experiment)
     dtype = experiment.dtype_of(model.name or next(iter(experiment.teachers)))
@@ -156,7 +156,7 @@ def answer(experiment: Experiment, model: Model, budget: str | None, question: s
     seconds = time.perf_counter() - started
     return _answer(
         tokenizer,
-        f"{model.label} {_written(chosen)}",
+        f"{model.label} {chosen}",
         chosen,
         (response.ids, response.step_map, response.length),
         (response.denoising_steps, response.commit_passes, response.finish_reason),
@@ -210,8 +210,7 @@ def recorded(experiment: Experiment, model: Model, budget: str | None, question:
 def _tokenizer_of(experiment: Experiment, model: Model) -> Path:
     """A folder with the model's tokenizer: its own or its teacher's, which the scores come without."""
     if model.folder is None and model.name in experiment.runs:
-        teacher = experiment.teacher_of(experiment.students[experiment.runs[model.name][0]])
-        model = find_model(experiment, teacher)
+        model = find_model(experiment, experiment.teacher_behind(model.name))
     if model.folder is None:
         raise DataError(f"there is no tokenizer to read the answers of {model.name} with: fetch or make the model.")
     return model.folder
@@ -248,8 +247,3 @@ def _pieces(tokenizer, ids: list[int]) -> list[str]:
 def _printable(text: str) -> str:
     """Without control characters: what a model writes must not steer the terminal."""
     return "".join(character for character in text if character.isprintable() or character in "\n\t")
-
-
-def _written(budget: Budget) -> str:
-    how = f"s{budget.steps}" if budget.steps is not None else f"t{budget.threshold:g}"
-    return f"b{budget.block_size}{how}"

@@ -100,10 +100,9 @@ def look(experiment: Experiment) -> Status:
         behind = lineage.artefacts_of(experiment, [product])
         path = Path("results", experiment.name, name)
         states = [state[artefact] for artefact in behind]
-        shown = [manifest_path(experiment, artefact) for artefact in lineage.material_of(experiment, product)]
-        targets.append(
-            Target(str(path), _seen(path, shown, states), states.count(MADE), len(states), product.on_request)
-        )
+        finished = max((_finished(experiment, a) for a in lineage.material_of(experiment, product)), default=0.0)
+        seen = _seen(path, finished, states)
+        targets.append(Target(str(path), seen, states.count(MADE), len(states), product.on_request))
     kinds: dict[str, list[str]] = defaultdict(list)
     for artefact in sorted(wanted, key=lambda artefact: recipes.KINDS.index(artefact.partition("/")[0])):
         kinds[artefact.partition("/")[0]].append(state[artefact])
@@ -154,26 +153,18 @@ def _reasons(experiment: Experiment, artefacts: Iterable[str]) -> Iterator[tuple
             yield artefact, f"{inputs[0]} was made again since" if inputs else ""
 
 
-def _seen(path: Path, shown: Iterable[Path], behind: list[str]) -> str:
-    """State of a table or figure from the manifests it shows, and the states of all behind it."""
+def _seen(path: Path, finished: float, behind: list[str]) -> str:
+    """State of a table or figure, from when the last of what it shows was finished and the states of all behind it."""
     if not path.is_file():
         return MISSING
-    finished = max(map(_finished, shown), default=0.0)
     if STALE in behind or path.stat().st_mtime < finished:
         return STALE
     return INCOMPLETE if MISSING in behind else MADE
 
 
-def _receipt(manifest: Path) -> dict:
-    try:
-        return receipts.read_receipt(receipts.read(manifest))
-    except T3DError:
-        return {}
-
-
-def _finished(manifest: Path) -> float:
+def _finished(experiment: Experiment, artefact: str) -> float:
     """When an artefact was finished, in seconds since 1970; 0 if nobody knows."""
-    said = _receipt(manifest).get("finished")
+    said = (receipts.find_receipt(experiment, artefact) or {}).get("finished")
     return calendar.timegm(time.strptime(said, "%Y-%m-%dT%H:%M:%SZ")) if said else 0.0
 
 
@@ -205,7 +196,7 @@ def _remaining(experiment: Experiment, every: Iterable[str], left: list[str]) ->
         return Remaining(0, 0.0, 0, "receipts")
     took: dict[str, list[float]] = defaultdict(list)
     for artefact in every:
-        seconds = _receipt(manifest_path(experiment, artefact)).get("seconds")
+        seconds = (receipts.find_receipt(experiment, artefact) or {}).get("seconds")
         if seconds is not None:
             took[artefact.partition("/")[0]].append(seconds)
     known = [took[kind] for kind in (artefact.partition("/")[0] for artefact in left) if kind in took]
@@ -224,11 +215,12 @@ def to_text(status: Status) -> str:
     width = max(len(target.path) for target in status.targets) + 2
     for target in _listed(status):
         lines.append(f"{target.path:<{width}}{target.state:<12}{target.made} of {target.of} artefacts")
-    lines += ["", *_notes(status)[0], ""] if _notes(status)[0] else [""]
+    above, below = _notes(status)
+    lines += ["", *above, ""] if above else [""]
     lines.append(f"{'stage':<16}{'made':>12}{'stale':>8}{'missing':>9}")
     for stage in status.stages:
         lines.append(f"{stage.kind:<16}{_made(stage):>12}{stage.stale:>8}{stage.missing:>9}")
-    return "\n".join([*lines, "", *_notes(status)[1]])
+    return "\n".join([*lines, "", *below])
 
 
 def to_rich(status: Status) -> RenderableType:
@@ -242,7 +234,8 @@ def to_rich(status: Status) -> RenderableType:
     for stage in status.stages:
         whole = _STYLES[STALE if stage.stale else MISSING if stage.missing else MADE]
         stages.add_row(stage.kind, Text(_made(stage), whole), str(stage.stale or ""), str(stage.missing or ""))
-    return Group(targets, *map(Text, _notes(status)[0]), stages, *map(Text, _notes(status)[1]))
+    above, below = _notes(status)
+    return Group(targets, *map(Text, above), stages, *map(Text, below))
 
 
 def _listed(status: Status) -> list[Target]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from t3d.decoding import attention, engine
+from t3d.decoding import attention, engine, memory
 from t3d.decoding.decoder import Request, decode
 from t3d.errors import MemoryTooSmallError
 from t3d.params import Budget, Sampling
@@ -93,7 +93,7 @@ def test_progress_counts_every_response(model):
 
 
 def test_memory_that_does_not_suffice_is_said_before_anything_is_decoded(model, monkeypatch):
-    one = engine.bytes_per_slot(model, 128, 4, Sampling())
+    one = memory.bytes_per_slot(model, 128, 4, Sampling())
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (10 * one, 12 * one))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 0)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 0)
@@ -102,9 +102,9 @@ def test_memory_that_does_not_suffice_is_said_before_anything_is_decoded(model, 
         device = torch.device("cuda")
         config, lm_head = model.config, model.lm_head
 
-    engine.check_memory(OnGPU, 9, 128, 4, Sampling())
+    memory.check_memory(OnGPU, 9, 128, 4, Sampling())
     with pytest.raises(MemoryTooSmallError, match=r"batch_size 32 needs .* Choose a batch_size of at most 9"):
-        engine.check_memory(OnGPU, 32, 128, 4, Sampling())
+        memory.check_memory(OnGPU, 32, 128, 4, Sampling())
 
 
 def test_attention_sees_the_prefix_and_the_block_and_nothing_else():

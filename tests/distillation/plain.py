@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from t3d.decoding.sampling import hashed_uniform
-from t3d.distillation import losses, objectives
+from t3d.distillation import objectives
 from t3d.distillation.states import Batch
 from t3d.models.sdar import SDARForCausalLM
 from t3d.params import Objective
@@ -19,7 +19,7 @@ def compute(
     reduce = objectives.sample_mean if objective.log_probability == "mean" else objectives.sample_sum
     scores = masked_log_probabilities(student, batch)
     log_p = of_tokens(scores, batch.layout.noisy_ids, batch.masked)
-    if losses.needs_reference(objective):
+    if objective.needs_reference:
         assert reference is not None
         loss, parts = _ddo(objective, scores, log_p, reference, batch, reduce)
     elif objective.name == "dparallel":

@@ -9,9 +9,10 @@ import pytest
 
 from t3d.errors import DataError, ParameterError
 from t3d.evaluation import asserts
-from t3d.evaluation.programs import humaneval_test, mbpp_test
+from t3d.evaluation.programs import PROGRAMS, humaneval_test, mbpp_test
 from t3d.evaluation.sandbox import Limits, judge
 from t3d.evaluation.scores import program_in
+from t3d.params.experiment import PROGRAM_DOMAINS
 from t3d.prompts import humaneval
 from t3d.prompts.entry_points import entry_point_of
 
@@ -172,3 +173,7 @@ def test_the_entry_point_is_the_function_that_all_tests_call():
         entry_point_of(code, ["assert h(1) == 1"])
     with pytest.raises(DataError, match="is no Python"):
         entry_point_of("def f(x: return", ["assert f(1) == 1"])
+
+
+def test_the_parameters_know_which_domains_are_programs():
+    assert set(PROGRAM_DOMAINS) == set(PROGRAMS)

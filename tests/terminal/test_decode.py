@@ -1,7 +1,5 @@
 """`t3d decode` as it is typed: piped and on a terminal, in a project where nothing was made."""
 
-import os
-import pty
 import re
 import shutil
 import subprocess
@@ -21,6 +19,7 @@ from t3d.prompts.sets import encode_prompt
 from t3d.terminal import decode as asking
 from t3d.terminal import replay
 from tests.conftest import ROOT, SHIPPED
+from tests.terminal.screen import drawn_by
 
 QUESTION = "James has 3 marbles. He buys 4 more marbles. How many marbles does James have?"
 COMMAND = [sys.executable, "-m", "t3d.cli", "decode"]
@@ -49,24 +48,7 @@ def response(teacher, tokenizer):
 
 
 def on_a_terminal(project, *arguments):
-    """Everything the command draws on a pseudo-terminal."""
-    ours, theirs = pty.openpty()
-    environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
-    environment |= {"TERM": "xterm-256color", "COLUMNS": "160", "LINES": "50"}
-    process = subprocess.Popen(
-        [*COMMAND, *arguments], cwd=project, stdin=theirs, stdout=theirs, stderr=theirs, env=environment
-    )
-    os.close(theirs)
-    drawn = b""
-    # Reading fails when the last process has closed the terminal.
-    while True:
-        try:
-            drawn += os.read(ours, 65536)
-        except OSError:
-            break
-    os.close(ours)
-    assert process.wait(timeout=120) == 0, drawn.decode()
-    return drawn.decode()
+    return drawn_by([*COMMAND, *arguments], project)
 
 
 def test_piped_it_is_the_answer_alone(project, tokenizer, response):

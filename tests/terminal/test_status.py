@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import yaml
 
 from t3d import lineage, params, receipts
 from tests.conftest import ROOT
+from tests.terminal.screen import drawn_by
 
 
 @pytest.fixture
@@ -140,18 +140,6 @@ def test_the_whole_demo_is_seen_within_three_seconds():
 
 
 def test_a_terminal_gets_a_table(project):
-    ours, theirs = pty.openpty()
-    command = [sys.executable, "-m", "t3d.cli", "status", "--experiment", "twin"]
-    environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | {"TERM": "xterm-256color"}
-    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
-    os.close(theirs)
-    drawn = b""
-    while True:
-        try:
-            drawn += os.read(ours, 65536)
-        except OSError:
-            break
-    os.close(ours)
-    assert process.wait(timeout=60) == 0
-    assert "┃" in drawn.decode()
-    assert "\x1b[32mmade" in drawn.decode()
+    drawn = drawn_by([sys.executable, "-m", "t3d.cli", "status", "--experiment", "twin"], Path.cwd(), seconds=60)
+    assert "┃" in drawn
+    assert "\x1b[32mmade" in drawn

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from t3d import lineage, receipts
-from t3d.errors import T3DError
 from t3d.params import Experiment, Product
 
 _STEPS = {
@@ -40,15 +39,8 @@ def of_products(experiment: Experiment, products: Iterable[Product]) -> list[Cos
     """The costs of everything behind some tables and figures, in the order of the DAG."""
     by_kind: dict[str, list[dict[str, Any] | None]] = {}
     for artefact in lineage.artefacts_of(experiment, products):
-        by_kind.setdefault(artefact.partition("/")[0], []).append(_receipt(experiment, artefact))
+        by_kind.setdefault(artefact.partition("/")[0], []).append(receipts.find_receipt(experiment, artefact))
     return [_cost(kind, by_kind[kind]) for kind in _STEPS if kind in by_kind]
-
-
-def _receipt(experiment: Experiment, artefact: str) -> dict[str, Any] | None:
-    try:
-        return receipts.read_receipt(receipts.read(receipts.manifest_path(experiment, artefact)))
-    except T3DError:
-        return None
 
 
 def _cost(kind: str, found: list[dict[str, Any] | None]) -> Cost:

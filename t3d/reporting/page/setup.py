@@ -36,12 +36,11 @@ def _teacher(experiment: Experiment, key: str) -> dict[str, str]:
 
 def _student(experiment: Experiment, key: str) -> dict[str, str]:
     student = experiment.students[key]
-    objective, states = student.objective.model_dump(), student.states.model_dump()
     return {
         "Student": student.label,
         "Key": key,
-        "Objective": _said(student.objective, objective.pop("name")),
-        "States": _said(student.states, states.pop("kind")),
+        "Objective": _said(student.objective, student.objective.name),
+        "States": _said(student.states, student.states.kind),
         "Learns from": _data(experiment, student),
         "Optimizer": _said(student.optimizer),
         "Seeds": ", ".join(map(str, student.seeds)),
