@@ -24,9 +24,11 @@ from torch import Tensor
 
 from benchmarks.decode import random_model
 from t3d.cost import GPUS
-from t3d.distillation import losses, objectives, trainer
+from t3d.distillation import objectives, trainer
 from t3d.distillation.examples import Example
 from t3d.distillation.states import Batch
+from t3d.models import packed
+from t3d.models.device import worth_compiling
 from t3d.models.sdar import SDARForCausalLM
 from t3d.params import Objective, Optimizer, States, Student
 
@@ -43,16 +45,21 @@ class Way:
     trimmed: bool = True
     chunked: bool = True
     fused: bool = True
+    compiled: bool = True
+    packed: bool = True
     recompute: bool = False
 
 
+_OLD = Way("", packed=False, compiled=False, fused=False, chunked=False, trimmed=False, masked_only=False)
 WAYS = (
-    Way("plain", forwards=4, masked_only=False, trimmed=False, chunked=False, fused=False),
-    Way("+ two forwards", masked_only=False, trimmed=False, chunked=False, fused=False),
-    Way("+ head where masked", trimmed=False, chunked=False, fused=False),
-    Way("+ trimmed layout", chunked=False, fused=False),
-    Way("+ head in chunks", fused=False),
-    Way("+ fused AdamW (ours)"),
+    replace(_OLD, name="plain", forwards=4),
+    replace(_OLD, name="+ two forwards"),
+    replace(_OLD, name="+ head where masked", masked_only=True),
+    replace(_OLD, name="+ trimmed layout", masked_only=True, trimmed=True),
+    Way("+ head in chunks", packed=False, compiled=False, fused=False),
+    Way("+ fused AdamW", packed=False, compiled=False),
+    Way("+ compiled layers", packed=False),
+    Way("+ block-sparse (ours)"),
     Way("+ recomputed", recompute=True),
 )
 
@@ -116,7 +123,8 @@ def plain_loss(
 
     def of(scores: Tensor, ids: Tensor) -> Tensor:
         if way.masked_only:
-            return losses.spread(scores.gather(1, ids[masked][:, None]).squeeze(1), masked)
+            found = scores.gather(1, ids[masked][:, None]).squeeze(1)
+            return found.new_zeros(masked.shape).masked_scatter(masked, found)
         return scores.gather(2, ids[:, :, None]).squeeze(2)
 
     with torch.no_grad():
@@ -213,8 +221,15 @@ def measure(way: Way, size: str, examples: Sequence[Example], batch: int, micro:
     """Take a step to warm up and `steps` more in one way, with a fresh model."""
     model, mask_id = random_model(size, device, torch.float32, tied=False)
     vocabulary = min(model.config.vocab_size, mask_id) if size != "pocket" else model.config.vocab_size
+    wide = worth_compiling(model.lm_head.weight)
     setting = setting_of(examples, batch, micro, mask_id, vocabulary, device, way.recompute)
+    setting = replace(setting, packed=wide and way.packed)
     reference = trainer._frozen_copy(model)
+    for each in (model, reference):
+        if setting.packed:
+            packed.speed_up(each)
+        elif wide and way.compiled:
+            packed.compile_layers(each)
     spec = setting.student.optimizer
     if way.recompute:
         trainer.recompute_activations(model)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
 from t3d.decoding.attention import attend
+from t3d.models.device import worth_compiling
 from t3d.models.sdar import SDARForCausalLM
 
 
@@ -34,8 +35,7 @@ class Network:
         cos, sin = model.model.rotary_emb(torch.zeros(1, dtype=dtype, device=device), positions)
         self.cos, self.sin = cos[0], sin[0]
         self.offsets = torch.arange(block_size, device=device)
-        # Fused kernels save launches and trips to memory; of a small model they save less than compiling takes.
-        self.compiled = device.type == "cuda" and config.hidden_size >= 1024
+        self.compiled = worth_compiling(model.lm_head.weight)
         self._before = torch.compile(_before) if self.compiled else _before
         self._gated = torch.compile(_gated) if self.compiled else _gated
 

@@ -34,22 +34,23 @@ def compute(
         log-probabilities of its tokens, and `disagreement`, the share of fake tokens that are not the real ones.
     """
     reduce = objectives.sample_mean if objective.log_probability == "mean" else objectives.sample_sum
-    masked, real_ids = batch.masked, batch.layout.noisy_ids[batch.masked]
+    masked, real_ids = batch.masked, batch.at_masked(batch.layout.noisy_ids)
     weight = student.lm_head.weight
     if objective.needs_reference:
         assert reference is not None
-        fake_ids, *reference_log_p = predict(reference, batch, objective.fake)
-        tokens = torch.stack([real_ids, fake_ids[masked]])
+        fake_ids, reference_log_p = predict(reference, batch, objective.fake)
+        tokens = torch.stack([real_ids, fake_ids])
         scores = vocabulary.log_probabilities(masked_states(student, batch), weight, tokens)
-        log_p, fake_log_p = (spread(each, masked) for each in scores)
-        loss, parts = _ddo(objective, (log_p, fake_log_p), reference_log_p, masked, reduce)
+        log_p, fake_log_p = (spread(each, batch) for each in scores)
+        of_reference = [spread(each, batch) for each in reference_log_p]
+        loss, parts = _ddo(objective, (log_p, fake_log_p), of_reference, masked, reduce)
         parts["disagreement"] = (tokens[0] != tokens[1]).float().mean()
     elif objective.name == "dparallel":
         temperature = objective.entropy_temperature
         states = masked_states(student, batch)
         scores, uncertain, best = vocabulary.certainty(states, weight, real_ids[None], temperature)
-        log_p, entropy = spread(scores[0], masked), spread(uncertain, masked)
-        correct = spread(best == real_ids, masked)
+        log_p, entropy = spread(scores[0], batch), spread(uncertain, batch)
+        correct = spread(best == real_ids, batch)
         loss = objectives.dparallel(log_p, masked, entropy, correct, objective.entropy_weight, reduce)
         parts = {
             "likelihood_term": objectives.naive_td(log_p, masked, reduce),
@@ -57,7 +58,7 @@ def compute(
         }
     else:
         scores = vocabulary.log_probabilities(masked_states(student, batch), weight, real_ids[None])
-        log_p = spread(scores[0], masked)
+        log_p = spread(scores[0], batch)
         loss = getattr(objectives, objective.name)(log_p, masked, reduce)
         parts = {"likelihood_term": loss}
     if objective.path_weight:
@@ -91,16 +92,16 @@ def _ddo(
 
 def masked_states(model: SDARForCausalLM, batch: Batch) -> Tensor:
     """Final hidden states at the masked positions, `[masked positions, hidden]`."""
-    return batch.layout.hidden_states(model, batch.noisy_input)[batch.masked]
+    return batch.at_masked(batch.layout.hidden_states(model, batch.noisy_input))
 
 
-def spread(values: Tensor, masked: Tensor) -> Tensor:
+def spread(values: Tensor, batch: Batch) -> Tensor:
     """Values of the masked positions in their places, `[batch, N]`, 0 elsewhere."""
-    return values.new_zeros(masked.shape).masked_scatter(masked, values)
+    return values.new_zeros(batch.masked.numel()).index_copy(0, batch.places, values).view_as(batch.masked)
 
 
 @torch.no_grad()
-def predict(reference: SDARForCausalLM, batch: Batch, how: str) -> tuple[Tensor, Tensor, Tensor]:
+def predict(reference: SDARForCausalLM, batch: Batch, how: str) -> tuple[Tensor, Tensor]:
     """The reference's one-step prediction at every masked position, and its log-probabilities.
 
     A draw depends on (seed, epoch, example, position) alone.
@@ -111,15 +112,12 @@ def predict(reference: SDARForCausalLM, batch: Batch, how: str) -> tuple[Tensor,
         how: `draw` or `argmax`.
 
     Returns:
-        Fake ids `[batch, N]`, x_0 where nothing is masked; and log p of the real and of the fake tokens, each
-        `[batch, N]`, 0 where nothing is masked.
+        Fake ids, int64 `[masked positions]`; and log p of the real and of the fake tokens, float32
+        `[2, masked positions]`.
     """
-    masked, real_ids = batch.masked, batch.layout.noisy_ids
     uniform = None
     if how == "draw":
-        positions = torch.arange(masked.shape[1], device=masked.device).expand(masked.shape)
-        seeds = batch.seeds[:, None].expand(masked.shape)[masked]
-        uniform = hashed_uniform(seeds, positions[masked], torch.zeros_like(seeds))
-    states = masked_states(reference, batch)
-    fake, log_p = vocabulary.predictions(states, reference.lm_head.weight, real_ids[masked], uniform)
-    return real_ids.masked_scatter(masked, fake), spread(log_p[0], masked), spread(log_p[1], masked)
+        rows, columns = batch.places // batch.masked.shape[1], batch.places % batch.masked.shape[1]
+        uniform = hashed_uniform(batch.seeds[rows], columns, torch.zeros_like(columns))
+    states, real_ids = masked_states(reference, batch), batch.at_masked(batch.layout.noisy_ids)
+    return vocabulary.predictions(states, reference.lm_head.weight, real_ids, uniform)

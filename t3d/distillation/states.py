@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from t3d.distillation.examples import Example
+from t3d.models.device import send
 from t3d.models.layout import Layout, lay_out
 from t3d.params import States
 from t3d.seeds import seed_for
@@ -21,15 +22,21 @@ class Batch:
     """A batch of states in the training layout.
 
     `noisy_input [batch, N]` is x_t; `masked [batch, N]` marks the positions in the loss (masked, or holding a random
-    token); `step_map [batch, N]` is 0 where there is none; `seeds [batch]` belong to (seed, epoch, example).
+    token), `places [masked positions]` says where they are in `batch * N`; `step_map [batch, N]` is 0 where there is
+    none; `seeds [batch]` belong to (seed, epoch, example).
     """
 
     ids: list[str]
     layout: Layout
     noisy_input: Tensor
     masked: Tensor
+    places: Tensor
     step_map: Tensor
     seeds: Tensor
+
+    def at_masked(self, values: Tensor) -> Tensor:
+        """Of `values [batch, N, ...]` those at the masked positions; unlike a boolean mask, nobody waits for a GPU."""
+        return values.flatten(0, 1)[self.places]
 
 
 def draw_batch(
@@ -83,15 +90,16 @@ def draw_batch(
     noisy = np.where(masked, np.where(random_ids >= 0, random_ids, mask_id), layout.noisy_ids.numpy())
 
     def tensor(array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(device)
+        return send(torch.from_numpy(array), device)
 
     return Batch(
         ids=[example.id for example, _, _ in rows],
         layout=layout.to(device),
         noisy_input=tensor(noisy),
         masked=tensor(masked),
+        places=tensor(np.flatnonzero(masked)),
         step_map=tensor(step_map),
-        seeds=torch.tensor(seeds, device=device),
+        seeds=tensor(np.array(seeds)),
     )
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import GenerationConfig
 
 from t3d import receipts, recipes
@@ -27,7 +28,8 @@ from t3d.distillation import losses, processes
 from t3d.distillation.checkpoints import Checkpoints
 from t3d.distillation.states import Batch, draw_batch
 from t3d.errors import TrainingError
-from t3d.models.device import pick_device
+from t3d.models import packed
+from t3d.models.device import pick_device, worth_compiling
 from t3d.models.sdar import SDARForCausalLM, load_model, load_tokenizer, mask_id, stop_ids
 from t3d.params import Experiment, Optimizer, Student
 from t3d.progress import Progress
@@ -38,7 +40,7 @@ _TERMINATED = 128 + signal.SIGTERM
 
 @dataclass(frozen=True)
 class Setting:
-    """What a training run needs besides its models."""
+    """What a training run needs besides its models; `packed`: these are large and on a GPU (`models/packed.py`)."""
 
     student: Student
     examples: Sequence[data.Example]
@@ -47,6 +49,7 @@ class Setting:
     vocabulary: int
     seed: int
     device: str = "cpu"
+    packed: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ def make(experiment: Experiment, run: str, teacher: Path, inputs: Sequence[Path]
                 making = receipts.making(experiment, artefact, out, inputs=[source, *manifests], device=device)
                 job = stack.enter_context(making)
         seed = seed_for(experiment.seed, "student", run_seed)
-        setting = Setting(student, examples, steps, mask_id(tokenizer), model.config.vocab_size, seed, device)
+        fast = worth_compiling(model.lm_head.weight)
+        setting = Setting(student, examples, steps, mask_id(tokenizer), model.config.vocab_size, seed, device, fast)
         pace: list[Pace] = []
         log = train(model, setting, checkpoints, title=f"distill {run}", pace=pace)
         speed = _speed(pace)
@@ -137,6 +141,9 @@ def train(
     reference = _frozen_copy(model) if student.objective.needs_reference else None
     if spec.recompute_activations:
         recompute_activations(model)
+    for each in (model, reference):
+        if each is not None and setting.packed:
+            packed.speed_up(each)
     optimizer = _adamw(model, spec)
     first, log = 0, []
     state = _latest(checkpoints) if checkpoints else None
@@ -200,15 +207,19 @@ def _step(model, reference, optimizer, setting: Setting, step: int) -> dict[str,
     optimizer.zero_grad(set_to_none=True)
     model.train()
     totals: dict[str, float] = {}
+    done = []
     with processes.together():
         for batch in micro_batches(setting, step, processes.rank(), processes.count()):
             share = len(batch.ids) / (spec.batch_size * (2 if student.states.complement else 1))
             with torch.autocast("cuda", dtype=torch.bfloat16, enabled=setting.device.startswith("cuda")):
                 loss, parts = losses.compute(student.objective, model, reference, batch, setting.steps_per_block)
-            if not torch.isfinite(loss):
-                raise TrainingError(f"step {step + 1}: the loss is {loss.item()} on samples {', '.join(batch.ids)}.")
             (loss * share).backward()
-            for name, value in {"loss": loss.detach(), **parts}.items():
+            done.append((batch.ids, share, {"loss": loss.detach(), **parts}))
+        # Read when all is under way: a number asked for earlier would let the GPU wait for the next micro-batch.
+        for ids, share, parts in done:
+            if not torch.isfinite(parts["loss"]):
+                raise TrainingError(f"step {step + 1}: the loss is {float(parts['loss'])} on samples {', '.join(ids)}.")
+            for name, value in parts.items():
                 totals[name] = totals.get(name, 0.0) + float(value) * share
     processes.sum_gradients(model.parameters())
     totals = processes.total(totals)
@@ -231,15 +242,17 @@ def learning_rate(spec: Optimizer, step: int) -> float:
 
 
 def micro_batches(setting: Setting, step: int, rank: int = 0, processes: int = 1) -> Iterator[Batch]:
-    """The states of an optimizer step, in parts of `micro_batch_size`, rows of like length together.
+    """The states of an optimizer step, in parts of at most `micro_batch_size` rows.
 
-    The parts are the same for any number of processes; process `rank` gets every `processes`-th of them, so that long
-    rows are spread.
+    Where rows are padded, those of like length are together; where they are packed, every part gets short and long
+    ones, as many tokens as the others. The parts are the same for any number of processes; process `rank` gets every
+    `processes`-th of them.
     """
     rows = _rows(setting, step)
     size = setting.student.optimizer.micro_batch_size or setting.student.optimizer.batch_size
-    for start in range(0, len(rows), size)[rank::processes]:
-        part = rows[start : start + size]
+    count = -(-len(rows) // size)
+    for number in range(count)[rank::processes]:
+        part = rows[number::count] if setting.packed else rows[number * size : (number + 1) * size]
         yield draw_batch(
             [setting.examples[index] for _, index in part],
             [epoch for epoch, _ in part],
@@ -312,7 +325,14 @@ def _say(text: str) -> None:
 
 
 def _frozen_copy(model: SDARForCausalLM) -> SDARForCausalLM:
-    return copy.deepcopy(model).eval().requires_grad_(False)
+    """The reference. On a GPU its matrices are kept as autocast would make them for every product."""
+    reference = copy.deepcopy(model).eval().requires_grad_(False)
+    if model.device.type == "cuda":
+        for module in reference.modules():
+            # A tied head is the embedding, which is read in float32.
+            if isinstance(module, nn.Linear) and module.weight is not reference.model.embed_tokens.weight:
+                module.bfloat16()
+    return reference
 
 
 def _state(step: int, model, reference, optimizer, log) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
+from t3d.models.device import worth_compiling
+
 CHUNK = 2**27
 """Logits that exist at a time: 512 MiB in float32. 883 positions of 151 936 tokens, enough for the head's products to
 be bound by arithmetic; of a pocket model's 2 048, 65 536 positions, that is all of a micro-batch."""
@@ -69,7 +71,12 @@ def predictions(
     log_p = torch.empty(2, len(tokens), device=hidden.device)
     # Cast once: of a frozen weight autocast would make a copy per chunk.
     states, cast = hidden.to(_dtype(weight)), weight.to(_dtype(weight))
-    for part in _parts(len(tokens), len(weight), chunk):
+    for part in _parts(len(tokens), weight, chunk):
+        if uniform is None and worth_compiling(weight):
+            logits = linear(states[part], cast)
+            predicted[part] = _best(logits)
+            log_p[:, part], _ = _read(logits, torch.stack([tokens[part], predicted[part]]))
+            continue
         scores = _scores(states[part], cast)
         predicted[part] = scores.argmax(dim=-1) if uniform is None else _draw(scores, uniform[part])
         log_p[:, part] = _of_tokens(scores, torch.stack([tokens[part], predicted[part]]))
@@ -86,7 +93,12 @@ class _Head(torch.autograd.Function):
         log_p = torch.empty(tokens.shape, device=hidden.device)
         entropy = log_p.new_empty(log_p.shape[1] if temperature is not None else 0)
         best = tokens.new_empty(len(entropy))
-        for part in _parts(len(hidden), len(weight), chunk):
+        ctx.fused = temperature is None and worth_compiling(weight)
+        ctx.totals = log_p.new_empty(len(hidden) if ctx.fused else 0)
+        for part in _parts(len(hidden), weight, chunk):
+            if ctx.fused:
+                log_p[:, part], ctx.totals[part] = _read(linear(states[part], cast), tokens[:, part])
+                continue
             scores = _scores(states[part], cast)
             log_p[:, part] = _of_tokens(scores, tokens[:, part])
             if temperature is not None:
@@ -102,14 +114,18 @@ class _Head(torch.autograd.Function):
         states, cast = hidden.to(ctx.dtype), weight.to(ctx.dtype)
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = None
-        for part in _parts(len(hidden), len(weight), ctx.chunk):
-            scores = _scores(states[part], cast)
-            gradient = torch.zeros_like(scores)
-            for ids, gradients in zip(tokens[:, part], log_p_gradient[:, part], strict=True):
-                gradient.scatter_add_(1, ids[:, None], gradients[:, None])
-            if ctx.temperature is not None:
-                gradient += _entropy_gradient(scores, ctx.temperature, entropy_gradient[part])
-            gradient = torch.ops.aten._log_softmax_backward_data(gradient, scores, 1, torch.float32).to(ctx.dtype)
+        for part in _parts(len(hidden), weight, ctx.chunk):
+            if ctx.fused:
+                logits = linear(states[part], cast)
+                gradient = _gradient(logits, ctx.totals[part], tokens[:, part], log_p_gradient[:, part])
+            else:
+                scores = _scores(states[part], cast)
+                gradient = torch.zeros_like(scores)
+                for ids, gradients in zip(tokens[:, part], log_p_gradient[:, part], strict=True):
+                    gradient.scatter_add_(1, ids[:, None], gradients[:, None])
+                if ctx.temperature is not None:
+                    gradient += _entropy_gradient(scores, ctx.temperature, entropy_gradient[part])
+                gradient = torch.ops.aten._log_softmax_backward_data(gradient, scores, 1, torch.float32).to(ctx.dtype)
             hidden_gradient[part] = gradient @ cast
             # Summed in the weight's own format: a sum of chunks in bf16 would lose the small ones.
             of_part = (gradient.t() @ states[part]).to(weight.dtype)
@@ -125,14 +141,43 @@ def _dtype(weight: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
-def _parts(positions: int, vocabulary: int, chunk: int) -> Iterator[slice]:
-    size = max(1, chunk // vocabulary)
+def _parts(positions: int, weight: Tensor, chunk: int) -> Iterator[slice]:
+    # Fused, logits exist in half precision and nothing else of their size: as much memory holds four times as many.
+    size = max(1, chunk * (4 if worth_compiling(weight) else 1) // len(weight))
     return (slice(start, min(start + size, positions)) for start in range(0, positions, size))
 
 
 def _scores(hidden: Tensor, weight: Tensor) -> Tensor:
     """log p of every token, float32 `[positions, vocabulary]`."""
     return linear(hidden, weight).float().log_softmax(dim=-1)
+
+
+# What a large model's GPU does instead, to the same end: logits are read where they are, and no log-probabilities of
+# the whole vocabulary are ever written.
+
+
+@torch.compile(dynamic=True)
+def _read(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """log p of `tokens [k, positions]`, float32 of the same shape, and the logarithm of each position's total."""
+    wide = logits.float()
+    total = wide.logsumexp(dim=-1)
+    return wide.gather(1, tokens.t()).t() - total, total
+
+
+@torch.compile(dynamic=True)
+def _best(logits: Tensor) -> Tensor:
+    return logits.argmax(dim=-1)
+
+
+@torch.compile(dynamic=True)
+def _gradient(logits: Tensor, total: Tensor, tokens: Tensor, gradients: Tensor) -> Tensor:
+    """Gradient of the logits, in their format, from that of `log p` of `tokens`, both `[k, positions]`."""
+    probability = (logits.float() - total[:, None]).exp()
+    gradient = -gradients.sum(dim=0)[:, None] * probability
+    ids = torch.arange(logits.shape[1], device=logits.device)
+    for chosen, each in zip(tokens, gradients, strict=True):
+        gradient = gradient + torch.where(ids == chosen[:, None], each[:, None], 0.0)
+    return gradient.to(logits.dtype)
 
 
 def _of_tokens(scores: Tensor, tokens: Tensor) -> Tensor:

@@ -1,9 +1,13 @@
 """Where expensive work runs."""
 
 import torch
+from torch import Tensor
 
 from t3d.errors import ParameterError
 from t3d.params import Experiment
+
+_WIDE = 1024
+"""Hidden size from which compiling pays."""
 
 
 def pick_device(experiment: Experiment) -> str:
@@ -17,3 +21,15 @@ def pick_device(experiment: Experiment) -> str:
     if experiment.device == "cuda" and not torch.cuda.is_available():
         raise ParameterError(f"params/{experiment.name}.yaml: device is cuda, but PyTorch sees no GPU here.")
     return experiment.device
+
+
+def worth_compiling(weight: Tensor) -> bool:
+    """Whether fused kernels save a model with matrices of this size, `[any, hidden size]`, what compiling takes."""
+    return weight.is_cuda and weight.shape[1] >= _WIDE
+
+
+def send(values: Tensor, device: str | torch.device) -> Tensor:
+    """`values` on `device`; a GPU takes them when it comes to them, and nobody waits for that."""
+    if torch.device(device).type != "cuda" or values.is_cuda:
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)

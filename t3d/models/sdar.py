@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
@@ -18,6 +19,8 @@ from t3d.errors import MissingInputError, ParameterError
 from t3d.models.masks import PADDING, block_causal
 
 MASK_TOKEN = "<|MASK|>"
+BLOCK_SPARSE = "block_sparse"
+"""The attention implementation of `packed.py`."""
 
 
 class SDARConfig(Qwen3Config):
@@ -50,13 +53,17 @@ class SDARForCausalLM(Qwen3ForCausalLM):
         mask, position_ids = self._prepare(input_ids, attention_mask, position_ids, **kwargs)
         return super().forward(input_ids, attention_mask=mask, position_ids=position_ids, **kwargs)
 
-    def hidden_states(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, **kwargs: Any) -> Tensor:
+    def hidden_states(
+        self, input_ids: Tensor, attention_mask: Tensor | BlockMask, position_ids: Tensor, **kwargs: Any
+    ) -> Tensor:
         """Final hidden states `[batch, length, hidden]`; `lm_head` maps those that matter to logits."""
         mask, position_ids = self._prepare(input_ids, attention_mask, position_ids, **kwargs)
         outputs = self.model(input_ids, attention_mask=mask, position_ids=position_ids, **kwargs)
         return outputs.last_hidden_state
 
     def _prepare(self, input_ids, attention_mask, position_ids, past_key_values=None, inputs_embeds=None, **_):
+        if isinstance(attention_mask, BlockMask):
+            return attention_mask, position_ids
         tokens = input_ids if input_ids is not None else inputs_embeds
         batch, length = tokens.shape[:2]
         if attention_mask is None or attention_mask.dim() == 2:

@@ -153,14 +153,14 @@ def test_naive_td_can_have_the_path_term():
 def test_fake_tokens_follow_the_reference_and_not_the_batch():
     reference = tiny_model(seed=5)
     whole = next(iter(trainer.micro_batches(setting(), 0)))
-    fake, *_ = losses.predict(reference, whole, "draw")
-    by_id = dict(zip(whole.ids, fake, strict=True))
+    fake, _ = losses.predict(reference, whole, "draw")
+    by_id = dict(zip(whole.ids, losses.spread(fake, whole), strict=True))
     for batch in trainer.micro_batches(setting(micro_batch_size=2), 0):
-        found, *_ = losses.predict(reference, batch, "draw")
+        found = losses.spread(losses.predict(reference, batch, "draw")[0], batch)
         for row, item in enumerate(batch.ids):
             masked = batch.masked[row]
             assert torch.equal(found[row][masked], by_id[item][: len(masked)][masked])
-    greedy, *_ = losses.predict(reference, whole, "argmax")
+    greedy, _ = losses.predict(reference, whole, "argmax")
     assert not torch.equal(greedy, fake)
 
 

@@ -44,12 +44,28 @@ def test_every_objective_equals_the_plain_path(monkeypatch, name, tied, position
     if positions is not None:
         # A default is fixed when a function is defined, so the smaller chunks go in where parts are cut.
         cut = vocabulary._parts
-        monkeypatch.setattr(vocabulary, "_parts", lambda m, v, _: cut(m, v, positions * v))
+        monkeypatch.setattr(vocabulary, "_parts", lambda m, weight, _: cut(m, weight, positions * len(weight)))
     found = outcome(losses.compute, name, model, batch)
     assert set(found[1]) == set(expected[1])
     # Where one chunk holds everything the student's bits are the plain path's.
     tolerance = {"atol": 0, "rtol": 0} if positions is None else {"atol": 1e-5, "rtol": 1e-5}
     torch.testing.assert_close(found, expected, **tolerance)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("positions", [None, 7])
+def test_what_a_gpu_compiles_equals_the_plain_path(monkeypatch, name, positions):
+    """The same functions, not compiled: what is fused is the same arithmetic in another order."""
+    model = tiny_model()
+    batch = next(iter(trainer.micro_batches(setting(name), 0)))
+    expected = outcome(plain.compute, name, model, batch)
+    monkeypatch.setattr(vocabulary, "worth_compiling", lambda weight: True)
+    if positions is not None:
+        cut = vocabulary._parts
+        monkeypatch.setattr(vocabulary, "_parts", lambda m, weight, _: cut(m, weight, positions * len(weight) // 4))
+    with torch.compiler.set_stance("force_eager"):
+        found = outcome(losses.compute, name, model, batch)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def case(m=11, d=16, seed=0):
