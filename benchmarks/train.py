@@ -24,11 +24,13 @@ from torch import Tensor
 
 from benchmarks.decode import random_model
 from t3d.cost import GPUS
+from t3d.decoding.network import head_shape
 from t3d.distillation import objectives, trainer
 from t3d.distillation.examples import Example
 from t3d.distillation.states import Batch
 from t3d.models import packed
-from t3d.models.device import worth_compiling
+from t3d.models.device import set_up_memory, worth_compiling
+from t3d.models.masks import PADDING, clean_and_noisy
 from t3d.models.sdar import SDARForCausalLM
 from t3d.params import Objective, Optimizer, States, Student
 
@@ -203,8 +205,11 @@ def arithmetic(model: SDARForCausalLM, setting: trainer.Setting, steps: Sequence
     """Tokens of the rows of some steps, and the floating-point operations that they need.
 
     A layer's parameter takes 2 for each token of the clean copy and of the noisy response in the reference's forward,
-    6 in the student's two passes; the head's the same at masked positions. Attention's products are left out.
+    6 in the student's two passes; the head's the same at masked positions, and attention's at pairs of tokens of which
+    one sees the other.
     """
+    heads, _, width = head_shape(model)
+    attention = 2 * heads * width * model.config.num_hidden_layers
     head = model.lm_head.weight.numel()
     body = sum(p.numel() for p in model.model.parameters()) - model.model.embed_tokens.weight.numel()
     tokens, places = 0, 0.0
@@ -212,8 +217,10 @@ def arithmetic(model: SDARForCausalLM, setting: trainer.Setting, steps: Sequence
         for batch in trainer.micro_batches(replace(setting, device="cpu"), step):
             lengths = [len(example.row) for example in setting.examples if example.id in batch.ids]
             tokens += sum(lengths)
-            both_copies = sum(lengths) + int(batch.layout.is_response.sum())
-            places += 8 * (body * both_copies + head * int(batch.masked.sum()))
+            layout = batch.layout
+            both_copies = int((layout.clean_blocks != PADDING).sum()) + int(layout.is_response.sum())
+            pairs = int(clean_and_noisy(layout.clean_blocks, layout.noisy_blocks).sum())
+            places += 8 * (body * both_copies + head * int(batch.masked.sum()) + attention * pairs)
     return tokens, places
 
 
@@ -270,9 +277,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print a table, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--sizes", nargs="+", default=["1.7b", "pocket"], help="models: 1.7b, 4b, pocket, tiny")
-    parser.add_argument("--batch", type=int, default=16, help="sequences per optimizer step")
-    parser.add_argument("--micro", type=int, default=2, help="sequences per forward")
-    parser.add_argument("--steps", type=int, default=3, help="optimizer steps that are timed")
+    parser.add_argument("--batch", type=int, default=32, help="sequences per optimizer step")
+    parser.add_argument(
+        "--micro", nargs="+", type=int, default=[1, 2, 8], help="sequences per forward: plain, padded, packed; or one"
+    )
+    parser.add_argument("--steps", type=int, default=2, help="optimizer steps that are timed")
     parser.add_argument("--prompt", type=int, default=256, help="prompt tokens")
     parser.add_argument("--shortest", type=int, default=256, help="tokens of the shortest response")
     parser.add_argument("--response", type=int, default=1024, help="tokens of the longest response")
@@ -280,28 +289,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     given = parser.parse_args(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    set_up_memory()
+    of_all = given.micro if len(given.micro) == 3 else given.micro[:1] * 3
     name = torch.cuda.get_device_name() if device == "cuda" else "CPU"
     print(f"{name}, PyTorch {torch.__version__}, transformers {transformers.__version__}")
-    print(f"{'size':8}{'way':24}{'s/step':>9}{'tokens/s':>10}{'arith.':>8}{'GB':>7}{'speed':>8}{'loss':>10}")
+    print(f"{'size':8}{'way':24}{'rows':>5}{'s/step':>9}{'tokens/s':>10}{'arith.':>8}{'GB':>7}{'speed':>8}{'loss':>10}")
     rows = []
     for size in given.sizes:
         vocabulary = 2048 if size == "pocket" else 151_643
         examples = random_rollouts(4 * given.batch, given.prompt, given.shortest, given.response, vocabulary)
         first = None
         for way in (WAYS[index] for index in given.ways):
-            row: dict = {"size": size, "way": way.name}
+            micro = of_all[0 if way.forwards == 4 else 2 if way.packed else 1]
+            row: dict = {"size": size, "way": way.name, "micro": micro}
             try:
-                row |= measure(way, size, examples, given.batch, given.micro, given.steps, device)
+                row |= measure(way, size, examples, given.batch, micro, given.steps, device)
             except torch.OutOfMemoryError:
                 row["error"] = "out of memory"
-                print(f"{size:8}{way.name:24}out of memory", flush=True)
+                print(f"{size:8}{way.name:24}{micro:5}  out of memory", flush=True)
             else:
                 first = first or row["tokens_per_second"]
                 row["speed"] = row["tokens_per_second"] / first
                 share = f"{row['of_arithmetic']:.0%}" if row["of_arithmetic"] is not None else "-"
                 memory = f"{row['peak_gb']:.1f}" if row["peak_gb"] is not None else "-"
                 print(
-                    f"{size:8}{way.name:24}{row['seconds_per_step']:9.3f}{row['tokens_per_second']:10.0f}{share:>8}"
+                    f"{size:8}{way.name:24}{micro:5}{row['seconds_per_step']:9.3f}{row['tokens_per_second']:10.0f}{share:>8}"
                     f"{memory:>7}{row['speed']:7.2f}x{row['loss']:10.5f}",
                     flush=True,
                 )
@@ -309,7 +321,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if device == "cuda":
                 torch.cuda.empty_cache()
     if given.out:
-        sizes = {key: getattr(given, key) for key in ("batch", "micro", "steps", "prompt", "shortest", "response")}
+        sizes = {key: getattr(given, key) for key in ("batch", "steps", "prompt", "shortest", "response")}
         content = {"device": name, "torch": torch.__version__, **sizes, "rows": rows}
         given.out.write_text(json.dumps(content, indent=1) + "\n")
 

@@ -51,6 +51,7 @@ def draw_batch(
     seed: int,
     block_grid: str = "global",
     device: str = "cpu",
+    packed: bool = False,
 ) -> Batch:
     """Draw the state of each example; with `states.complement` two of them, all states first, then all complements.
 
@@ -65,6 +66,7 @@ def draw_batch(
         seed: the student's seed.
         block_grid: `global` or `response`, see `lay_out`.
         device: where the tensors go.
+        packed: for a model that takes rows end to end (`models/packed.py`).
     """
     views = (False, True) if states.complement else (False,)
     rows = [
@@ -94,7 +96,7 @@ def draw_batch(
 
     return Batch(
         ids=[example.id for example, _, _ in rows],
-        layout=layout.to(device),
+        layout=layout.to(device, packed),
         noisy_input=tensor(noisy),
         masked=tensor(masked),
         places=tensor(np.flatnonzero(masked)),

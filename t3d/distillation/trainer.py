@@ -264,6 +264,7 @@ def micro_batches(setting: Setting, step: int, rank: int = 0, processes: int = 1
             seed=setting.seed,
             block_grid=setting.student.rows.block_grid,
             device=setting.device,
+            packed=setting.packed,
         )
 
 

@@ -1,5 +1,7 @@
 """Where expensive work runs."""
 
+import os
+
 import torch
 from torch import Tensor
 
@@ -11,16 +13,22 @@ _WIDE = 1024
 
 
 def pick_device(experiment: Experiment) -> str:
-    """The device an expensive verb runs on, `cpu` or `cuda`.
+    """The device an expensive verb runs on, `cpu` or `cuda`; a GPU's memory is set up for it.
 
     Raises:
         ParameterError: the experiment asks for a GPU and there is none.
     """
+    set_up_memory()
     if experiment.device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if experiment.device == "cuda" and not torch.cuda.is_available():
         raise ParameterError(f"params/{experiment.name}.yaml: device is cuda, but PyTorch sees no GPU here.")
     return experiment.device
+
+
+def set_up_memory() -> None:
+    """Let a GPU's memory grow in place, before it is used: batches of changing size would cut it into pieces."""
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 
 def worth_compiling(weight: Tensor) -> bool:

@@ -8,16 +8,15 @@ distillation share it.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from t3d.models import packed
 from t3d.models.device import send
 from t3d.models.masks import PADDING, clean_and_noisy
+from t3d.models.packed import Packed, pack
 from t3d.models.sdar import SDARForCausalLM
 
 _ALIGNMENT = 8
@@ -31,7 +30,7 @@ class Layout:
     `clean_ids [batch, C]` and `noisy_ids [batch, N]` hold x_0; `is_response [batch, N]` marks the positions that a
     state may mask (the first noisy block can begin with the prompt's tail). N is a whole number of blocks of
     `block_size`. `clean_blocks`, `noisy_blocks` are block numbers (`PADDING` outside a row), `positions [batch, C + N]`
-    global ones. `tokens` of both copies are no padding.
+    global ones. `packed` is there for a model that takes its rows end to end.
     """
 
     clean_ids: Tensor
@@ -41,7 +40,7 @@ class Layout:
     clean_blocks: Tensor
     noisy_blocks: Tensor
     block_size: int
-    tokens: int
+    packed: Packed | None = None
 
     def by_block(self, values: Tensor) -> Tensor:
         """View `[batch, N]` as `[batch, blocks, block_size]`."""
@@ -56,23 +55,19 @@ class Layout:
     def hidden_states(self, model: SDARForCausalLM, noisy_input: Tensor) -> Tensor:
         """Final hidden states of the noisy copy, `[batch, N, hidden]`, when it holds `noisy_input [batch, N]`."""
         tokens, positions = torch.cat([self.clean_ids, noisy_input], dim=1), self.positions
-        if packed.is_on(model):
-            rows = self._packed
+        if self.packed is not None:
+            rows = self.packed
             hidden = model.hidden_states(rows.take(tokens), rows.mask, rows.take(positions), use_cache=False)
             hidden = rows.put_back(hidden, tokens.shape)
         else:
             hidden = model.hidden_states(tokens, self.attention_mask(), positions, use_cache=False)
         return hidden[:, self.clean_ids.shape[1] :]
 
-    @cached_property
-    def _packed(self) -> packed.Packed:
-        """Made once for the student and its reference."""
-        return packed.pack(self.clean_blocks, self.noisy_blocks, self.tokens)
-
-    def to(self, device: str | torch.device) -> "Layout":
-        """The same layout on `device`."""
+    def to(self, device: str | torch.device, packed: bool = False) -> "Layout":
+        """The same layout on `device`, from a CPU; `packed` for a model that `packed.speed_up` has prepared."""
         moved: dict[str, Any] = {name: send(v, device) for name, v in vars(self).items() if isinstance(v, Tensor)}
-        return replace(self, **moved)
+        rows = pack(self.clean_blocks.numpy(), self.noisy_blocks.numpy(), device) if packed else None
+        return replace(self, **moved, packed=rows)
 
 
 def lay_out(
@@ -141,5 +136,4 @@ def lay_out_stored(
         clean_blocks=clean_blocks,
         noisy_blocks=noisy_blocks,
         block_size=block_size,
-        tokens=int((last_blocks + lengths - starts).sum()),
     )

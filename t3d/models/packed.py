@@ -1,20 +1,22 @@
 """Training a large model on a GPU: rows end to end without padding, block-sparse attention, compiled layers.
 
-A batch in the training layout is mostly padding and mask: of the tiles of its attention two thirds are empty. Here the
-tokens of all rows lie in one sequence, and FlexAttention skips the tiles that nobody may see. `layout.py` uses it for a
-model that `speed_up` has prepared; for all others, and on a CPU, it keeps the padded batch and a dense mask, which the
-tests hold against this one.
+A batch in the training layout is mostly padding and mask: of the tiles of its attention two thirds are empty. Packed,
+the tokens of all rows lie in one sequence, and FlexAttention skips the tiles that nobody may see. `layout.py` packs for
+a model that `speed_up` has prepared; all others, and CPUs, take the padded batch and a dense mask, which the tests hold
+against this one.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, create_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, create_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from t3d.models.device import send
 from t3d.models.masks import PADDING
 from t3d.models.sdar import BLOCK_SPARSE, SDARForCausalLM
 
@@ -25,7 +27,7 @@ _OPTIONS: Any = {"IS_DIVISIBLE": True}
 
 
 def speed_up(model: SDARForCausalLM) -> None:
-    """Let `model` attend block-sparsely from now on, and compile its layers."""
+    """Let `model` take packed rows from now on, and compile its layers."""
     model.set_attn_implementation(BLOCK_SPARSE)
     compile_layers(model)
 
@@ -34,11 +36,6 @@ def compile_layers(model: SDARForCausalLM) -> None:
     """Compile the layers of `model`, whatever the length: they share one compilation."""
     for layer in model.model.layers:
         layer.compile(dynamic=True)
-
-
-def is_on(model: SDARForCausalLM) -> bool:
-    """Whether `model` takes rows end to end."""
-    return model.config._attn_implementation == BLOCK_SPARSE
 
 
 def _attend(
@@ -89,31 +86,65 @@ class Packed:
         return padded[:-1].view(batch, width, -1)
 
 
-def pack(clean_blocks: Tensor, noisy_blocks: Tensor, count: int) -> Packed:
-    """Pack a batch. Who sees whom is as in `masks.clean_and_noisy`, and no row sees another.
+def pack(clean_blocks: np.ndarray, noisy_blocks: np.ndarray, device: str | torch.device) -> Packed:
+    """Pack a batch for `device`. Who sees whom is as in `masks.clean_and_noisy`, and no row sees another.
 
     Args:
-        clean_blocks: block numbers of the clean copies, `[batch, clean]`, `PADDING` for padding.
-        noisy_blocks: block numbers of the noisy copies, `[batch, noisy]`, `PADDING` for padding.
-        count: how many of both are no padding: given, so that the GPU need not be waited for.
+        clean_blocks: block numbers of the clean copies, int `[batch, clean]`, `PADDING` for padding.
+        noisy_blocks: block numbers of the noisy copies, int `[batch, noisy]`, `PADDING` for padding.
+        device: where the tensors go.
     """
-    blocks = torch.cat([clean_blocks, noisy_blocks], dim=1)
+    blocks = np.concatenate([clean_blocks, noisy_blocks], axis=1)
     batch, width = blocks.shape
-    size = -(-count // _TILE) * _TILE
-    places = torch.nonzero_static(blocks.flatten() != PADDING, size=size, fill_value=batch * width).squeeze(1)
-    # What fills the sequence up is a row of its own.
-    row, noisy = places // width, places % width >= clean_blocks.shape[1]
-    block = torch.cat([blocks.flatten(), blocks.new_zeros(1)])[places]
-    # One number for a row and a block in it, one more range for the noisy ones: a key is seen if its number is the
-    # query's own or lies between that of the row's first clean block and of the last clean one that the query may see.
-    first = row * (width + 1)
-    last = first + block - noisy.long()
-    own = first + block + torch.where(noisy, (batch + 1) * (width + 1), 0)
-    first, last, own = first.int(), last.int(), own.int()
+    places = np.flatnonzero(blocks != PADDING)
+    count = len(places)
+    length = -(-count // _TILE) * _TILE
+    row, noisy, block = places // width, places % width >= clean_blocks.shape[1], blocks.ravel()[places]
+    # Ascending in a packed sequence, so a query sees two ranges of keys: in the clean copy from the row's first token
+    # to the end of the last block that it may see, and in the noisy copy its own block.
+    span = blocks.max() + 1
+    order = (2 * row + noisy) * span + block
+    ranges = np.zeros((4, length), dtype=np.int32)
+    ranges[0, :count] = np.searchsorted(order, 2 * row * span)
+    ranges[1, :count] = np.searchsorted(order, 2 * row * span + block - noisy, side="right")
+    ranges[2, :count][noisy] = np.searchsorted(order, order[noisy])
+    ranges[3, :count][noisy] = np.searchsorted(order, order[noisy], side="right")
+    # What fills the sequence up sees itself.
+    ranges[0, count:], ranges[1, count:] = count, length
+    first, end, own_first, own_end = send(torch.from_numpy(ranges), device)
 
     def sees(_batch: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        seen = own[key]
-        return ((seen >= first[query]) & (seen <= last[query])) | (seen == own[query])
+        clean = (key >= first[query]) & (key < end[query])
+        return clean | ((key >= own_first[query]) & (key < own_end[query]))
 
-    mask = create_block_mask(sees, None, None, size, size, device=places.device, BLOCK_SIZE=_TILE)
-    return Packed(places, mask)
+    partial, full = _tiles(ranges)
+    mask = BlockMask.from_kv_blocks(
+        *_listed(partial, device), *_listed(full, device), _TILE, sees, seq_lengths=(length, length)
+    )
+    filled = np.full(length, batch * width)
+    filled[:count] = places
+    return Packed(send(torch.from_numpy(filled), device), mask)
+
+
+def _tiles(ranges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which tiles of keys a tile of queries sees in part, and which whole, bool `[tiles, tiles]`."""
+    tiles = ranges.shape[1] // _TILE
+    queries = np.arange(ranges.shape[1]) // _TILE
+    # How many queries see something of a tile, and how many see all of it: +1 where a range begins, -1 after its end.
+    some, whole = np.zeros((2, tiles, tiles + 1), dtype=np.int64)
+    for first, end in (ranges[:2], ranges[2:]):
+        there = end > first
+        np.add.at(some, (queries[there], first[there] // _TILE), 1)
+        np.add.at(some, (queries[there], (end[there] - 1) // _TILE + 1), -1)
+        first, end = -(-first // _TILE), end // _TILE
+        there = end > first
+        np.add.at(whole, (queries[there], first[there]), 1)
+        np.add.at(whole, (queries[there], end[there]), -1)
+    full = whole.cumsum(axis=1)[:, :-1] == _TILE
+    return (some.cumsum(axis=1)[:, :-1] > 0) & ~full, full
+
+
+def _listed(tiles: np.ndarray, device: str | torch.device) -> tuple[Tensor, Tensor]:
+    """Of each tile of queries how many tiles of keys, int32 `[1, 1, tiles]`, and which, those first."""
+    counts, which = tiles.sum(axis=1), np.argsort(~tiles, axis=1, kind="stable")
+    return tuple(send(torch.from_numpy(each[None, None].astype(np.int32)), device) for each in (counts, which))

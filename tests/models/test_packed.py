@@ -5,8 +5,9 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention.flex_attention import create_block_mask
 
-from t3d.models import packed
+from t3d.errors import ParameterError
 from t3d.models.layout import lay_out
 from t3d.models.sdar import BLOCK_SPARSE
 from tests.conftest import MASK, tiny_model
@@ -22,16 +23,15 @@ def test_packed_equals_padded(block_size, grid):
     model = tiny_model(num_key_value_heads=2)
     other = copy.deepcopy(model)
     other.set_attn_implementation(BLOCK_SPARSE)
-    assert packed.is_on(other)
-    assert not packed.is_on(model)
     layout = lay_out(ROWS, PROMPTS, block_size, grid)
-    assert layout.tokens > 256
+    rows = layout.to("cpu", packed=True)
+    assert len(rows.packed.places) > 256
     generator = torch.Generator().manual_seed(0)
     masked = layout.is_response & (torch.rand(layout.is_response.shape, generator=generator) < 0.6)
     noisy = layout.noisy_ids.masked_fill(masked, MASK)
     found = []
-    for each in (model, other):
-        hidden = layout.hidden_states(each, noisy)
+    for each, its_layout in ((model, layout), (other, rows)):
+        hidden = its_layout.hidden_states(each, noisy)
         hidden[masked].square().mean().backward()
         gradients = torch.cat([p.grad.flatten() for p in each.model.parameters()])
         found.append((hidden[layout.noisy_blocks >= 0], gradients))
@@ -47,21 +47,28 @@ def test_the_block_sparse_kernel_sees_what_the_dense_mask_shows():
     padded = layout.hidden_states(model, layout.noisy_ids)
     model.set_attn_implementation(BLOCK_SPARSE)
     there = layout.noisy_blocks >= 0
-    torch.testing.assert_close(layout.hidden_states(model, layout.noisy_ids)[there], padded[there], atol=1e-5, rtol=0)
+    found = layout.to("cpu", packed=True).hidden_states(model, layout.noisy_ids)
+    torch.testing.assert_close(found[there], padded[there], atol=1e-5, rtol=0)
 
 
-def test_empty_tiles_are_skipped():
-    """Four rows of 256 tokens: no tile joins two rows, and a noisy tile sees earlier clean ones and itself."""
-    layout = lay_out([np.arange(256)] * 4, [8] * 4, 8)
-    rows = packed.pack(layout.clean_blocks, layout.noisy_blocks, layout.tokens)
-    assert len(rows.places) == 16 * 128
-    assert rows.mask.sparsity() > 80
+@pytest.mark.parametrize("block_size", [4, 8, 24])
+def test_tiles_are_those_of_the_mask(block_size):
+    """Against PyTorch's own, which looks at every pair of tokens."""
+    rng = np.random.default_rng(block_size)
+    rows = [np.arange(n) for n in rng.integers(30, 700, 6)]
+    mask = lay_out(rows, [len(row) // 3 for row in rows], block_size).to("cpu", packed=True).packed.mask
+    expected = create_block_mask(mask.mask_mod, None, None, *mask.seq_lengths, device="cpu", BLOCK_SIZE=128)
+    assert torch.equal(mask.to_dense(), expected.to_dense())
+    for name in ("kv_num_blocks", "full_kv_num_blocks", "q_num_blocks", "full_q_num_blocks"):
+        assert torch.equal(getattr(mask, name), getattr(expected, name))
+    assert 0 < mask.full_kv_num_blocks.sum() < mask.kv_num_blocks.sum()
+    assert mask.sparsity() > 70
 
 
 def test_what_fills_a_sequence_up_changes_nothing():
     model = tiny_model()
     model.set_attn_implementation(BLOCK_SPARSE)
-    short, both = lay_out(ROWS[:1], PROMPTS[:1], 4), lay_out(ROWS[:2], PROMPTS[:2], 4)
+    short, both = (lay_out(ROWS[:n], PROMPTS[:n], 4).to("cpu", packed=True) for n in (1, 2))
     alone = short.hidden_states(model, short.noisy_ids)[0]
     beside = both.hidden_states(model, both.noisy_ids)[0, : len(alone)]
     there = short.noisy_blocks[0] >= 0
@@ -71,5 +78,14 @@ def test_what_fills_a_sequence_up_changes_nothing():
 def test_a_padded_state_is_zero():
     model = tiny_model()
     model.set_attn_implementation(BLOCK_SPARSE)
-    layout = lay_out(ROWS, PROMPTS, 4)
+    layout = lay_out(ROWS, PROMPTS, 4).to("cpu", packed=True)
     assert not layout.hidden_states(model, layout.noisy_ids)[layout.noisy_blocks < 0].any()
+
+
+def test_rows_that_are_not_packed_are_refused():
+    """A model prepared for packed rows does not silently take a dense mask."""
+    model = tiny_model()
+    model.set_attn_implementation(BLOCK_SPARSE)
+    layout = lay_out(ROWS, PROMPTS, 4)
+    with pytest.raises(ParameterError, match="'block_sparse' is not supported"):
+        layout.hidden_states(model, layout.noisy_ids)
