@@ -224,7 +224,7 @@ def measure(way: Way, size: str, examples: Sequence[Example], batch: int, micro:
     wide = worth_compiling(model.lm_head.weight)
     setting = setting_of(examples, batch, micro, mask_id, vocabulary, device, way.recompute)
     setting = replace(setting, packed=wide and way.packed)
-    reference = trainer._frozen_copy(model)
+    reference = sharding.frozen_copy(model, device)
     for each in (model, reference):
         if setting.packed:
             packed.speed_up(each)
