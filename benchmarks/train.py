@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks.decode import random_model
 from t3d.cost import GPUS
-from t3d.distillation import objectives, trainer
+from t3d.distillation import objectives, sharding, trainer
 from t3d.distillation.examples import Example
 from t3d.distillation.states import Batch
 from t3d.models import packed

@@ -225,8 +225,8 @@ def _step(model, reference, optimizer, setting: Setting, step: int) -> dict[str,
     norm = sharding.clip(model.parameters(), spec.clip)
     with processes.together():
         if not math.isfinite(norm):
-            ids = ", ".join(setting.examples[index].id for _, index in _rows(setting, step))
-            raise TrainingError(f"step {step + 1}: the gradient norm is {norm} on samples {ids}.")
+            samples = ", ".join(setting.examples[index].id for _, index in _rows(setting, step))
+            raise TrainingError(f"step {step + 1}: the gradient norm is {norm} on samples {samples}.")
     optimizer.step()
     return totals | {"gradient_norm": norm, "learning_rate": learning_rate(spec, step)}
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 from t3d.distillation import losses, processes, sharding, trainer
 from t3d.distillation.checkpoints import Checkpoints
 from t3d.errors import TrainingError
+from t3d.models import packed
 from tests.conftest import tiny_model
 from tests.distillation.test_trainer import setting
 
@@ -112,6 +114,17 @@ def test_any_number_of_processes_trains_the_same_student_on_the_same_states(in_p
         assert {len(each) for each in theirs} == {passes}
         # Whoever has a micro-batch less repeats its own.
         assert {state for each in theirs for state in each} == set(states[step * 4 : (step + 1) * 4])
+
+
+def test_packed_rows_are_spread_alike(in_processes, monkeypatch):
+    # Compiling takes a CPU a minute, and is for a GPU to try.
+    monkeypatch.setattr(packed, "compile_layers", lambda _: None)
+    job = replace(setting("t3d", steps=3, recompute_activations=True, **MICRO), packed=True)
+    log, weights = trained(job)
+    for theirs, values in in_processes(lambda _: trained(job)):
+        for ours, other in zip(log, theirs, strict=True):
+            assert other == pytest.approx(ours, rel=1e-5)
+        torch.testing.assert_close(torch.from_numpy(values), torch.from_numpy(weights), rtol=1e-5, atol=1e-5)
 
 
 def test_each_process_holds_its_part(in_processes):
