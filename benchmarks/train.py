@@ -25,7 +25,7 @@ from torch import Tensor
 from benchmarks.decode import random_model
 from t3d.cost import GPUS
 from t3d.decoding.network import head_shape
-from t3d.distillation import objectives, trainer
+from t3d.distillation import objectives, sharding, trainer
 from t3d.distillation.examples import Example
 from t3d.distillation.states import Batch
 from t3d.models import packed
@@ -231,7 +231,7 @@ def measure(way: Way, size: str, examples: Sequence[Example], batch: int, micro:
     wide = worth_compiling(model.lm_head.weight)
     setting = setting_of(examples, batch, micro, mask_id, vocabulary, device, way.recompute)
     setting = replace(setting, packed=wide and way.packed)
-    reference = trainer._frozen_copy(model)
+    reference = sharding.frozen_copy(model, device)
     for each in (model, reference):
         if setting.packed:
             packed.speed_up(each)

@@ -160,6 +160,15 @@ def _count(experiment: Experiment, prompts: str) -> int:
     return experiment.prompt_sets[prompts].count or _ROWS
 
 
+def training_memory(parameters: float, processes: int) -> float:
+    """Bytes on each GPU while T3D trains, activations and, of several processes, gathered embeddings left out."""
+    if processes == 1:
+        return 24 * parameters
+    # Gradients that a process adds up within a step are whole; weights, reference, the summed gradients and two moments
+    # are spread.
+    return (4 + 20 / processes) * parameters
+
+
 @dataclass(frozen=True)
 class Asked:
     """What a job asks a scheduler for at its first attempt."""
@@ -212,9 +221,10 @@ def report(experiment: Experiment, gpu: str = "A100") -> str:
         if dearest.seconds:
             lines.append(f"  {dearest.artefact}: {dearest.arithmetic} = {dearest.seconds / 3600:.2f} h")
     for name, teacher in experiment.teachers.items():
-        state = 24 * teacher.parameters
+        state = training_memory(teacher.parameters, experiment.training_processes)
         if state > GPUS[gpu].memory:
-            lines += ["", f"Not on this GPU: a student of {name} needs {state / 1e9:.0f} GB (docs/cluster.md)."]
+            needs = f"{state / 1e9:.0f} GB with training_processes: {experiment.training_processes}"
+            lines += ["", f"Not on this GPU: a student of {name} needs {needs} (docs/cluster.md)."]
     return "\n".join(lines)
 
 

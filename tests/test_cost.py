@@ -54,6 +54,14 @@ def test_the_report_adds_up(paper):
     assert "at 12% of 3.12e+14 FLOP/s" in text
 
 
+def test_a_student_that_does_not_fit_is_named(paper):
+    assert "Not on this GPU" not in cost.report(paper)
+    alone = paper.model_copy(update={"training_processes": 1})
+    assert "a student of sdar-4b-chat needs 96 GB with training_processes: 1" in cost.report(alone)
+    assert "sdar-4b-chat needs" not in cost.report(alone, "H200")
+    assert cost.training_memory(4e9, 8) == pytest.approx(26e9)
+
+
 def test_an_unknown_gpu_is_named(paper):
     with pytest.raises(ParameterError, match="no figures of a GPU called 'B7': A100, H100, H200"):
         cost.report(paper, "B7")

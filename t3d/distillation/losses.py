@@ -35,12 +35,12 @@ def compute(
     """
     reduce = objectives.sample_mean if objective.log_probability == "mean" else objectives.sample_sum
     masked, real_ids = batch.masked, batch.at_masked(batch.layout.noisy_ids)
-    weight = student.lm_head.weight
     if objective.needs_reference:
         assert reference is not None
         fake_ids, reference_log_p = predict(reference, batch, objective.fake)
         tokens = torch.stack([real_ids, fake_ids])
-        scores = vocabulary.log_probabilities(masked_states(student, batch), weight, tokens)
+        states = masked_states(student, batch)
+        scores = vocabulary.log_probabilities(states, student.lm_head.weight, tokens)
         log_p, fake_log_p = (spread(each, batch) for each in scores)
         of_reference = [spread(each, batch) for each in reference_log_p]
         loss, parts = _ddo(objective, (log_p, fake_log_p), of_reference, masked, reduce)
@@ -48,7 +48,7 @@ def compute(
     elif objective.name == "dparallel":
         temperature = objective.entropy_temperature
         states = masked_states(student, batch)
-        scores, uncertain, best = vocabulary.certainty(states, weight, real_ids[None], temperature)
+        scores, uncertain, best = vocabulary.certainty(states, student.lm_head.weight, real_ids[None], temperature)
         log_p, entropy = spread(scores[0], batch), spread(uncertain, batch)
         correct = spread(best == real_ids, batch)
         loss = objectives.dparallel(log_p, masked, entropy, correct, objective.entropy_weight, reduce)
@@ -57,7 +57,8 @@ def compute(
             "entropy_term": reduce(entropy, masked & correct).mean(),
         }
     else:
-        scores = vocabulary.log_probabilities(masked_states(student, batch), weight, real_ids[None])
+        states = masked_states(student, batch)
+        scores = vocabulary.log_probabilities(states, student.lm_head.weight, real_ids[None])
         log_p = spread(scores[0], batch)
         loss = getattr(objectives, objective.name)(log_p, masked, reduce)
         parts = {"likelihood_term": loss}

@@ -1,26 +1,25 @@
 """Processes that train one student together, one GPU each: what they tell each other. `launch.py` starts them.
 
-Every process holds the whole student, computes its share of a step's micro-batches, and applies the same update. Where
+Every process computes its share of a step's micro-batches and updates its part of the student (`sharding.py`). Where
 there is one process, every function here does nothing or answers for it alone.
 """
 
 import ctypes
 import os
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-from torch.nn import Parameter
 
 from t3d.errors import T3DError
 
-# While the main process writes a state the others wait for it: 64 GB for a 4B student, longer than NCCL's 10 minutes
-# on a slow file system. A process that dies does not make the others wait: the launcher ends them.
+# A process that has written its part of a state waits for the others, and all wait while the main one reads or saves
+# the student: longer than NCCL's 10 minutes on a slow file system. A process that dies does not make the others wait:
+# the launcher ends them.
 _PATIENCE = timedelta(hours=1)
-_BUCKET = 2**25  # float32 values, 128 MiB
 _PR_SET_PDEATHSIG = 1
 
 
@@ -103,37 +102,6 @@ def total(numbers: dict[str, float]) -> dict[str, float]:
     if count() == 1:
         return numbers
     return dict(zip(numbers, _reduced(list(numbers.values()), dist.ReduceOp.SUM), strict=True))
-
-
-def sum_gradients(parameters: Iterable[Parameter]) -> None:
-    """Add the gradients of all processes, in place.
-
-    `DistributedDataParallel` would do so during backward, but only for a `forward` of its own, and the objectives need
-    `hidden_states` and the LM head on masked positions alone. After accumulation the gradients are summed once per
-    optimizer step, in buckets, so that no second copy of all of them (16 GB for a 4B student) exists.
-    """
-    if count() == 1:
-        return
-    # Every process has a micro-batch, and every micro-batch reaches the same parameters.
-    bucket: list[torch.Tensor] = []
-    for gradient in (parameter.grad for parameter in parameters if parameter.grad is not None):
-        if bucket and sum(part.numel() for part in bucket) + gradient.numel() > _BUCKET:
-            _sum(bucket)
-            bucket = []
-        bucket.append(gradient)
-    if bucket:
-        _sum(bucket)
-
-
-def _sum(bucket: list[torch.Tensor]) -> None:
-    """Sum a bucket; a gradient that fills one alone (an embedding) is not copied."""
-    if len(bucket) == 1 and bucket[0].is_contiguous():
-        dist.all_reduce(bucket[0])
-        return
-    flat = torch.cat([gradient.flatten() for gradient in bucket])
-    dist.all_reduce(flat)
-    for gradient, summed in zip(bucket, flat.split([gradient.numel() for gradient in bucket]), strict=True):
-        gradient.copy_(summed.view_as(gradient))
 
 
 def _reduced(numbers: list[float], operation) -> list[float]:

@@ -4,7 +4,6 @@ Nothing here is random: order, states and fake tokens follow from (seed, step), 
 several processes (`processes.py`) see what one would.
 """
 
-import copy
 import json
 import math
 import signal
@@ -19,12 +18,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 from transformers import GenerationConfig
 
 from t3d import receipts, recipes
 from t3d.distillation import examples as data
-from t3d.distillation import losses, processes
+from t3d.distillation import losses, processes, sharding
 from t3d.distillation.checkpoints import Checkpoints
 from t3d.distillation.states import Batch, draw_batch
 from t3d.errors import TrainingError
@@ -86,24 +84,26 @@ def make(experiment: Experiment, run: str, teacher: Path, inputs: Sequence[Path]
             identity = recipes.canonical(
                 [recipes.digest(experiment, artefact), source.digest(), *(m.digest() for m in manifests)]
             )
-            checkpoints = Checkpoints(work / run, identity, reader=not processes.is_main())
-            model = load_model(folder, device)
+            checkpoints = Checkpoints(work / run, identity)
+            # Parts of a model that is spread go to the GPU by themselves.
+            model = load_model(folder, device if processes.count() == 1 else "cpu")
             if processes.is_main():
                 making = receipts.making(experiment, artefact, out, inputs=[source, *manifests], device=device)
                 job = stack.enter_context(making)
         seed = seed_for(experiment.seed, "student", run_seed)
-        fast = worth_compiling(model.lm_head.weight)
+        fast = worth_compiling(model.lm_head.weight[:1].to(device))
         setting = Setting(student, examples, steps, mask_id(tokenizer), model.config.vocab_size, seed, device, fast)
         pace: list[Pace] = []
         log = train(model, setting, checkpoints, title=f"distill {run}", pace=pace)
         speed = _speed(pace)
         if device.startswith("cuda"):
             speed["peak_gpu_memory_mb"] = round(processes.largest(torch.cuda.max_memory_allocated() / 2**20))
+        # Published settings of sampling may not even be valid; of them only what ends a response is needed.
+        kept = {name: getattr(model.generation_config, name) for name in ("eos_token_id", "pad_token_id")}
+        whole = sharding.whole(model)
         if processes.is_main():
-            # Published settings of sampling may not even be valid; of them only what ends a response is needed.
-            kept = {name: getattr(model.generation_config, name) for name in ("eos_token_id", "pad_token_id")}
-            model.generation_config = GenerationConfig(**{name: ids for name, ids in kept.items() if ids is not None})
-            model.bfloat16().save_pretrained(job.folder())
+            whole.generation_config = GenerationConfig(**{name: ids for name, ids in kept.items() if ids is not None})
+            whole.save_pretrained(job.folder())
             tokenizer.save_pretrained(job.folder())
             lines = "".join(json.dumps(entry) + "\n" for entry in log)
             (job.folder() / "training.jsonl").write_text(lines)
@@ -121,10 +121,10 @@ def train(
     title: str = "distill",
     pace: list[Pace] | None = None,
 ) -> list[dict[str, float]]:
-    """Train `model` in place.
+    """Train `model` in place. Where there are several processes, it is spread over them.
 
     Args:
-        model: the student, fp32, at the teacher's weights.
+        model: the student, fp32, at the teacher's weights; of several processes each has it on the CPU.
         setting: data and parameters.
         checkpoints: where to resume from and save to; None keeps nothing.
         title: shown with the progress.
@@ -138,7 +138,8 @@ def train(
     """
     student = setting.student
     spec = student.optimizer
-    reference = _frozen_copy(model) if student.objective.needs_reference else None
+    sharding.shard(model, setting.device)
+    reference = sharding.frozen_copy(model, setting.device) if student.objective.needs_reference else None
     if spec.recompute_activations:
         recompute_activations(model)
     for each in (model, reference):
@@ -146,12 +147,12 @@ def train(
             packed.speed_up(each)
     optimizer = _adamw(model, spec)
     first, log = 0, []
-    state = _latest(checkpoints) if checkpoints else None
+    state = checkpoints.latest() if checkpoints else None
     if state is not None:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
+        sharding.load_model(model, state["model"])
+        sharding.load_optimizer(optimizer, state["optimizer"])
         if reference is not None:
-            reference.load_state_dict(state["reference"])
+            sharding.load_model(reference, state["reference"])
         first, log = state["step"], state["log"]
         del state  # as large as what is trained, and needed no more
         _say(f"{title}: resuming after step {first}")
@@ -169,9 +170,7 @@ def train(
             # A scheduler may warn one node before another: whoever is asked, all end after the same step.
             asked = processes.any_of(termination.asked)
             if checkpoints is not None and not last and (due or asked):
-                with processes.together():
-                    if processes.is_main():
-                        checkpoints.save(step + 1, _state(step + 1, model, reference, optimizer, log))
+                checkpoints.save(step + 1, sharding.part_of(_state(step + 1, model, reference, optimizer, log)))
             # After saving: who reads this may have been ended by the same signal.
             if progress is not None:
                 progress.update(step + 1, loss=log[-1]["loss"])
@@ -208,28 +207,47 @@ def _step(model, reference, optimizer, setting: Setting, step: int) -> dict[str,
     model.train()
     totals: dict[str, float] = {}
     done = []
+    for batch, share, last in _passes(setting, step):
+        sharding.reduce_after(model, last)
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=setting.device.startswith("cuda")):
+            loss, parts = losses.compute(student.objective, model, reference, batch, setting.steps_per_block)
+        (loss * share).backward()
+        done.append((batch.ids, share, {"loss": loss.detach(), **parts}))
+    # Read when all is under way: a number asked for earlier would let the GPU wait for the next micro-batch, and a
+    # process that stopped would let the others wait for its part of a layer.
     with processes.together():
-        for batch in micro_batches(setting, step, processes.rank(), processes.count()):
-            share = len(batch.ids) / (spec.batch_size * (2 if student.states.complement else 1))
-            with torch.autocast("cuda", dtype=torch.bfloat16, enabled=setting.device.startswith("cuda")):
-                loss, parts = losses.compute(student.objective, model, reference, batch, setting.steps_per_block)
-            (loss * share).backward()
-            done.append((batch.ids, share, {"loss": loss.detach(), **parts}))
-        # Read when all is under way: a number asked for earlier would let the GPU wait for the next micro-batch.
         for ids, share, parts in done:
             if not torch.isfinite(parts["loss"]):
                 raise TrainingError(f"step {step + 1}: the loss is {float(parts['loss'])} on samples {', '.join(ids)}.")
             for name, value in parts.items():
                 totals[name] = totals.get(name, 0.0) + float(value) * share
-    processes.sum_gradients(model.parameters())
     totals = processes.total(totals)
-    norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), spec.clip))
+    norm = sharding.clip(model.parameters(), spec.clip)
     with processes.together():
         if not math.isfinite(norm):
-            ids = ", ".join(setting.examples[index].id for _, index in _rows(setting, step))
-            raise TrainingError(f"step {step + 1}: the gradient norm is {norm} on samples {ids}.")
+            samples = ", ".join(setting.examples[index].id for _, index in _rows(setting, step))
+            raise TrainingError(f"step {step + 1}: the gradient norm is {norm} on samples {samples}.")
     optimizer.step()
     return totals | {"gradient_norm": norm, "learning_rate": learning_rate(spec, step)}
+
+
+def _passes(setting: Setting, step: int) -> Iterator[tuple[Batch, float, bool]]:
+    """This process's micro-batches of an optimizer step, the weight of each in the loss, and whether it is the last.
+
+    All processes make as many passes, since a layer is gathered from all of them: one that has a micro-batch less than
+    others repeats its last with weight 0, while it would have to wait anyway.
+    """
+    spec = setting.student.optimizer
+    passes = math.ceil(spec.batch_size / (spec.micro_batch_size or spec.batch_size) / processes.count())
+    batches = micro_batches(setting, step, processes.rank(), processes.count())
+    batch = next(batches)
+    share = len(batch.ids) / (spec.batch_size * (2 if setting.student.states.complement else 1))
+    for done in range(1, passes + 1):
+        yield batch, share, done == passes
+        if (following := next(batches, None)) is None:
+            share = 0.0
+        else:
+            batch = following
 
 
 def learning_rate(spec: Optimizer, step: int) -> float:
@@ -302,38 +320,10 @@ def _speed(pace: Sequence[Pace]) -> dict[str, Any]:
     }
 
 
-def _latest(checkpoints: Checkpoints) -> dict[str, Any] | None:
-    """The state to resume from, the same in all processes; the main one looks first, and removes what is broken."""
-    state = None
-    for main in (True, False):
-        with processes.together():
-            if processes.is_main() == main:
-                state = checkpoints.latest()
-    step = state["step"] if state is not None else 0
-    with processes.together():
-        if (seen := int(processes.largest(step))) != step:
-            raise TrainingError(
-                f"{checkpoints.folder}: one process reads the state of step {seen}, another that of step {step}. Every "
-                "node must see this folder (--work); run again."
-            )
-    return state
-
-
 def _say(text: str) -> None:
     if processes.is_main():
         with suppress(BrokenPipeError):
             print(text, flush=True)
-
-
-def _frozen_copy(model: SDARForCausalLM) -> SDARForCausalLM:
-    """The reference. On a GPU its matrices are kept as autocast would make them for every product."""
-    reference = copy.deepcopy(model).eval().requires_grad_(False)
-    if model.device.type == "cuda":
-        for module in reference.modules():
-            # A tied head is the embedding, which is read in float32.
-            if isinstance(module, nn.Linear) and module.weight is not reference.model.embed_tokens.weight:
-                module.bfloat16()
-    return reference
 
 
 def _state(step: int, model, reference, optimizer, log) -> dict[str, Any]:

@@ -72,7 +72,8 @@ class Experiment(Strict):
     gpus: Annotated[int, Field(ge=0)] = 0
     """GPUs an expensive job asks the scheduler for; a student asks for one per training process, unless this is 0."""
     training_processes: Positive = 1
-    """Processes, one GPU each, that train a student together. Changes speed, never which states are seen."""
+    """Processes, one GPU each, that train a student together and hold a part of it each. Changes speed and memory,
+    never which states are seen."""
     sources: dict[Name, Source] = {}
     """What is fetched from the hub."""
     teachers: Annotated[dict[Name, Teacher], Field(min_length=1)]

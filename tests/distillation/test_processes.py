@@ -1,7 +1,6 @@
 """Two processes train the student that one process trains, are ended and go on, and fail with one message."""
 
 import json
-import multiprocessing
 import os
 import signal
 import socket
@@ -182,53 +181,7 @@ def test_wrong_input_is_one_message(project):
     assert not (project / "wrong" / "t3d-seed0").exists()
 
 
-@pytest.fixture
-def in_two(monkeypatch):
-    """Run a function in two processes that meet, and return what it returned. Forked, they load no PyTorch again."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("MASTER_PORT", str(free.getsockname()[1]))
-    for name, value in {"MASTER_ADDR": "127.0.0.1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}.items():
-        monkeypatch.setenv(name, value)
-
-    def start(function):
-        def run(rank, said):
-            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            processes.join("cpu")
-            said.send(function(rank))
-
-        context = multiprocessing.get_context("fork")
-        heard = []
-        for rank in (0, 1):
-            ours, theirs = context.Pipe()
-            context.Process(target=run, args=(rank, theirs), daemon=True).start()
-            heard.append(ours)
-        return [ours.recv() if ours.poll(60) else None for ours in heard]
-
-    return start
-
-
-def test_gradients_are_summed_whatever_the_buckets(in_two, monkeypatch):
-    """Larger than a bucket, several in one, transposed in memory, or not there."""
-    monkeypatch.setattr(processes, "_BUCKET", 10)
-
-    def run(rank):
-        parameters = [torch.nn.Parameter(torch.zeros(shape)) for shape in ((5, 5), (3,), (2, 2), (4, 3), (2,), (7,))]
-        for i, parameter in enumerate(parameters[:-1]):
-            parameter.grad = torch.arange(parameter.numel()).view(parameter.shape) * (rank + 1.0) + i
-        parameters[3].grad = parameters[3].grad.T.contiguous().T
-        processes.sum_gradients(parameters)
-        return [None if parameter.grad is None else parameter.grad.tolist() for parameter in parameters]
-
-    said = in_two(run)
-    assert said[0] == said[1]
-    assert said[0][-1] is None
-    for i, summed in enumerate(said[0][:-1]):
-        values = torch.tensor(summed).flatten()
-        assert torch.equal(values, torch.arange(len(values)) * 3.0 + 2 * i)
-
-
-def test_a_loss_that_is_not_finite_in_one_process_ends_both(in_two, monkeypatch):
+def test_a_loss_that_is_not_finite_in_one_process_ends_both(in_processes, monkeypatch):
     compute = losses.compute
 
     def faulty(*given):
@@ -243,6 +196,6 @@ def test_a_loss_that_is_not_finite_in_one_process_ends_both(in_two, monkeypatch)
 
     monkeypatch.setattr(losses, "compute", faulty)
     # The main process says what happened in the other one, which says nothing itself.
-    main, other = in_two(run)
+    main, other = in_processes(run)
     assert main.startswith("TrainingError: step 1: the loss is nan on samples e")
     assert other == "SystemExit: 0"

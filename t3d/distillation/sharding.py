@@ -1,0 +1,145 @@
+"""A student spread over processes with PyTorch's FSDP2: each holds a part of its weights, gradients and AdamW's state.
+
+Every layer's weights are gathered when it runs, forward and backward, and forgotten afterwards, so that no GPU ever
+holds the model whole. Each weight is cut along its first dimension. Where there is one process, a model stays as it is.
+`processes.py` is what else processes tell each other, `checkpoints.py` saves the parts.
+"""
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import (
+    FSDPModule,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
+from torch.distributed.tensor import DTensor
+from torch.utils._pytree import tree_map_only
+
+from t3d.distillation import processes
+from t3d.models.sdar import SDARForCausalLM
+
+
+def shard(model: SDARForCausalLM, device: str) -> None:
+    """Spread `model` over the processes, in place, each part on `device`.
+
+    Layers are gathered in bf16 on a GPU, as their products are computed under autocast anyway; embedding, head and the
+    last norm stay in float32. Gradients are summed over processes, in float32.
+
+    Args:
+        model: float32, the same in all processes; on the CPU, so that a GPU never sees more of it than one layer and
+            the embeddings, or on the meta device.
+        device: of this process.
+    """
+    if processes.count() == 1:
+        return
+    kind = torch.device(device).type
+    mesh = init_device_mesh(kind, (processes.count(),))
+    # Activations are as autocast makes them: the residual stream is float32.
+    compute = torch.bfloat16 if kind == "cuda" else None
+    layers = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    for layer in model.model.layers:
+        fully_shard(layer, mesh=mesh, mp_policy=layers)
+    # The losses read the head's weight between forward and backward, so the root is not cut up again in between.
+    rest = MixedPrecisionPolicy(cast_forward_inputs=False)
+    fully_shard(model, mesh=mesh, mp_policy=rest, reshard_after_forward=False)
+    register_fsdp_forward_method(model, "hidden_states")
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            # Shares of the batch are summed, not averaged; gloo has no other reduction.
+            module.set_gradient_divide_factor(1.0)
+            module.set_force_sum_reduction_for_comms(True)
+
+
+def frozen_copy(model: SDARForCausalLM, device: str) -> SDARForCausalLM:
+    """The reference: a copy of `model` that is not trained, spread likewise.
+
+    Of one process on a GPU its matrices are kept as autocast would make them for every product.
+    """
+    if processes.count() == 1:
+        reference = copy.deepcopy(model).eval().requires_grad_(False)
+        if model.device.type == "cuda":
+            for module in reference.modules():
+                # A tied head is the embedding, which is read in float32.
+                if isinstance(module, nn.Linear) and module.weight is not reference.model.embed_tokens.weight:
+                    module.bfloat16()
+        return reference
+    with torch.device("meta"):
+        copied = SDARForCausalLM(copy.deepcopy(model.config)).eval().requires_grad_(False)
+    shard(copied, device)
+    copied.to_empty(device=device)
+    copied.load_state_dict(model.state_dict())
+    for buffer, original in zip(copied.buffers(), model.buffers(), strict=True):
+        buffer.copy_(original)
+    return copied
+
+
+def reduce_after(model: SDARForCausalLM, last: bool) -> None:
+    """Say whether the next backward is the `last` of an optimizer step, after which gradients are summed.
+
+    Until then each process adds up its own, 4 bytes a parameter on each GPU, so that a step of many micro-batches
+    costs one reduction.
+    """
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(last)
+
+
+def clip(parameters: Iterable[nn.Parameter], limit: float) -> float:
+    """Scale the gradients so that their norm, over all processes, is `limit` at most; returns the norm before."""
+    norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+
+
+def whole(model: SDARForCausalLM) -> SDARForCausalLM:
+    """`model` in bf16 in one piece: itself, or where it is spread, a copy on the CPU of the main process.
+
+    In the other processes the copy is empty; all of them must call this.
+    """
+    if not isinstance(model, FSDPModule):
+        return model.bfloat16()
+    with torch.device("meta"):
+        gathered = SDARForCausalLM(model.config).bfloat16()
+    weights = {}
+    for name, part in model.state_dict().items():
+        # One at a time: on a GPU, the embeddings are the most there is of it.
+        tensor = part.bfloat16().full_tensor()
+        if processes.is_main():
+            weights[name] = tensor.cpu()
+    if processes.is_main():
+        gathered.load_state_dict(weights, assign=True)
+        gathered.tie_weights()
+    return gathered
+
+
+def part_of(state: Any) -> Any:
+    """A training state with this process's parts in the place of tensors that are spread, to be saved."""
+    return tree_map_only(DTensor, DTensor.to_local, state)
+
+
+def load_model(model: SDARForCausalLM, part: dict[str, Tensor]) -> None:
+    """Give `model` the weights that `part_of` made of its `state_dict()`."""
+    model.load_state_dict({name: _placed(part[name], like) for name, like in model.state_dict().items()})
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, part: dict[str, Any]) -> None:
+    """Give `optimizer` the state that `part_of` made of its `state_dict()`."""
+    (group,) = optimizer.param_groups
+    moments = {
+        index: {name: _placed(value, group["params"][index]) for name, value in values.items()}
+        for index, values in part["state"].items()
+    }
+    optimizer.load_state_dict(part | {"state": moments})
+
+
+def _placed(part: Tensor, like: Tensor) -> Tensor:
+    """The tensor that has `part` in this process, spread as `like` is; the count of steps is not."""
+    if not isinstance(like, DTensor) or part.dim() == 0:
+        return part
+    return DTensor.from_local(
+        part.to(like.device), like.device_mesh, like.placements, shape=like.shape, stride=like.stride()
+    )
