@@ -228,7 +228,7 @@ def measure(way: Way, size: str, examples: Sequence[Example], batch: int, micro:
     """Take a step to warm up and `steps` more in one way, with a fresh model."""
     model, mask_id = random_model(size, device, torch.float32, tied=False)
     vocabulary = min(model.config.vocab_size, mask_id) if size != "pocket" else model.config.vocab_size
-    wide = worth_compiling(model.lm_head.weight)
+    wide = worth_compiling(model.config.hidden_size, device)
     setting = setting_of(examples, batch, micro, mask_id, vocabulary, device, way.recompute)
     setting = replace(setting, packed=wide and way.packed)
     reference = sharding.frozen_copy(model, device)

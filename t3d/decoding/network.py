@@ -35,7 +35,7 @@ class Network:
         cos, sin = model.model.rotary_emb(torch.zeros(1, dtype=dtype, device=device), positions)
         self.cos, self.sin = cos[0], sin[0]
         self.offsets = torch.arange(block_size, device=device)
-        self.compiled = worth_compiling(model.lm_head.weight)
+        self.compiled = worth_compiling(config.hidden_size, device)
         self._before = torch.compile(_before) if self.compiled else _before
         self._gated = torch.compile(_gated) if self.compiled else _gated
 

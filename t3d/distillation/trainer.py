@@ -91,8 +91,8 @@ def make(experiment: Experiment, run: str, teacher: Path, inputs: Sequence[Path]
                 making = receipts.making(experiment, artefact, out, inputs=[source, *manifests], device=device)
                 job = stack.enter_context(making)
         seed = seed_for(experiment.seed, "student", run_seed)
-        fast = worth_compiling(model.lm_head.weight[:1].to(device))
-        setting = Setting(student, examples, steps, mask_id(tokenizer), model.config.vocab_size, seed, device, fast)
+        large = worth_compiling(model.config.hidden_size, device)
+        setting = Setting(student, examples, steps, mask_id(tokenizer), model.config.vocab_size, seed, device, large)
         pace: list[Pace] = []
         log = train(model, setting, checkpoints, title=f"distill {run}", pace=pace)
         speed = _speed(pace)

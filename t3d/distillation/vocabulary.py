@@ -72,7 +72,7 @@ def predictions(
     # Cast once: of a frozen weight autocast would make a copy per chunk.
     states, cast = hidden.to(_dtype(weight)), weight.to(_dtype(weight))
     for part in _parts(len(tokens), weight, chunk):
-        if uniform is None and worth_compiling(weight):
+        if uniform is None and worth_compiling(weight.shape[1], weight.device):
             logits = linear(states[part], cast)
             predicted[part] = _best(logits)
             log_p[:, part], _ = _read(logits, torch.stack([tokens[part], predicted[part]]))
@@ -93,7 +93,7 @@ class _Head(torch.autograd.Function):
         log_p = torch.empty(tokens.shape, device=hidden.device)
         entropy = log_p.new_empty(log_p.shape[1] if temperature is not None else 0)
         best = tokens.new_empty(len(entropy))
-        ctx.fused = temperature is None and worth_compiling(weight)
+        ctx.fused = temperature is None and worth_compiling(weight.shape[1], weight.device)
         ctx.totals = log_p.new_empty(len(hidden) if ctx.fused else 0)
         for part in _parts(len(hidden), weight, chunk):
             if ctx.fused:
@@ -143,7 +143,7 @@ def _dtype(weight: Tensor) -> torch.dtype:
 
 def _parts(positions: int, weight: Tensor, chunk: int) -> Iterator[slice]:
     # Fused, logits exist in half precision and nothing else of their size: as much memory holds four times as many.
-    size = max(1, chunk * (4 if worth_compiling(weight) else 1) // len(weight))
+    size = max(1, chunk * (4 if worth_compiling(weight.shape[1], weight.device) else 1) // len(weight))
     return (slice(start, min(start + size, positions)) for start in range(0, positions, size))
 
 

@@ -31,9 +31,9 @@ def set_up_memory() -> None:
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
 
 
-def worth_compiling(weight: Tensor) -> bool:
-    """Whether fused kernels save a model with matrices of this size, `[any, hidden size]`, what compiling takes."""
-    return weight.is_cuda and weight.shape[1] >= _WIDE
+def worth_compiling(hidden_size: int, device: str | torch.device) -> bool:
+    """Whether fused kernels save a model as wide as this what compiling takes."""
+    return torch.device(device).type == "cuda" and hidden_size >= _WIDE
 
 
 def send(values: Tensor, device: str | torch.device) -> Tensor:

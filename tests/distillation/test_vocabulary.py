@@ -59,7 +59,7 @@ def test_what_a_gpu_compiles_equals_the_plain_path(monkeypatch, name, positions)
     model = tiny_model()
     batch = next(iter(trainer.micro_batches(setting(name), 0)))
     expected = outcome(plain.compute, name, model, batch)
-    monkeypatch.setattr(vocabulary, "worth_compiling", lambda weight: True)
+    monkeypatch.setattr(vocabulary, "worth_compiling", lambda width, device: True)
     if positions is not None:
         cut = vocabulary._parts
         monkeypatch.setattr(vocabulary, "_parts", lambda m, weight, _: cut(m, weight, positions * len(weight) // 4))
