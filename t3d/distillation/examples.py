@@ -17,12 +17,14 @@ from t3d.trajectories.names import shard_names
 
 @dataclass(frozen=True)
 class Example:
-    """One response x_0 with its prompt; `step_map` (1..S per response token) only where a teacher decoded it."""
+    """One response x_0 with its prompt; `step_map` (1..S per response token) and `confidence` (the teacher's, when it
+    committed the token) only where a teacher decoded it."""
 
     id: str
     prompt_ids: list[int]
     response_ids: list[int]
     step_map: list[int] | None = None
+    confidence: list[float] | None = None
 
     @property
     def row(self) -> np.ndarray:
@@ -81,7 +83,8 @@ def load(
                 kept = next((i + 1 for i, token in enumerate(t.response_ids) if token in stop_ids), kept)
             prompt_ids = bare.get(t.prompt_id, t.prompt_ids)
             kept = min(kept, _whole_blocks(student, len(prompt_ids)))
-            examples.append(Example(t.prompt_id, prompt_ids, t.response_ids[:kept], t.step_map[:kept]))
+            recorded = (column[:kept] for column in (t.response_ids, t.step_map, t.confidence))
+            examples.append(Example(t.prompt_id, prompt_ids, *recorded))
     _check_distinct(examples)
     # One order, whatever the number of shards.
     return sorted(examples, key=lambda example: example.id), budget.steps or 0

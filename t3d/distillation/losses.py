@@ -35,33 +35,31 @@ def compute(
     """
     reduce = objectives.sample_mean if objective.log_probability == "mean" else objectives.sample_sum
     masked, real_ids = batch.masked, batch.at_masked(batch.layout.noisy_ids)
+    tokens, of_reference = real_ids[None], None
     if objective.needs_reference:
         assert reference is not None
-        fake_ids, reference_log_p = predict(reference, batch, objective.fake)
+        fake_ids, of_reference = predict(reference, batch, objective.fake)
         tokens = torch.stack([real_ids, fake_ids])
-        states = masked_states(student, batch)
-        scores = vocabulary.log_probabilities(states, student.lm_head.weight, tokens)
-        log_p, fake_log_p = (spread(each, batch) for each in scores)
-        of_reference = [spread(each, batch) for each in reference_log_p]
-        loss, parts = _ddo(objective, (log_p, fake_log_p), of_reference, masked, reduce)
-        parts["disagreement"] = (tokens[0] != tokens[1]).float().mean()
-    elif objective.name == "dparallel":
-        temperature = objective.entropy_temperature
-        states = masked_states(student, batch)
-        scores, uncertain, best = vocabulary.certainty(states, student.lm_head.weight, real_ids[None], temperature)
-        log_p, entropy = spread(scores[0], batch), spread(uncertain, batch)
-        correct = spread(best == real_ids, batch)
-        loss = objectives.dparallel(log_p, masked, entropy, correct, objective.entropy_weight, reduce)
-        parts = {
-            "likelihood_term": objectives.naive_td(log_p, masked, reduce),
-            "entropy_term": reduce(entropy, masked & correct).mean(),
-        }
+    states, entropy_term = masked_states(student, batch), None
+    # The head's weight may be there only after the model's forward.
+    weight = student.lm_head.weight
+    if objective.wants_certainty:
+        scores, uncertain, best = vocabulary.certainty(states, weight, tokens, objective.entropy_temperature)
+        entropy, correct = spread(uncertain, batch), spread(best == real_ids, batch)
+        entropy_term = objectives.certainty(entropy, masked, correct, reduce)
     else:
-        states = masked_states(student, batch)
-        scores = vocabulary.log_probabilities(states, student.lm_head.weight, real_ids[None])
-        log_p = spread(scores[0], batch)
+        scores = vocabulary.log_probabilities(states, weight, tokens)
+    log_p = spread(scores[0], batch)
+    if of_reference is not None:
+        reference_log_p = [spread(each, batch) for each in of_reference]
+        loss, parts = _ddo(objective, (log_p, spread(scores[1], batch)), reference_log_p, masked, reduce)
+        parts["disagreement"] = (tokens[0] != tokens[1]).float().mean()
+    else:
         loss = getattr(objectives, objective.name)(log_p, masked, reduce)
         parts = {"likelihood_term": loss}
+    if entropy_term is not None:
+        parts["entropy_term"] = entropy_term
+        loss = loss + objective.entropy_weight * entropy_term
     if objective.path_weight:
         weights = objectives.path_weights(batch.step_map, steps, objective.path_weights)
         parts["path_term"] = objectives.path(log_p, masked, weights, reduce)

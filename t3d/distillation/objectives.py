@@ -40,28 +40,23 @@ def naive_td(log_p: Tensor, masked: Tensor, reduce: Reduce = sample_mean) -> Ten
     return -reduce(log_p, masked).mean()
 
 
-def dparallel(
-    log_p: Tensor,
-    masked: Tensor,
-    entropy: Tensor,
-    correct: Tensor,
-    entropy_weight: float,
-    reduce: Reduce = sample_mean,
-) -> Tensor:
-    """From masked blocks to the teacher's text: -E log p_theta(x_0 | x_t) + weight * E H(p_theta(. | x_t)).
+def dparallel(log_p: Tensor, masked: Tensor, reduce: Reduce = sample_mean) -> Tensor:
+    """From masked blocks to the teacher's text: -E log p_theta(x_0 | x_t). The official recipe adds 2 x `certainty`."""
+    return -reduce(log_p, masked).mean()
 
-    The entropy is that of masked tokens which are already predicted right, so that the student grows certain of what it
-    knows. Weight 0 is the plain form.
+
+def certainty(entropy: Tensor, masked: Tensor, correct: Tensor, reduce: Reduce = sample_mean) -> Tensor:
+    """dParallel's second term, which any loss can have: E H(p_theta(. | x_t)) of what is already predicted right.
+
+    It makes the student certain of what it knows.
 
     Args:
-        log_p: see the module's head.
-        masked: see the module's head.
         entropy: of the tempered distribution at each position, `[batch, N]`.
+        masked: see the module's head.
         correct: whether the most probable token is the teacher's, bool `[batch, N]`.
-        entropy_weight: weight of the second term; the official recipe's is 2.
         reduce: see the module's head.
     """
-    return -reduce(log_p, masked).mean() + entropy_weight * reduce(entropy, masked & correct).mean()
+    return reduce(entropy, masked & correct).mean()
 
 
 def ddo_real(log_ratio: Tensor, beta: float) -> Tensor:

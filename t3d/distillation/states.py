@@ -85,7 +85,7 @@ def draw_batch(
         columns = np.flatnonzero(is_response[row])
         if example.step_map is not None:
             step_map[row, columns] = example.step_map
-        chosen = draw_mask(states, step_map[row, columns], blocks[row, columns], steps, rng)
+        chosen = draw_mask(states, step_map[row, columns], example.confidence, blocks[row, columns], steps, rng)
         masked[row, columns] = chosen = ~chosen if complement else chosen
         swapped = chosen & (rng.random(len(columns)) < states.random_tokens)
         random_ids[row, columns[swapped]] = rng.integers(0, vocabulary, swapped.sum())
@@ -106,15 +106,25 @@ def draw_batch(
 
 
 def draw_mask(
-    states: States, step_map: np.ndarray, blocks: np.ndarray, steps: int, rng: np.random.Generator
+    states: States,
+    step_map: np.ndarray,
+    confidence: Sequence[float] | None,
+    blocks: np.ndarray,
+    steps: int,
+    rng: np.random.Generator,
 ) -> np.ndarray:
-    """Masked positions of one state, bool `[response]`, from each token's step and block number `[response]`."""
+    """Masked positions of one state, bool `[response]`, from each token's step, confidence and block number."""
     if states.kind == "full":
         return np.ones(len(blocks), dtype=bool)
     if states.kind == "random":
         return random_mask(len(blocks), rng)
     _, block = np.unique(blocks, return_inverse=True)
-    ratios = draw_ratios(states, steps, 1 if states.mask_ratio_per == "sample" else block.max() + 1, rng)
+    draws = 1 if states.mask_ratio_per == "sample" else block.max() + 1
+    if states.threshold is not None:
+        assert confidence is not None
+        forwards, counts = dynamic_forwards(step_map, np.asarray(confidence), block, states.threshold)
+        return forwards >= np.floor(rng.random(draws)[block % draws] * counts[block])
+    ratios = draw_ratios(states, steps, draws, rng)
     return trajectory_mask(step_map, steps, ratios[block % len(ratios)], states.mask_order)
 
 
@@ -136,6 +146,33 @@ def trajectory_mask(
     if order == "reversed":
         return step_map <= steps - visible_steps
     return step_map > visible_steps
+
+
+def dynamic_forwards(
+    step_map: np.ndarray, confidence: np.ndarray, block: np.ndarray, threshold: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which forward of its block dynamic remasking would commit each token in, going by a full-step rollout.
+
+    A forward commits every token whose confidence exceeds the threshold, or else the best one. Tokens that the teacher
+    committed one after another, each above the threshold, are taken for one forward.
+
+    Args:
+        step_map: 1..S, `[response]`.
+        confidence: when the token was committed, `[response]`.
+        block: number of each token's block from 0, `[response]`.
+        threshold: of dynamic remasking.
+
+    Returns:
+        The forward of each token, from 0, `[response]`; and how many each block takes, `[blocks]`.
+    """
+    order = np.lexsort((step_map, block))
+    alone, ordered = confidence[order] <= threshold, block[order]
+    opens = np.ones(len(order), dtype=bool)
+    opens[1:] = (ordered[1:] != ordered[:-1]) | alone[1:] | alone[:-1]
+    counts = np.bincount(ordered[opens])
+    forwards = np.empty(len(order), dtype=np.int64)
+    forwards[order] = np.cumsum(opens) - 1 - (np.cumsum(counts) - counts)[ordered]
+    return forwards, counts
 
 
 def random_mask(length: int, rng: np.random.Generator) -> np.ndarray:

@@ -20,6 +20,10 @@ class States(Strict):
     """Trajectory states: one ratio is drawn per sample (released), or one per block."""
     mask_order: Literal["committed", "reversed"] = "committed"
     """Trajectory states: `committed`: tokens the teacher committed first are visible; `reversed`: masked (released)."""
+    threshold: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Trajectory states: those that dynamic remasking with this threshold would meet, all alike, instead of
+    `mask_ratios`. Tokens that the teacher committed one after another, each with a higher confidence than this, become
+    visible together; every other token alone."""
     complement: bool = False
     """Random states: learn from each state and from its complement, so that every token is masked once (dParallel)."""
     random_tokens: Probability = 0.0
@@ -29,9 +33,11 @@ class States(Strict):
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
-        for field in ("mask_ratios", "mask_ratio_per", "mask_order"):
+        for field in ("mask_ratios", "mask_ratio_per", "mask_order", "threshold"):
             if self.kind != "trajectory" and field in self.model_fields_set:
                 raise ValueError(f"{field} describes trajectory states, not {self.kind} ones")
+        if self.threshold is not None and {"mask_ratios", "mask_order"} & self.model_fields_set:
+            raise ValueError("threshold decides what is visible; mask_ratios and mask_order have no meaning beside it")
         if self.complement and self.kind != "random":
             raise ValueError(f"a complement is taken of random states, not of {self.kind} ones")
         if isinstance(self.mask_ratios, dict):
@@ -55,13 +61,14 @@ class States(Strict):
 
 _DDO = {"alpha", "beta", "fake", "refresh_every"}
 _PATH = {"path_weight", "path_weights"}
+_CERTAINTY = {"entropy_weight", "entropy_temperature"}
 _OPTIONS = {
     "sft": set(),
     "redi": set(),
-    "dparallel": {"entropy_weight", "entropy_temperature"},
-    "naive_td": _PATH,
-    "ddo": _DDO,
-    "t3d": _DDO | _PATH,
+    "dparallel": _CERTAINTY,
+    "naive_td": _CERTAINTY | _PATH,
+    "ddo": _CERTAINTY | _DDO,
+    "t3d": _CERTAINTY | _DDO | _PATH,
 }
 _STATES_OF = {
     "sft": ("random",),
@@ -93,14 +100,19 @@ class Objective(Strict):
     path_weights: Literal["equation", "released"] = "equation"
     """Path term: w_i = (S - pi_i + 1) / S of (9); `released`: 0.75 for the first half of the steps, then 0.25."""
     entropy_weight: Annotated[float, Field(ge=0.0)] = 0.0
-    """dparallel: weight of the entropy of masked tokens that are already predicted right. Its official recipe: 2."""
+    """Weight of the entropy of masked tokens that are already predicted right. dParallel's official recipe: 2."""
     entropy_temperature: Annotated[float, Field(gt=0.0)] = 0.5
-    """dparallel: temperature of that entropy. Its official recipe's value."""
+    """Temperature of that entropy. The value of dParallel's official recipe."""
 
     @property
     def needs_reference(self) -> bool:
         """Whether the loss compares the student with a frozen copy of itself."""
         return self.name in ("ddo", "t3d")
+
+    @property
+    def wants_certainty(self) -> bool:
+        """Whether the loss has the entropy term; dparallel logs it even at weight 0."""
+        return self.name == "dparallel" or self.entropy_weight > 0
 
     @model_validator(mode="before")
     @classmethod

@@ -22,16 +22,13 @@ def compute(
     if objective.needs_reference:
         assert reference is not None
         loss, parts = _ddo(objective, scores, log_p, reference, batch, reduce)
-    elif objective.name == "dparallel":
-        entropy, correct = certainty(scores, batch, objective.entropy_temperature)
-        loss = objectives.dparallel(log_p, batch.masked, entropy, correct, objective.entropy_weight, reduce)
-        parts = {
-            "likelihood_term": objectives.naive_td(log_p, batch.masked, reduce),
-            "entropy_term": reduce(entropy, batch.masked & correct).mean(),
-        }
     else:
         loss = getattr(objectives, objective.name)(log_p, batch.masked, reduce)
         parts = {"likelihood_term": loss}
+    if objective.name == "dparallel" or objective.entropy_weight:
+        entropy, correct = certainty(scores, batch, objective.entropy_temperature)
+        parts["entropy_term"] = objectives.certainty(entropy, batch.masked, correct, reduce)
+        loss = loss + objective.entropy_weight * parts["entropy_term"]
     if objective.path_weight:
         weights = objectives.path_weights(batch.step_map, steps, objective.path_weights)
         parts["path_term"] = objectives.path(log_p, batch.masked, weights, reduce)

@@ -49,18 +49,15 @@ def test_released_path_weights_have_two_levels_three_to_one():
     assert objectives.path_weights(steps, 8, "released").tolist() == [0.75] * 4 + [0.25] * 4
 
 
-@pytest.mark.parametrize("weight", [0.0, 2.0])
 @pytest.mark.parametrize("seed", range(3))
-def test_dparallel_adds_the_entropy_of_what_is_already_right(weight, seed):
+def test_certainty_is_the_entropy_of_what_is_already_right(seed):
     log_p, masked, step_map = random_case(seed)
     entropy, correct = -log_p.flip(0), step_map > 2
     samples = []
     for row in range(3):
-        places = [i for i in range(6) if masked[row, i]]
-        right = [entropy[row, i].item() for i in places if correct[row, i]]
-        likelihood = sum(log_p[row, i].item() for i in places) / len(places)
-        samples.append(-likelihood + weight * (sum(right) / len(right) if right else 0.0))
-    found = objectives.dparallel(log_p, masked, entropy, correct, weight).item()
+        right = [entropy[row, i].item() for i in range(6) if masked[row, i] and correct[row, i]]
+        samples.append(sum(right) / len(right) if right else 0.0)
+    found = objectives.certainty(entropy, masked, correct).item()
     assert found == pytest.approx(sum(samples) / 3, abs=1e-12)
 
 
@@ -103,7 +100,7 @@ def test_gradients_by_finite_differences():
 
     assert torch.autograd.gradcheck(total, (log_p,))
 
-    def dparallel(x):
-        return objectives.dparallel(x, masked, x.exp(), step_map > 2, 2.0, objectives.sample_sum)
+    def certainty(x):
+        return objectives.certainty(x.exp(), masked, step_map > 2, objectives.sample_sum)
 
-    assert torch.autograd.gradcheck(dparallel, (log_p,))
+    assert torch.autograd.gradcheck(certainty, (log_p,))

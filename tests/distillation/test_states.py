@@ -1,12 +1,21 @@
 """Training states: what is visible, what they depend on, and that they are what the decoder saw."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from t3d.decoding.decoder import Request, decode
 from t3d.distillation.examples import Example
-from t3d.distillation.states import draw_batch, draw_ratios, random_mask, trajectory_mask
+from t3d.distillation.states import (
+    draw_batch,
+    draw_mask,
+    draw_ratios,
+    dynamic_forwards,
+    random_mask,
+    trajectory_mask,
+)
 from t3d.models.layout import lay_out
 from t3d.params import Budget, States
 from tests.conftest import MASK, tiny_model
@@ -20,9 +29,8 @@ def examples(count=6, block=4):
     for i in range(count):
         prompt, length = 5 + i, (8 + i) // block * block + block * 3 - (5 + i)
         step_map = [(j % block) + 1 for j in range(length)]
-        made.append(
-            Example(f"e{i}", rng.integers(4, 97, prompt).tolist(), rng.integers(4, 97, length).tolist(), step_map)
-        )
+        tokens = (rng.integers(4, 97, n).tolist() for n in (prompt, length))
+        made.append(Example(f"e{i}", *tokens, step_map, rng.random(length).tolist()))
     return made
 
 
@@ -35,6 +43,46 @@ def test_visible_is_what_was_committed_by_the_step():
     assert trajectory_mask(step_map, 4, 1.0).all()
     assert trajectory_mask(step_map, 4, 0.5).tolist() == [False, True, False, True, False, False]
     assert trajectory_mask(step_map, 4, 0.25).tolist() == [False, False, False, True, False, False]
+
+
+def test_forwards_of_dynamic_remasking_by_hand():
+    step_map = np.array([1, 2, 3, 4, 5, 6, 2, 1])
+    block = np.array([0, 0, 0, 0, 0, 0, 1, 1])
+    # In the order of their commits: sure, sure | unsure | sure, sure | unsure, and in the other block unsure | sure.
+    confidence = np.array([0.95, 0.99, 0.4, 0.97, 0.91, 0.2, 0.99, 0.5])
+    forwards, counts = dynamic_forwards(step_map, confidence, block, 0.9)
+    assert forwards.tolist() == [0, 0, 1, 2, 2, 3, 1, 0]
+    assert counts.tolist() == [4, 2]
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("per", ["sample", "block"])
+def test_threshold_states_are_whole_forwards(threshold, per):
+    """Each state masks the later forwards of every block, at least one of them; all of them are met."""
+    states = States(kind="trajectory", threshold=threshold, mask_ratio_per=per)
+    rng = np.random.default_rng(0)
+    step_map = np.concatenate([rng.permutation(8) + 1 for _ in range(3)])
+    confidence, block = rng.random(24), np.arange(24) // 8
+    forwards, counts = dynamic_forwards(step_map, confidence, block, threshold)
+    seen = set()
+    for _ in range(300):
+        masked = draw_mask(states, step_map, confidence.tolist(), block, 8, rng)
+        for number in range(3):
+            of_block = forwards[block == number]
+            first = of_block[masked[block == number]].min()
+            assert (masked[block == number] == (of_block >= first)).all()
+            seen.add((number, int(first)))
+    assert seen == {(number, first) for number in range(3) for first in range(counts[number])}
+
+
+def test_threshold_states_follow_the_recorded_confidence():
+    rows = examples()
+    states = States(kind="trajectory", threshold=0.5)
+    changed = [replace(row, confidence=[0.9] * len(row.confidence)) for row in rows]
+    # A teacher that is always sure commits a block at once, so that all of it is masked.
+    found = draw(changed, [0] * 6, states)
+    assert torch.equal(found.masked, found.layout.is_response)
+    assert not torch.equal(draw(rows, [0] * 6, states).masked, found.masked)
 
 
 def test_states_do_not_depend_on_the_batch():

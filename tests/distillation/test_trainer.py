@@ -104,7 +104,7 @@ def test_losses_equal_a_plain_per_sample_computation():
 
 
 def test_certainty_equals_a_plain_computation():
-    """dparallel's entropy and its reach against full logits, one position at a time."""
+    """The entropy term and its reach against full logits, one position at a time."""
     model = tiny_model()
     batch = next(iter(trainer.micro_batches(setting("dparallel"), 0)))
     options = Objective(name="dparallel", entropy_weight=2.0)
