@@ -12,8 +12,8 @@ from t3d.errors import T3DError
 from t3d.params import Experiment, FactorisationFigure, Product, TrainingFigure
 from t3d.trajectories.names import shard_names
 
-VLLM_PYTHON = Path(__file__).parents[1] / "workflow" / "envs" / "vllm" / ".venv" / "bin" / "python"
-"""The interpreter of vLLM's environment, where `make vllm-env` has made it."""
+VLLM = Path(__file__).parents[1] / "workflow" / "envs" / "vllm" / ".venv"
+"""vLLM's environment; `make vllm-env` ends with a file `installed` in it."""
 
 STAGES: dict[str, tuple[str, ...]] = {
     "trajectories": ("sources", "teachers", "prompts", "trajectories"),
@@ -88,7 +88,7 @@ def material_of(experiment: Experiment, product: Product, here: bool = False) ->
         return [f"factorisation/{m}/{name}" for m in [product.teacher, *students] for name in product.trajectories]
     kind = "answers" if product.kind == "commits" else "scores"
     served = ["/".join([kind, *place.cell]) for place in experiment.autoregressive_places(product)]
-    if (here or not VLLM_PYTHON.is_file()) and not all(_is_here(experiment, artefact) for artefact in served):
+    if (here or not (VLLM / "installed").is_file()) and not all(_is_here(experiment, artefact) for artefact in served):
         served = []
     return ["/".join([kind, *cell]) for cell in experiment.cells_of(product)] + served
 

@@ -123,6 +123,7 @@ def _served(
         questions.file(".jsonl"),
         prompts,
         spec,
+        device=device,
         dtype=experiment.dtype_of(name),
         stop_ids=stop_ids(folder),
         seed_of=lambda item: seed_for(experiment.seed, "answer", item),

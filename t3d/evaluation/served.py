@@ -15,7 +15,7 @@ from typing import Any
 
 from t3d.decoding.decoder import Response
 from t3d.errors import DataError, MissingInputError, ServingError
-from t3d.lineage import VLLM_PYTHON
+from t3d.lineage import VLLM
 from t3d.params import Benchmark
 
 ONE_AT_A_TIME = 32
@@ -50,6 +50,7 @@ def answer(
     prompts: Mapping[str, list[int]],
     benchmark: Benchmark,
     *,
+    device: str,
     dtype: str,
     stop_ids: frozenset[int],
     seed_of: Callable[[str], int],
@@ -61,6 +62,7 @@ def answer(
         questions: the prompt set's `.jsonl`, which the benchmark's lm-eval task reads.
         prompts: question id -> prompt ids.
         benchmark: task, sampling, longest answer, and how many sequences are decoded together.
+        device: `cpu` or `cuda`, which vLLM must be built for.
         dtype: number format, `float32` or `bfloat16`.
         stop_ids: ids that end a response.
         seed_of: seed of a question's draws.
@@ -70,8 +72,10 @@ def answer(
         ServingError: vLLM ended without answers; what it said stands in the log before.
         DataError: a question has no answer.
     """
-    if not VLLM_PYTHON.is_file():
-        raise MissingInputError(f"{VLLM_PYTHON} is missing: `make vllm-env` makes vLLM's environment (docs/vllm.md).")
+    if not (VLLM / "installed").is_file():
+        raise MissingInputError(
+            f"{VLLM}/installed is missing: `make vllm-env` makes vLLM's environment (docs/vllm.md)."
+        )
     sampling = benchmark.sampling.model_dump(include={"temperature", "top_p", "top_k"})
     request = {
         "model": str(folder.resolve()),
@@ -84,6 +88,7 @@ def answer(
         "max_new_tokens": benchmark.max_new_tokens,
         "batch_size": benchmark.batch_size,
         "one_at_a_time": ONE_AT_A_TIME,
+        "device": device,
         "dtype": dtype,
     }
     found = _run(request)
@@ -102,7 +107,7 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         asked, told = Path(folder, "request.json"), Path(folder, "response.json")
         asked.write_text(json.dumps(request))
-        command = [str(VLLM_PYTHON), "-m", "t3d.evaluation.vllm_backend", str(asked), str(told)]
+        command = [str(VLLM / "bin" / "python"), "-m", "t3d.evaluation.vllm_backend", str(asked), str(told)]
         done = subprocess.run(command, env=_SETTINGS | os.environ | {"PYTHONPATH": str(_ROOT)})
         if done.returncode or not told.is_file():
             raise ServingError(f"vLLM ended with status {done.returncode} and gave no answers; the log above says why.")

@@ -15,6 +15,7 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.models.vllm_causallms import VLLM
 from vllm import SamplingParams
+from vllm.platforms import current_platform
 
 from t3d.evaluation import harness
 
@@ -30,6 +31,7 @@ class RecordedPrompts(VLLM):
             dtype=request["dtype"],
             max_model_len=max(map(len, prompts.values())) + request["max_new_tokens"],
             max_num_seqs=request["batch_size"],
+            batch_size=request["batch_size"],  # a number, or there is a progress bar for every call
             # Every question is asked more than once here; a cache of prompts would make the later times too short.
             enable_prefix_caching=False,
         )
@@ -69,6 +71,8 @@ class RecordedPrompts(VLLM):
 def main(request_path: Path, response_path: Path) -> None:
     """Answer every question, then the first few one at a time, and write what came of it."""
     request = json.loads(request_path.read_text())
+    if current_platform.device_type != request["device"]:
+        sys.exit(f"{request['device']} is asked for, and this vLLM is built for {current_platform.device_type}.")
     lm = RecordedPrompts(request)
     samples = harness.evaluate(lm, request["task"], Path(request["questions"]), score=False)
     alone = [sample["doc"]["id"] for sample in samples][: request["one_at_a_time"]]
