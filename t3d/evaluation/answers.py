@@ -60,13 +60,14 @@ def make(experiment: Experiment, benchmark: str, budget: str, model: Path, promp
     source, questions = receipts.read(model), receipts.read(prompts, kind="prompts")
     name = source.artefact.partition("/")[2]
     artefact = f"answers/{name}/{benchmark}/{budget}"
-    decode = _decoded
-    if name in experiment.teachers and experiment.teachers[name].autoregressive:
-        if budget != AUTOREGRESSIVE:
-            raise ParameterError(f"{artefact}: {name} is autoregressive and has no budget but {AUTOREGRESSIVE}.")
-        decode = _served
+    is_served = name in experiment.teachers and experiment.teachers[name].autoregressive
+    if is_served and budget != AUTOREGRESSIVE:
+        raise ParameterError(f"{artefact}: {name} is autoregressive and has no budget but {AUTOREGRESSIVE}.")
     with receipts.making(experiment, artefact, out, inputs=[source, questions], device=device) as job:
-        rows, speed = decode(experiment, benchmark, budget, source, questions, device)
+        if is_served:
+            rows, speed = _served(experiment, benchmark, source, questions, device)
+        else:
+            rows, speed = _decoded(experiment, benchmark, budget, source, questions, device)
         pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), job.file(".parquet"), compression="zstd")
         job.facts["questions"] = len(rows)
         job.receipt["decoding"] = speed | {"batch_size": spec.batch_size, "device": receipts.device_name(device)}
@@ -105,12 +106,7 @@ def _decoded(
 
 
 def _served(
-    experiment: Experiment,
-    benchmark: str,
-    budget: str,
-    source: receipts.Manifest,
-    questions: receipts.Manifest,
-    device: str,
+    experiment: Experiment, benchmark: str, source: receipts.Manifest, questions: receipts.Manifest, device: str
 ) -> _Answered:
     """The same of an autoregressive model; the receipt also has the speed of one question at a time."""
     spec, name, folder = experiment.benchmarks[benchmark], source.artefact.partition("/")[2], source.folder()

@@ -11,12 +11,16 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from t3d.decoding.decoder import Response
 from t3d.errors import DataError, MissingInputError, ServingError
 from t3d.lineage import VLLM
 from t3d.params import Benchmark
+
+if TYPE_CHECKING:
+    # Only vLLM's environment can import it; its code is part of what the stage runs (`t3d/versions/code.py`).
+    from t3d.evaluation import vllm_backend  # noqa: F401
 
 ONE_AT_A_TIME = 32
 """Questions that are also asked one at a time, for the latency of a request that has the machine to itself."""
@@ -25,8 +29,9 @@ _SETTINGS = {
     "HF_HUB_OFFLINE": "1",
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
-    # GiB, on a CPU: more than any pocket model fills.
+    # On a CPU: GiB, more than any pocket model fills; and as many threads as the job has, not every core there is.
     "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }
 
 
