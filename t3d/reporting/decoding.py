@@ -23,7 +23,7 @@ METRICS = {
 }
 """Metric, as `params/reported.csv` writes it -> its column in a rendering."""
 
-TOGETHER, ALONE = "{}, saturated", "{}, batch 1"
+SATURATED, ALONE = "{}, saturated", "{}, batch 1"
 """Label of an autoregressive model -> its two methods."""
 
 COLUMNS = (
@@ -45,7 +45,7 @@ def decoding_table(
         `COLUMNS`; `metric` is one of `METRICS`: response tokens per second of the whole decoding; latency, seconds per
         response at that speed; denoising steps and tokens of a response; tokens per denoising step; accuracy in percent
         with its 95 % Wilson interval. Last, if `totals` has them, the rows of an autoregressive model, whose method is
-        `TOGETHER` and `ALONE` of its label; of the latter speed and latency alone.
+        `SATURATED` and `ALONE` of its label; of the latter speed and latency alone.
     """
     values = paper.values_of(experiment, table, reported)
     rows = []
@@ -84,10 +84,10 @@ def _autoregressive(place: Place, totals: pd.DataFrame) -> list[dict[str, Any]]:
         return []
     n, alone = int(cell["n"].iloc[0]), cell["one_at_a_time"].iloc[0]
     keys = {"benchmark": place.column, "seeds": 1}
-    together = keys | {"method": TOGETHER.format(place.label), "n": n}
+    saturated = keys | {"method": SATURATED.format(place.label), "n": n}
     rows: list[dict[str, Any]] = []
     for metric, value in _values(cell).items():
-        rows.append(together | {"metric": metric, "value": value})
+        rows.append(saturated | {"metric": metric, "value": value})
         if metric == "accuracy":
             rows[-1]["low"], rows[-1]["high"] = (100 * end for end in wilson(value / 100 * n, n))
     keys |= {"method": ALONE.format(place.label), "n": alone["questions"]}

@@ -156,3 +156,14 @@ def test_nothing_is_left_to_be_done(project):
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "-d", str(project), "--dry-run"]
     done = subprocess.run([*command, "--config", "experiment=served"], capture_output=True, text=True, cwd=project)
     assert "Nothing to be done" in done.stdout + done.stderr
+
+
+@pytest.mark.usefixtures("project")
+def test_a_gpu_is_not_answered_for_by_a_cpu(tmp_path):
+    """The receipt would name the GPU."""
+    asked = tmp_path / "request.json"
+    asked.write_text(json.dumps({"device": "cuda"}))
+    command = [str(VLLM / "bin" / "python"), "-m", "t3d.evaluation.vllm_backend", str(asked), str(tmp_path / "none")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "cuda is asked for, and this vLLM is built for cpu." in done.stderr
