@@ -2,10 +2,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The autoregressive rows of the tables are answered by vLLM, whose pins exclude the environment above. VLLM_FOR: cpu or
+# cuda.
+VLLM := workflow/envs/vllm
+VLLM_FOR ?= cpu
+VLLM_LOCK := $(VLLM)/requirements$(if $(filter cuda,$(VLLM_FOR)),-cuda).lock
 # Snakemake's rules call `t3d`, which lies beside it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo report test test-slurm test-browser check clean
+.PHONY: demo report test test-slurm test-browser test-vllm vllm-env check clean
 
 demo: $(VENV)/installed ## distil a diffusion LM on this machine and print Table 1
 	snakemake --cores all
@@ -25,6 +30,11 @@ test-slurm: $(VENV)/installed ## start a Slurm cluster on this machine and run t
 test-browser: $(VENV)/installed ## open the report in a browser and use it (chromium, chromium-driver)
 	pytest tests/browser
 
+test-vllm: $(VENV)/installed $(VLLM)/.venv/installed ## ask an autoregressive model through vLLM and through transformers
+	pytest tests/vllm
+
+vllm-env: $(VLLM)/.venv/installed ## vLLM for the autoregressive rows of the tables (4 GB)
+
 check: $(VENV)/installed ## formatting, linting, types
 	ruff check .
 	ruff format --check .
@@ -33,7 +43,7 @@ check: $(VENV)/installed ## formatting, linting, types
 	for file in Snakefile workflow/report.smk workflow/stages/*.smk; do snakemake --lint --snakefile $$file || exit 1; done
 
 clean: ## remove the environment and everything that can be made again
-	rm -rf $(VENV) .snakemake data/demo results/table*.csv results/report.html work logs build *.egg-info
+	rm -rf $(VENV) $(VLLM)/.venv .snakemake data/demo results/table*.csv results/report.html work logs build *.egg-info
 
 $(VENV)/installed: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
@@ -41,4 +51,11 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet -r requirements.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+$(VLLM)/.venv/installed: $(VLLM_LOCK)
+	rm -rf $(VLLM)/.venv
+	$(PYTHON) -m venv $(VLLM)/.venv
+	$(VLLM)/.venv/bin/pip install --quiet --no-deps -r $(VLLM_LOCK)
+	$(if $(filter cpu,$(VLLM_FOR)),$(VLLM)/.venv/bin/pip install --quiet --no-deps --no-build-isolation $(VLLM)/metadata)
 	touch $@

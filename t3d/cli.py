@@ -61,7 +61,10 @@ def make_teacher(
     experiment: ExperimentName,
     name: Annotated[str, typer.Option(help="Key of the teacher in the experiment.")],
     out: Out,
-    source: Annotated[Path | None, typer.Argument(help="Manifest of its fetched folder, if it is of the hub.")] = None,
+    source: Annotated[
+        Path | None,
+        typer.Argument(help="Manifest of its fetched folder, or of the model that its pretraining begins with."),
+    ] = None,
 ) -> None:
     """Make a teacher: pretrain it, or take the weights that are shipped or fetched."""
     from t3d.models import teacher
@@ -134,7 +137,7 @@ def make_answers(
     prompts: PromptsManifest,
     out: Out,
 ) -> None:
-    """Answer a benchmark with a model at a step budget, through lm-eval."""
+    """Answer a benchmark with a model at a step budget, through lm-eval; an autoregressive one (b1s1) through vLLM."""
     from t3d.evaluation import answers
 
     answers.make(params.find(experiment), benchmark, budget, model, prompts, out)

@@ -95,7 +95,8 @@ def of_artefact(experiment: Experiment, artefact: str, gpu: str = "A100") -> Cos
     if kind == "students":
         return _training(experiment, artefact, GPUS[gpu])
     if kind == "teachers" and (pretraining := experiment.teachers[name].pretraining) is not None:
-        tokens = 2.0 * pretraining.steps * pretraining.batch_size * pretraining.max_length
+        copies = 1.0 if experiment.teachers[name].autoregressive else 2.0
+        tokens = copies * pretraining.steps * pretraining.batch_size * pretraining.max_length
         return _by_arithmetic(artefact, experiment.teachers[name].parameters, 6, tokens, GPUS[gpu])
     if kind == "factorisation":
         spec = experiment.trajectories[more[0]]
@@ -222,7 +223,7 @@ def report(experiment: Experiment, gpu: str = "A100") -> str:
             lines.append(f"  {dearest.artefact}: {dearest.arithmetic} = {dearest.seconds / 3600:.2f} h")
     for name, teacher in experiment.teachers.items():
         state = training_memory(teacher.parameters, experiment.training_processes)
-        if state > GPUS[gpu].memory:
+        if state > GPUS[gpu].memory and not teacher.autoregressive:
             needs = f"{state / 1e9:.0f} GB with training_processes: {experiment.training_processes}"
             lines += ["", f"Not on this GPU: a student of {name} needs {needs} (docs/cluster.md)."]
     return "\n".join(lines)

@@ -33,5 +33,9 @@ class SourceError(T3DError):
     """The hub does not have what is asked for, or cannot be reached."""
 
 
+class ServingError(T3DError):
+    """vLLM did not answer."""
+
+
 class TrainingError(T3DError):
     """Training cannot go on: a non-finite loss or gradient, or a state that cannot be restored."""

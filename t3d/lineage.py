@@ -5,9 +5,15 @@ down once.
 """
 
 from collections.abc import Iterable
+from pathlib import Path
 
+from t3d import receipts
+from t3d.errors import T3DError
 from t3d.params import Experiment, FactorisationFigure, Product, TrainingFigure
 from t3d.trajectories.names import shard_names
+
+VLLM = Path(__file__).parents[1] / "workflow" / "envs" / "vllm" / ".venv"
+"""vLLM's environment; `make vllm-env` ends with a file `installed` in it."""
 
 STAGES: dict[str, tuple[str, ...]] = {
     "trajectories": ("sources", "teachers", "prompts", "trajectories"),
@@ -30,8 +36,10 @@ def inputs_of(experiment: Experiment, artefact: str) -> list[str]:
         experiment.sources[name]
         return []
     if kind == "teachers":
-        hub = experiment.teachers[name].hub
-        return [f"sources/{hub}"] if hub else []
+        teacher = experiment.teachers[name]
+        if teacher.pretraining is not None and teacher.pretraining.initial is not None:
+            return [f"teachers/{teacher.pretraining.initial}"]
+        return [f"sources/{teacher.hub}"] if teacher.hub else []
     if kind == "prompts":
         spec = experiment.prompt_sets[name]
         return [f"teachers/{spec.teacher}", *([f"sources/{spec.source}"] if spec.source else [])]
@@ -65,15 +73,32 @@ def shards_of(experiment: Experiment, trajectories: str) -> list[str]:
     return [f"trajectories/{trajectories}/{shard}" for shard in names]
 
 
-def material_of(experiment: Experiment, product: Product) -> list[str]:
-    """Artefacts that a table or a figure is made from, by its kind."""
+def material_of(experiment: Experiment, product: Product, here: bool = False) -> list[str]:
+    """Artefacts that a table or a figure is made from, by its kind.
+
+    Args:
+        experiment: whose product it is.
+        product: a table or figure.
+        here: of an autoregressive row only what is here, not what vLLM could make; a table can do without the row.
+    """
     if isinstance(product, TrainingFigure | FactorisationFigure):
         students = [run for key in product.students for run in experiment.runs_of(key)]
         if isinstance(product, TrainingFigure):
             return [f"students/{run}" for run in students]
         return [f"factorisation/{m}/{name}" for m in [product.teacher, *students] for name in product.trajectories]
     kind = "answers" if product.kind == "commits" else "scores"
-    return ["/".join([kind, *cell]) for cell in experiment.cells_of(product)]
+    served = ["/".join([kind, *place.cell]) for place in experiment.autoregressive_places(product)]
+    if (here or not (VLLM / "installed").is_file()) and not all(_is_here(experiment, artefact) for artefact in served):
+        served = []
+    return ["/".join([kind, *cell]) for cell in experiment.cells_of(product)] + served
+
+
+def _is_here(experiment: Experiment, artefact: str) -> bool:
+    try:
+        receipts.check_recipes(receipts.read(receipts.manifest_path(experiment, artefact)), experiment)
+    except T3DError:
+        return False
+    return True
 
 
 def products_of(experiment: Experiment, on_request: bool = False) -> dict[str, Product]:

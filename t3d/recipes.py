@@ -21,7 +21,17 @@ from t3d.params import Experiment, Teacher
 
 KINDS = ("sources", "teachers", "prompts", "trajectories", "students", "answers", "scores", "factorisation")
 """First parts of an artefact's name."""
-_OPTIONAL = {"hub", "source", "file", "columns", "max_prompt_tokens", "max_response_tokens", "threshold"}
+_OPTIONAL = {
+    "hub",
+    "source",
+    "file",
+    "columns",
+    "max_prompt_tokens",
+    "max_response_tokens",
+    "threshold",
+    "attention",
+    "initial",
+}
 RECIPES = Path(__file__).parents[1] / "workflow" / "recipes.yaml"
 
 

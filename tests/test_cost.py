@@ -71,3 +71,9 @@ def test_every_table_of_the_paper_is_in_its_experiment():
     content = yaml.safe_load((ROOT / "params" / "paper.yaml").read_text())
     assert {f"table{number}" for number in range(1, 10)} <= set(content["tables"])
     assert {table.get("paper_table") for table in content["tables"].values()} >= set(range(1, 8))
+
+
+def test_an_autoregressive_model_reads_one_copy_of_its_rows():
+    pocket = params.load(ROOT / "params" / "pocket.yaml")
+    teacher, autoregressive = (seconds(pocket, f"teachers/{name}") - 10 for name in ("pocket-sdar", "pocket-ar"))
+    assert autoregressive == pytest.approx(teacher / 2, rel=0.01)

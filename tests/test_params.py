@@ -20,6 +20,17 @@ def questions(content, name):
     content["prompt_sets"][name] = spec | {"split": content["prompt_sets"][name]["split"]}
 
 
+def with_ar(content, label="AR (vLLM)"):
+    """The content with an autoregressive model, `ar`."""
+    content["teachers"]["ar"] = {"source": "pretrain", "attention": "causal", "label": label, "pretraining": {}}
+    return content
+
+
+def begun_with(name, **pretraining):
+    """A teacher that begins with another's weights."""
+    return {"source": "pretrain", "pretraining": {"initial": name, **pretraining}}
+
+
 def edited(tmp_path, edit):
     content = yaml.safe_load(DEMO.read_text())
     edit(content)
@@ -142,6 +153,39 @@ def test_every_experiment_is_valid(path):
         (lambda c: c["students"]["t3d"]["optimizer"].update(micro_batch_size=5), "micro_batch_size 5 does not divide"),
         (lambda c: c["teachers"]["pocket-sdar"].pop("path"), "a teacher with source: shipped needs `path`"),
         (lambda c: c.update(name="x"), "`name` follows from the file's name"),
+        (
+            lambda c: c["tables"]["table1"].update(autoregressive="pocket-sdar"),
+            "tables.table1.autoregressive: pocket-sdar has no `attention: causal`",
+        ),
+        (
+            lambda c: c["tables"]["table9"].update(autoregressive="pocket-sdar"),
+            "tables.table9.autoregressive: unknown key",
+        ),
+        (
+            lambda c: with_ar(c)["prompt_sets"]["gsm-test"].update(teacher="ar"),
+            "gsm-test.teacher: ar is autoregressive",
+        ),
+        (lambda c: with_ar(c)["tables"]["table1"].update(teacher="ar"), "tables.table1.teacher: ar is autoregressive"),
+        (
+            lambda c: with_ar(c, label="T3D")["tables"]["table1"].update(autoregressive="ar"),
+            "tables.table1: two of its rows have the label 'T3D'",
+        ),
+        (
+            lambda c: with_ar(c)["teachers"].update(new=begun_with("pocket-sdar")),
+            "teachers.new.pretraining.initial: pocket-sdar is not an autoregressive model",
+        ),
+        (
+            lambda c: with_ar(c)["teachers"].update(new=begun_with("ra")),
+            "teachers.new.pretraining.initial names 'ra', which is not among teachers",
+        ),
+        (
+            lambda c: with_ar(c)["teachers"].update(new=begun_with("ar", model={"layers": 5})),
+            "teachers.new.pretraining.initial: ar has another shape",
+        ),
+        (
+            lambda c: with_ar(c)["teachers"]["ar"].update(pretraining={"initial": "ar"}),
+            "teachers.ar: pretraining.initial: an autoregressive model is pretrained from scratch",
+        ),
     ],
 )
 def test_bad_values_give_file_field_and_remedy(tmp_path, edit, message):

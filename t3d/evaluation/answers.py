@@ -1,17 +1,23 @@
-"""The stage that answers a benchmark at one budget: decode, and keep ids, step maps and confidences."""
+"""The stage that answers a benchmark at one budget: decode, and keep ids, step maps and confidences.
+
+Diffusion LMs decode in this process, through lm-eval (`harness.py`); an autoregressive model is served by vLLM in
+another (`served.py`), and has one budget, `b1s1`.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from t3d import receipts
 from t3d.errors import ParameterError
-from t3d.evaluation import harness
+from t3d.evaluation import harness, served
+from t3d.models import autoregressive
 from t3d.models.device import pick_device
 from t3d.models.sdar import load_model, load_tokenizer, stop_ids
-from t3d.params import Budget, Experiment, PromptSet
+from t3d.params import AUTOREGRESSIVE, Budget, Experiment, PromptSet
 from t3d.progress import Progress
 from t3d.prompts import sets
 from t3d.seeds import seed_for
@@ -41,6 +47,11 @@ def make(experiment: Experiment, benchmark: str, budget: str, model: Path, promp
         model: manifest of a teacher or a student.
         prompts: manifest of the benchmark's prompt set.
         out: manifest to write; `<budget>.parquet` lies beside it.
+
+    Raises:
+        ParameterError: there is no such benchmark, the prompts do not fit the model, or an autoregressive model is
+            asked at a budget that it does not have.
+        MissingInputError, ServingError: vLLM is needed and not there, or did not answer.
     """
     if benchmark not in experiment.benchmarks:
         raise ParameterError(f"experiment {experiment.name} has no benchmark {benchmark!r}.")
@@ -48,33 +59,82 @@ def make(experiment: Experiment, benchmark: str, budget: str, model: Path, promp
     device = pick_device(experiment)
     source, questions = receipts.read(model), receipts.read(prompts, kind="prompts")
     name = source.artefact.partition("/")[2]
-    folder = source.folder()
-    progress = Progress(f"answers {name} {benchmark} {budget}", questions.facts["prompts"])
     artefact = f"answers/{name}/{benchmark}/{budget}"
-    tokenizer = load_tokenizer(folder)
-    _check_prompts(experiment.prompt_sets[spec.prompts], sets.read(questions), tokenizer, name)
+    is_served = name in experiment.teachers and experiment.teachers[name].autoregressive
+    if is_served and budget != AUTOREGRESSIVE:
+        raise ParameterError(f"{artefact}: {name} is autoregressive and has no budget but {AUTOREGRESSIVE}.")
     with receipts.making(experiment, artefact, out, inputs=[source, questions], device=device) as job:
-        lm = harness.BlockDiffusionLM(
-            load_model(folder, device, experiment.dtype_of(name)),
-            tokenizer,
-            Budget.parse(budget),
-            stop_ids=stop_ids(folder),
-            max_new_tokens=spec.max_new_tokens,
-            sampling=spec.sampling,
-            batch_size=spec.batch_size,
-            seed_of=lambda item: seed_for(experiment.seed, "answer", item),
-            on_finished=progress.advance,
-        )
-        samples = harness.evaluate(lm, spec.task, questions.file(".jsonl"), score=False)
-        rows = [_row(sample, lm.responses[sample["doc"]["id"]]) for sample in samples]
+        if is_served:
+            rows, speed = _served(experiment, benchmark, source, questions, device)
+        else:
+            rows, speed = _decoded(experiment, benchmark, budget, source, questions, device)
         pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), job.file(".parquet"), compression="zstd")
         job.facts["questions"] = len(rows)
-        tokens = sum(row["response_tokens"] for row in rows)
-        job.receipt["decoding"] = {
-            "tokens_per_second": tokens / lm.seconds,
-            "batch_size": spec.batch_size,
-            "device": receipts.device_name(device),
-        }
+        job.receipt["decoding"] = speed | {"batch_size": spec.batch_size, "device": receipts.device_name(device)}
+
+
+_Answered = tuple[list[dict[str, Any]], dict[str, Any]]
+"""A row of `_SCHEMA` per question, and what the receipt says of the speed."""
+
+
+def _decoded(
+    experiment: Experiment,
+    benchmark: str,
+    budget: str,
+    source: receipts.Manifest,
+    questions: receipts.Manifest,
+    device: str,
+) -> _Answered:
+    spec, name, folder = experiment.benchmarks[benchmark], source.artefact.partition("/")[2], source.folder()
+    progress = Progress(f"answers {name} {benchmark} {budget}", questions.facts["prompts"])
+    tokenizer = load_tokenizer(folder)
+    _check_prompts(experiment.prompt_sets[spec.prompts], sets.read(questions), tokenizer, name)
+    lm = harness.BlockDiffusionLM(
+        load_model(folder, device, experiment.dtype_of(name)),
+        tokenizer,
+        Budget.parse(budget),
+        stop_ids=stop_ids(folder),
+        max_new_tokens=spec.max_new_tokens,
+        sampling=spec.sampling,
+        batch_size=spec.batch_size,
+        seed_of=lambda item: seed_for(experiment.seed, "answer", item),
+        on_finished=progress.advance,
+    )
+    samples = harness.evaluate(lm, spec.task, questions.file(".jsonl"), score=False)
+    rows = [_row(s["doc"]["id"], s["resps"][0][0], lm.responses[s["doc"]["id"]]) for s in samples]
+    return rows, {"tokens_per_second": sum(row["response_tokens"] for row in rows) / lm.seconds}
+
+
+def _served(
+    experiment: Experiment, benchmark: str, source: receipts.Manifest, questions: receipts.Manifest, device: str
+) -> _Answered:
+    """The same of an autoregressive model; the receipt also has the speed of one question at a time."""
+    spec, name, folder = experiment.benchmarks[benchmark], source.artefact.partition("/")[2], source.folder()
+    suffix = experiment.prompt_sets[spec.prompts].suffix
+    tokenizer = autoregressive.load_tokenizer(folder)
+    # Its own chat template asks the same text; where that is the teacher's, the ids are those of the prompt set.
+    prompts = {p.id: autoregressive.encode_prompt(tokenizer, p.text + suffix) for p in sets.read(questions)}
+    found = served.answer(
+        folder,
+        questions.file(".jsonl"),
+        prompts,
+        spec,
+        device=device,
+        dtype=experiment.dtype_of(name),
+        stop_ids=stop_ids(folder),
+        seed_of=lambda item: seed_for(experiment.seed, "answer", item),
+    )
+    rows = [_row(key, harness.text_of(tokenizer, r.ids), r) for key, r in found.responses.items()]
+    alone = found.one_at_a_time
+    return rows, {
+        "tokens_per_second": sum(row["response_tokens"] for row in rows) / found.seconds,
+        "engine": found.engine,
+        "one_at_a_time": {
+            "questions": alone["questions"],
+            "tokens_per_second": alone["response_tokens"] / alone["seconds"],
+            "latency_seconds": alone["seconds"] / alone["questions"],
+        },
+    }
 
 
 def _check_prompts(spec: PromptSet, prompts: Sequence[sets.Prompt], tokenizer, model: str) -> None:
@@ -87,10 +147,10 @@ def _check_prompts(spec: PromptSet, prompts: Sequence[sets.Prompt], tokenizer, m
             )
 
 
-def _row(sample, response) -> dict:
+def _row(key: str, text: str, response) -> dict[str, Any]:
     return {
-        "id": sample["doc"]["id"],
-        "text": sample["resps"][0][0],
+        "id": key,
+        "text": text,
         "response_ids": response.ids,
         "step_map": response.step_map,
         "confidence": response.confidence,

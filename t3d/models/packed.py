@@ -147,4 +147,5 @@ def _tiles(ranges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _listed(tiles: np.ndarray, device: str | torch.device) -> tuple[Tensor, Tensor]:
     """Of each tile of queries how many tiles of keys, int32 `[1, 1, tiles]`, and which, those first."""
     counts, which = tiles.sum(axis=1), np.argsort(~tiles, axis=1, kind="stable")
-    return tuple(send(torch.from_numpy(each[None, None].astype(np.int32)), device) for each in (counts, which))
+    first, second = (torch.from_numpy(each[None, None].astype(np.int32)) for each in (counts, which))
+    return send(first, device), send(second, device)

@@ -1,23 +1,28 @@
-"""Pretraining a pocket teacher: an SDAR small enough for a laptop, trained from scratch on procedural problems.
+"""Pretraining a pocket model on procedural problems: an SDAR small enough for a laptop, or a Qwen3 of its shape.
 
 Text and tokenizer are made on the spot, so the stage needs no data set and no network. Each row is a problem and one
-phrasing of its worked answer in chat form; only the answer is masked and learned. Where to look next: the problems are
-in `t3d/prompts/gsm.py`, the layout in `layout.py`.
+phrasing of its worked answer in chat form; only the answer is learned: masked and predicted in blocks by the SDAR, one
+token from those before it by the Qwen3, of which an SDAR can begin. Where to look next: the problems are in
+`t3d/prompts/gsm.py`, the layout in `layout.py`.
 """
 
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import count, islice
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
 from transformers import GenerationConfig, PreTrainedTokenizerFast
+from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
+from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
 from t3d.models.layout import Layout, lay_out_stored
 from t3d.models.sdar import MASK_TOKEN, SDARConfig, SDARForCausalLM
@@ -75,6 +80,24 @@ class Corpus:
     def batch(self, rows: np.ndarray, block_size: int) -> Layout:
         """Lay out `rows`, on the device of `ids`."""
         return lay_out_stored(self.ids, self.offsets[rows], self.lengths[rows], self.prompt_lengths[rows], block_size)
+
+    def texts(self, rows: np.ndarray, filler: int) -> tuple[Tensor, Tensor]:
+        """Rows as an autoregressive model reads them, on the device of `ids`.
+
+        Args:
+            rows: which.
+            filler: the id that completes a last block, which is no text to it, and pads shorter rows.
+
+        Returns:
+            Ids `[batch, length]`, int64, trimmed to the longest row; and where a token of a response stands that is to
+            be predicted, bool `[batch, length]`.
+        """
+        columns = np.stack([self.offsets[rows], self.lengths[rows], self.prompt_lengths[rows]])
+        offset, length, prompt = torch.from_numpy(columns).to(self.ids.device)[:, :, None]
+        positions = torch.arange(int(self.lengths[rows].max()), device=self.ids.device)
+        inside = positions < length
+        ids = torch.where(inside, self.ids[torch.where(inside, offset + positions, 0)].long(), filler)
+        return ids, inside & (positions >= prompt) & (ids != filler)
 
 
 def build_corpus(tokenizer: PreTrainedTokenizerFast, pretraining: Pretraining, seed: int) -> Corpus:
@@ -176,18 +199,50 @@ def batches(corpus: Corpus, batch_size: int, seed: int) -> Iterator[np.ndarray]:
         epoch += 1
 
 
-def pretrain(pretraining: Pretraining, seed: int, device: str, folder: Path) -> dict[str, float]:
-    """Make a pocket teacher and save it as an SDAR folder.
+def pretrain(
+    pretraining: Pretraining,
+    seed: int,
+    device: str,
+    folder: Path,
+    *,
+    autoregressive: bool = False,
+    initial: Path | None = None,
+) -> dict[str, float]:
+    """Make a pocket model and save it as an SDAR folder, or as a Qwen3 folder.
 
     Args:
         pretraining: data, shape and schedule.
         seed: base of data, initial weights and masks.
         device: `cpu` or `cuda`; bf16 autocast on `cuda`.
         folder: where config, weights (bf16) and tokenizer go.
+        autoregressive: a Qwen3 that predicts next tokens instead of an SDAR.
+        initial: folder of the autoregressive model whose weights and tokenizer an SDAR begins with.
 
     Returns:
         The final training loss (mean over the last 100 steps) and the number of rows and parameters.
     """
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(initial) if initial else _tokenizer(pretraining, seed)
+    corpus = build_corpus(tokenizer, pretraining, seed)
+    torch.manual_seed(seed_for(seed, "pretrain-weights"))
+    shape, ids = _shape(pretraining, tokenizer), tokenizer.get_vocab()
+    model: Qwen3ForCausalLM
+    if autoregressive:
+        model = Qwen3ForCausalLM(Qwen3Config(**shape))
+        loss_of = next_token_loss(model, corpus, ids[END])
+    else:
+        model = SDARForCausalLM(SDARConfig(**shape, block_size=max(pretraining.block_sizes)))
+        loss_of = _block_loss(model, corpus, pretraining, seed, ids[MASK_TOKEN])
+    if initial is not None:
+        model.load_state_dict(Qwen3ForCausalLM.from_pretrained(initial, dtype=torch.float32).state_dict())
+    model.to(device)  # type: ignore[arg-type]  # transformers wraps the signature away
+    loss = _train(model, corpus, pretraining, seed, device, loss_of)
+    model.generation_config = GenerationConfig(eos_token_id=[ids[END_OF_TURN], ids[END]])
+    model.bfloat16().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return {"loss": loss, "rows": len(corpus), "parameters": sum(p.numel() for p in model.parameters())}
+
+
+def _tokenizer(pretraining: Pretraining, seed: int) -> PreTrainedTokenizerFast:
     print("training the tokenizer", flush=True)
     texts = (
         chat_prompt(problem.question)
@@ -196,38 +251,68 @@ def pretrain(pretraining: Pretraining, seed: int, device: str, folder: Path) -> 
         for domain in (DOMAINS[name] for name in pretraining.domains)
         for problem in islice(domain.problems("train", seed, pretraining.difficulty), _TOKENIZER_PROBLEMS)
     )
-    tokenizer = build_tokenizer(texts, pretraining.model.vocab_size)
-    corpus = build_corpus(tokenizer, pretraining, seed)
-    torch.manual_seed(seed_for(seed, "pretrain-weights"))
-    model = SDARForCausalLM(_config(pretraining, tokenizer))
-    model.to(device)  # type: ignore[arg-type]  # transformers wraps the signature away
-    ids = tokenizer.get_vocab()
-    loss = _train(model, corpus, pretraining, seed, device, ids[MASK_TOKEN])
-    model.generation_config = GenerationConfig(eos_token_id=[ids[END_OF_TURN], ids[END]])
-    model.bfloat16().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return {"loss": loss, "rows": len(corpus), "parameters": sum(p.numel() for p in model.parameters())}
+    return build_tokenizer(texts, pretraining.model.vocab_size)
 
 
-def _config(pretraining: Pretraining, tokenizer: PreTrainedTokenizerFast) -> SDARConfig:
+def _shape(pretraining: Pretraining, tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """What the configurations of SDAR and Qwen3 share."""
     shape = pretraining.model
-    return SDARConfig(
-        vocab_size=shape.vocab_size,
-        hidden_size=shape.hidden_size,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.key_value_heads,
-        head_dim=shape.head_dim,
-        intermediate_size=shape.intermediate_size,
-        max_position_embeddings=4096,
-        tie_word_embeddings=True,
-        block_size=max(pretraining.block_sizes),
-        eos_token_id=tokenizer.get_vocab()[END_OF_TURN],
-        pad_token_id=tokenizer.get_vocab()[END],
-    )
+    return {
+        "vocab_size": shape.vocab_size,
+        "hidden_size": shape.hidden_size,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.key_value_heads,
+        "head_dim": shape.head_dim,
+        "intermediate_size": shape.intermediate_size,
+        "max_position_embeddings": 4096,
+        "tie_word_embeddings": True,
+        "eos_token_id": tokenizer.get_vocab()[END_OF_TURN],
+        "pad_token_id": tokenizer.get_vocab()[END],
+    }
 
 
-def _train(model, corpus: Corpus, pretraining: Pretraining, seed: int, device: str, mask_id: int) -> float:
+_LossOf = Callable[[int, np.ndarray], Tensor]
+"""Optimizer step and rows of its batch -> the loss."""
+
+
+def _block_loss(model: SDARForCausalLM, corpus: Corpus, pretraining: Pretraining, seed: int, mask_id: int) -> _LossOf:
+    """Cross entropy of masked tokens, block sizes taking turns by step."""
+
+    def loss_of(step: int, rows: np.ndarray) -> Tensor:
+        device = corpus.ids.device
+        generator = torch.Generator(device=device)
+        layout = corpus.batch(rows, pretraining.block_sizes[step % len(pretraining.block_sizes)])
+        masked = mask_blocks(layout, generator.manual_seed(seed_for(seed, "pretrain-masks", step)))
+        with _autocast(str(device)):
+            hidden = layout.hidden_states(model, layout.noisy_ids.masked_fill(masked, mask_id))
+            logits = model.lm_head(hidden[masked])
+        return torch.nn.functional.cross_entropy(logits.float(), layout.noisy_ids[masked])
+
+    return loss_of
+
+
+def next_token_loss(model: Qwen3ForCausalLM, corpus: Corpus, filler: int) -> _LossOf:
+    """Cross entropy of a response's tokens up to the end of the turn, each from all that stands before it."""
+
+    def loss_of(step: int, rows: np.ndarray) -> Tensor:
+        ids, learned = corpus.texts(rows, filler)
+        # Rows are padded at their end, which no token before it sees.
+        with _autocast(str(ids.device)):
+            hidden = model.model(ids[:, :-1], use_cache=False).last_hidden_state
+            logits = model.lm_head(hidden[learned[:, 1:]])
+        return torch.nn.functional.cross_entropy(logits.float(), ids[learned])
+
+    return loss_of
+
+
+def _autocast(device: str) -> torch.autocast:
+    return torch.autocast("cuda", dtype=torch.bfloat16, enabled=device.startswith("cuda"))
+
+
+def _train(
+    model: Qwen3ForCausalLM, corpus: Corpus, pretraining: Pretraining, seed: int, device: str, loss_of: _LossOf
+) -> float:
     decay = [p for p in model.parameters() if p.dim() >= 2]
     plain = [p for p in model.parameters() if p.dim() < 2]
     groups = [{"params": decay, "weight_decay": pretraining.weight_decay}, {"params": plain, "weight_decay": 0.0}]
@@ -236,19 +321,12 @@ def _train(model, corpus: Corpus, pretraining: Pretraining, seed: int, device: s
     if pretraining.compile:
         for layer in model.model.layers:
             layer.compile(dynamic=True)
-    generator = torch.Generator(device=device)
-    cuda = device.startswith("cuda")
     model.train()
     recent = torch.zeros(100, device=device)
     progress = Progress("pretraining steps", pretraining.steps)
     corpus.ids = corpus.ids.to(device)
     for step, rows in enumerate(islice(batches(corpus, pretraining.batch_size, seed), pretraining.steps)):
-        layout = corpus.batch(rows, pretraining.block_sizes[step % len(pretraining.block_sizes)])
-        masked = mask_blocks(layout, generator.manual_seed(seed_for(seed, "pretrain-masks", step)))
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=cuda):
-            hidden = layout.hidden_states(model, layout.noisy_ids.masked_fill(masked, mask_id))
-            logits = model.lm_head(hidden[masked])
-        loss = torch.nn.functional.cross_entropy(logits.float(), layout.noisy_ids[masked])
+        loss = loss_of(step, rows)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -1,4 +1,4 @@
-"""Where the untouched model comes from: shipped weights, pretraining on the spot, or an SDAR folder of the hub."""
+"""Where an untouched model comes from: shipped weights, pretraining on the spot, or a folder of the hub."""
 
 import json
 import shutil
@@ -6,10 +6,12 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
+from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
+from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
 from t3d import receipts, sources
 from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError
-from t3d.models import pretrain, sdar
+from t3d.models import autoregressive, pretrain, sdar
 from t3d.models.device import pick_device
 from t3d.params import Experiment
 
@@ -21,7 +23,8 @@ def make(experiment: Experiment, name: str, out: Path, source: Path | None = Non
         experiment: whose teachers have `name`.
         name: its key.
         out: manifest to write; the folder lies beside it.
-        source: manifest of the fetched folder, for a teacher of the hub.
+        source: manifest of what it is made from: the fetched folder of a teacher of the hub, or the autoregressive
+            model that a pretrained one begins with.
 
     Raises:
         ParameterError: the experiment has no such teacher, or the fetched folder holds another kind of model.
@@ -36,7 +39,13 @@ def make(experiment: Experiment, name: str, out: Path, source: Path | None = Non
         if source is None:
             raise ParameterError(f"teachers.{name} comes from the hub: give the manifest of its source.")
         inputs = [receipts.read(source, kind="sources")]
-        check_folder(inputs[0].folder())
+        check_folder(inputs[0].folder(), spec.autoregressive)
+    initial = None
+    if spec.pretraining is not None and spec.pretraining.initial is not None:
+        if source is None:
+            raise ParameterError(f"teachers.{name} begins with {spec.pretraining.initial}: give the manifest of it.")
+        inputs = [receipts.read(source, kind="teachers")]
+        initial = autoregressive.check_folder(inputs[0].folder())
     with receipts.making(experiment, f"teachers/{name}", out, inputs=inputs, device=device) as job:
         if spec.hub is not None:
             for file in inputs[0].files:
@@ -44,7 +53,14 @@ def make(experiment: Experiment, name: str, out: Path, source: Path | None = Non
                 target.parent.mkdir(parents=True, exist_ok=True)
                 sources.link_or_copy(inputs[0].path.parent / file, target)
         elif spec.pretraining is not None:
-            job.receipt["training"] = pretrain.pretrain(spec.pretraining, experiment.seed, device, job.folder())
+            job.receipt["training"] = pretrain.pretrain(
+                spec.pretraining,
+                experiment.seed,
+                device,
+                job.folder(),
+                autoregressive=spec.autoregressive,
+                initial=initial,
+            )
         else:
             assert spec.path is not None
             shipped = receipts.read(spec.path + receipts.MANIFEST, kind="teachers")
@@ -52,21 +68,30 @@ def make(experiment: Experiment, name: str, out: Path, source: Path | None = Non
             job.receipt["shipped"] = {"manifest": str(shipped.path), "sha256": shipped.digest()}
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, is_autoregressive: bool = False) -> None:
     """Check that a folder holds a whole SDAR: settings, tokenizer, and weights of the right names and shapes.
 
     The weights' headers are read, not the weights: seconds instead of minutes, and before any GPU waits for them.
+
+    Args:
+        folder: as published.
+        is_autoregressive: it is to hold a whole Qwen3 instead.
 
     Raises:
         MissingInputError: a file is missing.
         ParameterError: it is another kind of model, or its tokenizer lacks the mask token or the chat template.
         CorruptArtefactError: a weight is missing, unexpected or of another shape; the message names it.
     """
-    sdar.load_tokenizer(folder)
+    load_tokenizer = autoregressive.load_tokenizer if is_autoregressive else sdar.load_tokenizer
+    load_tokenizer(folder)
     sdar.stop_ids(folder)
     found = _shapes(folder)
     with torch.device("meta"):
-        model = sdar.SDARForCausalLM(sdar.SDARConfig.from_pretrained(folder))
+        model: Qwen3ForCausalLM
+        if is_autoregressive:
+            model = Qwen3ForCausalLM(Qwen3Config.from_pretrained(folder))
+        else:
+            model = sdar.SDARForCausalLM(sdar.SDARConfig.from_pretrained(folder))
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     if model.config.tie_word_embeddings and "lm_head.weight" not in found:
         del wanted["lm_head.weight"]

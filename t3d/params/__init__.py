@@ -5,7 +5,7 @@ An experiment file says *what* is made: teachers, prompt sets, trajectories, stu
 `params/schema.json` is generated from here (`python -m t3d.params > params/schema.json`) and a test catches drift.
 """
 
-from t3d.params.base import Budget, Sampling
+from t3d.params.base import AUTOREGRESSIVE, Budget, Sampling
 from t3d.params.data import Columns, Difficulty, PocketModel, Pretraining, PromptSet, Source, Teacher, Trajectories
 from t3d.params.experiment import Cell, Experiment, Place, Product, Shown, find, load, schema
 from t3d.params.reporting import (
@@ -18,12 +18,14 @@ from t3d.params.reporting import (
     FactorisationFigure,
     ParallelismTable,
     Row,
+    ServedTable,
     Table,
     TrainingFigure,
 )
 from t3d.params.students import Objective, Optimizer, Rows, States, Student
 
 __all__ = [
+    "AUTOREGRESSIVE",
     "AccuracyFigure",
     "AccuracyTable",
     "Benchmark",
@@ -47,6 +49,7 @@ __all__ = [
     "Row",
     "Rows",
     "Sampling",
+    "ServedTable",
     "Shown",
     "Source",
     "States",

@@ -7,6 +7,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 _BUDGET = re.compile(r"b(\d+)(?:s(\d+)|t(0?\.\d+))")
 
+AUTOREGRESSIVE = "b1s1"
+"""What an autoregressive model's answers are filed under: blocks of one token, one step each."""
+
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="A key that also names files.")]
 
 

@@ -50,7 +50,7 @@ class Difficulty(Strict):
 
 
 class PocketModel(Strict):
-    """The shape of a pocket SDAR that is pretrained from scratch."""
+    """The shape of a pocket model that is pretrained."""
 
     vocab_size: Annotated[int, Field(ge=300)] = 2048
     """Byte-level BPE tokens, special tokens included; digits are single tokens."""
@@ -69,7 +69,7 @@ class PocketModel(Strict):
 
 
 class Pretraining(Strict):
-    """Masked block-diffusion pretraining of a pocket teacher on procedurally generated text."""
+    """Pretraining of a pocket model on procedurally generated text: masked block diffusion, or next tokens."""
 
     model: PocketModel = PocketModel()
     """Its shape."""
@@ -83,7 +83,8 @@ class Pretraining(Strict):
     max_length: Positive = 320
     """Rows longer than this are left out, tokens."""
     block_sizes: tuple[Positive, ...] = (4, 8)
-    """Block sizes trained, taking turns by step, so that each of them can be decoded."""
+    """Block sizes trained, taking turns by step, so that each of them can be decoded. Rows fill the largest, so that an
+    autoregressive model with the same ones reads the same rows."""
     steps: Positive = 5600
     """Optimizer steps."""
     batch_size: Positive = 512
@@ -96,13 +97,19 @@ class Pretraining(Strict):
     """AdamW weight decay."""
     compile: bool = False
     """Compile the model; changes speed, and results only by rounding."""
+    initial: Name | None = None
+    """Key of an autoregressive teacher that is pretrained: a diffusion LM begins with its weights and tokenizer, as
+    SDAR begins with Qwen3's. From scratch unless given."""
 
 
 class Teacher(Strict):
-    """Where the untouched model comes from."""
+    """Where an untouched model comes from: the diffusion LM that students copy, or an autoregressive one beside it."""
 
     source: Literal["shipped", "pretrain", "hub"]
-    """`shipped`: weights in the repository; `pretrain`: made by the DAG; `hub`: an SDAR folder as published."""
+    """`shipped`: weights in the repository; `pretrain`: made by the DAG; `hub`: a folder as published."""
+    attention: Literal["causal"] | None = None
+    """`causal`: an autoregressive LM (Qwen3) that vLLM serves, no teacher of anybody. Block-causal (SDAR) unless
+    given."""
     path: str | None = None
     """Folder of a shipped teacher, relative to the project."""
     pretraining: Pretraining | None = None
@@ -121,7 +128,14 @@ class Teacher(Strict):
         needed = {"shipped": "path", "pretrain": "pretraining", "hub": "hub"}[self.source]
         if getattr(self, needed) is None:
             raise ValueError(f"a teacher with source: {self.source} needs `{needed}`")
+        if self.autoregressive and self.pretraining is not None and self.pretraining.initial is not None:
+            raise ValueError("pretraining.initial: an autoregressive model is pretrained from scratch")
         return self
+
+    @property
+    def autoregressive(self) -> bool:
+        """Whether it writes one token after another, not blocks."""
+        return self.attention == "causal"
 
 
 class Columns(Strict):

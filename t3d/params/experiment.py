@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from t3d.errors import ParameterError
-from t3d.params.base import Name, Positive, Strict
+from t3d.params.base import AUTOREGRESSIVE, Name, Positive, Strict
 from t3d.params.data import PromptSet, Source, Teacher, Trajectories
 from t3d.params.reporting import (
     AnyFigure,
@@ -19,6 +19,7 @@ from t3d.params.reporting import (
     Benchmark,
     Comparison,
     FactorisationFigure,
+    ServedTable,
     TrainingFigure,
 )
 from t3d.params.students import Student
@@ -95,8 +96,9 @@ class Experiment(Strict):
     def _references_exist(self) -> Self:
         for key, teacher in self.teachers.items():
             self._check_source(f"teachers.{key}.hub", teacher.hub, "model")
+            self._check_initial(key, teacher)
         for key, prompts in self.prompt_sets.items():
-            self._check(f"prompt_sets.{key}.teacher", "teachers", [prompts.teacher])
+            self._check_teacher(f"prompt_sets.{key}.teacher", prompts.teacher)
             self._check_source(f"prompt_sets.{key}.source", prompts.source, "dataset")
         for key, trajectories in self.trajectories.items():
             self._check(f"trajectories.{key}.prompts", "prompt_sets", [trajectories.prompts])
@@ -140,6 +142,22 @@ class Experiment(Strict):
         if self.sources[name].kind != kind:
             raise ValueError(f"{where}: sources.{name} is a {self.sources[name].kind}, a {kind} is needed")
 
+    def _check_teacher(self, where: str, name: str) -> None:
+        self._check(where, "teachers", [name])
+        if self.teachers[name].autoregressive:
+            raise ValueError(f"{where}: {name} is autoregressive; name a diffusion LM, which has blocks and steps")
+
+    def _check_initial(self, key: str, teacher: Teacher) -> None:
+        if teacher.pretraining is None or teacher.pretraining.initial is None:
+            return
+        where, name = f"teachers.{key}.pretraining.initial", teacher.pretraining.initial
+        self._check(where, "teachers", [name])
+        other = self.teachers[name].pretraining
+        if other is None or not self.teachers[name].autoregressive:
+            raise ValueError(f"{where}: {name} is not an autoregressive model that is pretrained")
+        if other.model != teacher.pretraining.model:
+            raise ValueError(f"{where}: {name} has another shape (`model`); weights can only be taken over unchanged")
+
     def _check_student(self, key: str, student: Student) -> None:
         self._check(f"students.{key}.trajectories", "trajectories", student.trajectories)
         self._check(f"students.{key}.prompts", "prompt_sets", student.prompts)
@@ -162,7 +180,7 @@ class Experiment(Strict):
         self._check(f"{where}.students", "students", product.students)
         if isinstance(product, TrainingFigure):
             return
-        self._check(f"{where}.teacher", "teachers", [product.teacher])
+        self._check_teacher(f"{where}.teacher", product.teacher)
         if isinstance(product, FactorisationFigure):
             self._check(f"{where}.trajectories", "trajectories", product.trajectories)
             return
@@ -177,6 +195,11 @@ class Experiment(Strict):
                 if self.benchmarks[column].prompts != self.benchmarks[benchmark].prompts:
                     raise ValueError(f"{where}.rows.{row.label}: {benchmark} asks other questions than {column}")
         labels = [row.label for row in self.rows_of(product)]
+        if isinstance(product, ServedTable) and (name := product.autoregressive) is not None:
+            self._check(f"{where}.autoregressive", "teachers", [name])
+            if not self.teachers[name].autoregressive:
+                raise ValueError(f"{where}.autoregressive: {name} has no `attention: causal`")
+            labels.append(self.teachers[name].label)
         for label in labels:
             if labels.count(label) > 1:
                 raise ValueError(f"{where}: two of its rows have the label {label!r}")
@@ -239,6 +262,14 @@ class Experiment(Strict):
     def cells_of(self, product: Comparison) -> list[Cell]:
         """The scores that a comparison needs, each once."""
         return list(dict.fromkeys(place.cell for place in self.places_of(product)))
+
+    def autoregressive_places(self, product: Comparison) -> list[Place]:
+        """The places of a table's autoregressive row, one per benchmark; it can do without them."""
+        if not isinstance(product, ServedTable) or product.autoregressive is None:
+            return []
+        name = product.autoregressive
+        label, budget = self.teachers[name].label, AUTOREGRESSIVE
+        return [Place(label, 0, column, budget, (name, column, budget)) for column in product.benchmarks]
 
 
 def load(path: str | Path) -> Experiment:

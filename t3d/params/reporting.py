@@ -79,7 +79,15 @@ class Table(Comparison):
     """Model -> its row in the paper's table, where that is not its label."""
 
 
-class AccuracyTable(Table):
+class ServedTable(Table):
+    """A table that may have the autoregressive row."""
+
+    autoregressive: Name | None = None
+    """An autoregressive teacher, which vLLM serves: a row more, once per benchmark since it has no budget. Where its
+    scores are not made for want of vLLM (`make vllm-env`), the row is absent and the table says so."""
+
+
+class AccuracyTable(ServedTable):
     """Rows method x tokens per step, columns block size x benchmark (Tables 1, 2, 4 to 8)."""
 
     kind: Literal["accuracy"] = "accuracy"
@@ -94,7 +102,7 @@ class AccuracyTable(Table):
         return self
 
 
-class DecodingTable(Table):
+class DecodingTable(ServedTable):
     """Rows method, columns benchmark x tokens/s, latency, steps, length, accuracy (Table 3 of the paper)."""
 
     kind: Literal["decoding"]

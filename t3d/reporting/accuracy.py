@@ -1,4 +1,7 @@
-"""Accuracy with its intervals and paired tests: one row per budget group, method, block size and benchmark."""
+"""Accuracy with its intervals and paired tests: one row per budget group, method, block size and benchmark.
+
+An autoregressive model has no budget: it stands once per benchmark, without block size, and is compared with none.
+"""
 
 from itertools import groupby
 from typing import Any
@@ -6,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from t3d.params import AccuracyTable, Budget, Comparison, Experiment
+from t3d.params import AUTOREGRESSIVE, AccuracyTable, Budget, Comparison, Experiment
 from t3d.reporting import paper
 from t3d.reporting.statistics import holm, paired_bootstrap, paired_test, seed_interval, wilson
 from t3d.reporting.tidy import rounded
@@ -29,7 +32,7 @@ def accuracy_table(
     """One row per budget group, method, block size and benchmark, then the method's average over those cells.
 
     A budget group is a number of tokens per step, or a threshold. Rows are compared with the table's `base`, which is
-    the teacher unless it names another.
+    the teacher unless it names another. The autoregressive row, if `frame` has it, comes last.
 
     Args:
         frame: per question, from `scores.load`.
@@ -65,6 +68,7 @@ def accuracy_table(
                 for cell, other in zip(found[method], found[base], strict=True):
                     _compare(cell, other)
             rows += found[method]
+    rows += _autoregressive(experiment, table, frame)
     tidy = pd.DataFrame(rows, columns=list(COLUMNS))
     tidy["p_adjusted"] = holm(tidy["p_value"].astype(float))
     return rounded(tidy)
@@ -74,6 +78,12 @@ def base_label(experiment: Experiment, table: Comparison) -> str:
     """Label of the row that the others are compared with."""
     base = table.base if isinstance(table, AccuracyTable) else None
     return next(row.label for row in experiment.rows_of(table) if row.model == (base or table.teacher))
+
+
+def _autoregressive(experiment: Experiment, table: Comparison, frame: pd.DataFrame) -> list[dict[str, Any]]:
+    places = [p for p in experiment.autoregressive_places(table) if (frame["method"] == p.label).any()]
+    cells = [_cell(frame, p.label, Budget.parse(AUTOREGRESSIVE), p.column) | {"block_size": None} for p in places]
+    return [cell | {"method": places[0].label} for cell in [*cells, _average(cells)]] if cells else []
 
 
 def _group(budget: Budget) -> tuple[float | None, float | None]:

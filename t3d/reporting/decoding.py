@@ -1,8 +1,14 @@
-"""What decoding costs and what it is worth: speed, latency, steps, length and accuracy (Table 3 of the paper)."""
+"""What decoding costs and what it is worth: speed, latency, steps, length and accuracy (Table 3 of the paper).
+
+An autoregressive model has no budget: it stands once per benchmark, with as many sequences together as the others had,
+and one at a time.
+"""
+
+from typing import Any
 
 import pandas as pd
 
-from t3d.params import Budget, DecodingTable, Experiment
+from t3d.params import Budget, DecodingTable, Experiment, Place
 from t3d.reporting import paper
 from t3d.reporting.statistics import wilson
 from t3d.reporting.tidy import rounded
@@ -16,6 +22,9 @@ METRICS = {
     "accuracy": "Accuracy",
 }
 """Metric, as `params/reported.csv` writes it -> its column in a rendering."""
+
+SATURATED, ALONE = "{}, saturated", "{}, batch 1"
+"""Label of an autoregressive model -> its two methods."""
 
 COLUMNS = (
     *("method", "tokens_per_step", "threshold", "block_size", "benchmark", "n", "seeds", "metric"),
@@ -35,7 +44,8 @@ def decoding_table(
     Returns:
         `COLUMNS`; `metric` is one of `METRICS`: response tokens per second of the whole decoding; latency, seconds per
         response at that speed; denoising steps and tokens of a response; tokens per denoising step; accuracy in percent
-        with its 95 % Wilson interval.
+        with its 95 % Wilson interval. Last, if `totals` has them, the rows of an autoregressive model, whose method is
+        `SATURATED` and `ALONE` of its label; of the latter speed and latency alone.
     """
     values = paper.values_of(experiment, table, reported)
     rows = []
@@ -63,7 +73,25 @@ def decoding_table(
                     if metric in theirs:
                         row |= {"reported": theirs[metric], "difference_from_reported": value - theirs[metric]}
                     rows.append(row)
+    for place in experiment.autoregressive_places(table):
+        rows += _autoregressive(place, totals)
     return rounded(pd.DataFrame(rows, columns=list(COLUMNS)))
+
+
+def _autoregressive(place: Place, totals: pd.DataFrame) -> list[dict[str, Any]]:
+    cell = totals[(totals["method"] == place.label) & (totals["benchmark"] == place.column)]
+    if cell.empty:
+        return []
+    n, alone = int(cell["n"].iloc[0]), cell["one_at_a_time"].iloc[0]
+    keys = {"benchmark": place.column, "seeds": 1}
+    saturated = keys | {"method": SATURATED.format(place.label), "n": n}
+    rows: list[dict[str, Any]] = []
+    for metric, value in _values(cell).items():
+        rows.append(saturated | {"metric": metric, "value": value})
+        if metric == "accuracy":
+            rows[-1]["low"], rows[-1]["high"] = (100 * end for end in wilson(value / 100 * n, n))
+    keys |= {"method": ALONE.format(place.label), "n": alone["questions"]}
+    return rows + [keys | {"metric": key, "value": alone[key]} for key in ("tokens_per_second", "latency_seconds")]
 
 
 def _values(cell: pd.DataFrame) -> dict[str, float]:

@@ -7,9 +7,17 @@ from typing import Any
 
 import pandas as pd
 
-from t3d.params import AccuracyTable, Budget, Comparison, DecodingTable, Experiment, ParallelismTable
+from t3d.params import (
+    AccuracyTable,
+    Budget,
+    Comparison,
+    DecodingTable,
+    Experiment,
+    ParallelismTable,
+    ServedTable,
+)
 from t3d.reporting.accuracy import AVERAGE, base_label
-from t3d.reporting.decoding import METRICS
+from t3d.reporting.decoding import ALONE, METRICS
 from t3d.reporting.parallelism import ALLOWED_LOSS, PENALTY
 
 _SIGNIFICANT = 0.05
@@ -125,9 +133,13 @@ def accuracy_view(experiment: Experiment, table: AccuracyTable, tidy: pd.DataFra
         }
         rows = []
         for method in group["method"].unique():
-            texts = [_accuracy(cells.get((method, *column)), table.base is not None) for column in columns]
             change = cells[method, None, AVERAGE].relative_change
             changed = _DASH if pd.isna(change) else f"{change:+.1f} %".replace("-", _MINUS)
+            if not tokens_per_step and not threshold:
+                texts = [_without_block(cells[method, None, b] if x in (None, blocks[0]) else None) for x, b in columns]
+                rows.append((Cell(_DASH), Cell(method), *texts, Cell(changed)))
+                continue
+            texts = [_accuracy(cells.get((method, *column)), table.base is not None) for column in columns]
             first = f"{tokens_per_step:g}" if tokens_per_step else f"p > {threshold:g}"
             rows.append((Cell(first), Cell(method), *texts, Cell(changed)))
         body.append(tuple(rows))
@@ -143,6 +155,13 @@ def accuracy_view(experiment: Experiment, table: AccuracyTable, tidy: pd.DataFra
         groups=tuple(body),
         note=_accuracy_note(experiment, table, tidy, base),
     )
+
+
+def _without_block(row: Any) -> Cell:
+    """The cell of a model that has no blocks: under the first block size, and blank under the others."""
+    if row is None:
+        return Cell("")
+    return Cell(f"{row.accuracy:.1f}", rest="" if pd.isna(row.low) else f" [{row.low:.1f}, {row.high:.1f}]")
 
 
 def _accuracy(row: Any, with_difference: bool) -> Cell:
@@ -172,8 +191,19 @@ def _accuracy_note(experiment: Experiment, table: AccuracyTable, tidy: pd.DataFr
         f"{_DAGGER}: p < {_SIGNIFICANT} against {base}, two-sided exact sign-flip test paired by question (exact "
         "McNemar for one seed), corrected for the number of cells by Holm's method.",
         "Last, in parentheses: the paper's value." if tidy["reported"].notna().any() else "",
+        _autoregressive_note(experiment, table, tidy, "it has no blocks, and stands once, under the first block size"),
     ]
     return " ".join(part for part in parts if part)
+
+
+def _autoregressive_note(experiment: Experiment, table: ServedTable, tidy: pd.DataFrame, how: str) -> str:
+    """What a table says of its autoregressive row, or of its absence."""
+    if table.autoregressive is None:
+        return ""
+    label = experiment.teachers[table.autoregressive].label
+    if not tidy["method"].str.startswith(label).any():
+        return f"{label}: no row, for vLLM has not answered here (docs/vllm.md)."
+    return f"{label} writes a token at a time, at no budget: {how}."
 
 
 def _questions(experiment: Experiment, table: Comparison, tidy: pd.DataFrame) -> str:
@@ -214,6 +244,16 @@ def decoding_view(experiment: Experiment, table: DecodingTable, tidy: pd.DataFra
                     )
                 )
             body.append(tuple(rows))
+    without = tidy[tidy["block_size"].isna()]
+    for benchmark, group in without.groupby("benchmark", sort=False):
+        label = experiment.benchmarks[str(benchmark)].label
+        rows = []
+        for method, values in group.groupby("method", sort=False):
+            by_metric = {row.metric: row for row in values.itertuples()}
+            measured = [_measured(by_metric[m]) if m in by_metric else Cell(_DASH) for m in METRICS]
+            rows.append((Cell(label), Cell(_DASH), Cell(str(method)), *measured))
+        body.append(tuple(rows))
+    alone = without.loc[without["method"].str.endswith(ALONE.format("")), "n"]
     parts = [
         "Tokens/s: response tokens over the time of the whole decoding; latency: seconds per response at that speed; "
         "steps: denoising steps per response, commit passes left out; accuracy in percent, 95 % Wilson interval.",
@@ -221,6 +261,13 @@ def decoding_view(experiment: Experiment, table: DecodingTable, tidy: pd.DataFra
         _seeds(experiment, table),
         _device(totals),
         "In parentheses: the paper's value." if tidy["reported"].notna().any() else "",
+        _autoregressive_note(
+            experiment,
+            table,
+            tidy,
+            "saturated, it is asked everything with as many sequences together as the others; at batch 1, the first "
+            f"{', '.join(str(n) for n in alone.unique())} questions one after the other; starting it is left out",
+        ),
     ]
     return View(
         caption=table.caption,

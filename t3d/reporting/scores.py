@@ -26,7 +26,8 @@ def load(experiment: Experiment, product: Comparison, manifests: list[Path]) -> 
     Returns:
         Columns method (the row's label), seed (0 for the teacher, which has none), benchmark (the column it stands in),
         budget, block_size, tokens_per_step (not a number for dynamic budgets), threshold (not a number for static
-        ones), id, correct, response_tokens, denoising_steps. Sorted as the experiment lists them.
+        ones), id, correct, response_tokens, denoising_steps. Sorted as the experiment lists them; an autoregressive row
+        comes last, if its scores are among the manifests.
 
     Raises:
         ParameterError: a score, or what it was made from, was made with other parameters.
@@ -34,9 +35,10 @@ def load(experiment: Experiment, product: Comparison, manifests: list[Path]) -> 
         MissingInputError: a file or a cell is not there.
         DataError: a manifest is not about a cell of `product`, or models were asked different questions.
     """
-    found = {cell: _read(cell, m) for cell, m in needed(experiment, product, manifests).items()}
+    given = needed(experiment, product, manifests)
+    found = {cell: _read(cell, m) for cell, m in given.items()}
     parts = []
-    for place in experiment.places_of(product):
+    for place in _places(experiment, product, given):
         budget = Budget.parse(place.budget)
         keys = _keys(place) | {
             "block_size": budget.block_size,
@@ -58,7 +60,8 @@ def load_totals(experiment: Experiment, product: Comparison, manifests: list[Pat
     Returns:
         Columns method, seed, benchmark, budget, those of the score's JSON (n, correct, response_tokens,
         denoising_steps, commit_passes, tokens_per_step, tokens_per_forward) and, from its receipt, those of the
-        decoding's speed: tokens_per_second, batch_size, device.
+        decoding's speed: tokens_per_second, batch_size, device; of an autoregressive model also engine and
+        one_at_a_time (a dict of questions, tokens_per_second, latency_seconds).
 
     Raises:
         MissingInputError: a receipt is not there.
@@ -66,7 +69,7 @@ def load_totals(experiment: Experiment, product: Comparison, manifests: list[Pat
     """
     found = needed(experiment, product, manifests)
     rows = []
-    for place in experiment.places_of(product):
+    for place in _places(experiment, product, found):
         manifest = found[place.cell]
         totals = json.loads(manifest.file(".json").read_text())
         rows.append(totals | receipts.read_receipt(manifest)["decoding"] | _keys(place))
@@ -77,9 +80,19 @@ def _keys(place: Place) -> dict[str, object]:
     return {"method": place.label, "seed": place.seed, "benchmark": place.column, "budget": place.budget}
 
 
+def _places(experiment: Experiment, product: Comparison, found: dict[Cell, Manifest]) -> list[Place]:
+    served = [place for place in experiment.autoregressive_places(product) if place.cell in found]
+    return [*experiment.places_of(product), *served]
+
+
 def needed(experiment: Experiment, product: Comparison, manifests: Iterable[Path]) -> dict[Cell, Manifest]:
-    """The manifest of every cell of `product`; raises as `load`."""
-    return by_cell(experiment, experiment.cells_of(product), manifests, kind="scores")
+    """The manifest of every cell of `product`, and of its autoregressive row if any is given; raises as `load`."""
+    manifests = list(manifests)
+    cells = experiment.cells_of(product)
+    served = [place.cell for place in experiment.autoregressive_places(product)]
+    if any(receipts.read(path).artefact == "/".join(("scores", *cell)) for path in manifests for cell in served):
+        cells += served
+    return by_cell(experiment, cells, manifests, kind="scores")
 
 
 def by_cell(experiment: Experiment, cells: list[Cell], manifests: Iterable[Path], kind: str) -> dict[Cell, Manifest]:

@@ -101,7 +101,7 @@ def check_table(experiment: Experiment, name: str) -> None:
     path = Path("results") / experiment.name / f"{name}.csv"
     if not path.is_file():
         raise MissingInputError(f"{path} is missing: make it first (snakemake {path}).")
-    material = lineage.material_of(experiment, experiment.tables[name])
+    material = lineage.material_of(experiment, experiment.tables[name], here=True)
     with tempfile.TemporaryDirectory() as folder:
         again = Path(folder) / path.name
         tables.write(experiment, name, [manifest_path(experiment, artefact) for artefact in material], again)

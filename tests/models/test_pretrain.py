@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
+from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
-from t3d.models import pretrain
+from t3d.models import autoregressive, pretrain
 from t3d.models.layout import lay_out
 from t3d.models.sdar import load_model, load_tokenizer, mask_id, stop_ids
 from t3d.params import PocketModel, Pretraining
@@ -67,3 +69,46 @@ def test_masks_are_uniform_in_number_and_stay_on_the_response():
     shares = counts / counts.sum()
     assert shares[0] == 0
     assert (shares[1:] - 1 / 8).abs().max() < 0.02
+
+
+@pytest.fixture(scope="module")
+def next_tokens(made, tmp_path_factory):
+    """An autoregressive model, pretrained on what the teacher was."""
+    folder = tmp_path_factory.mktemp("pocket-ar")
+    return folder, pretrain.pretrain(SMALL, seed=0, device="cpu", folder=folder, autoregressive=True)
+
+
+def test_an_autoregressive_model_is_a_plain_qwen3_with_the_teachers_rows_and_tokens(made, next_tokens):
+    folder, facts = next_tokens
+    assert (facts["rows"], facts["parameters"]) == (made[1]["rows"], made[1]["parameters"])
+    assert facts["loss"] < np.log(400)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert type(model) is Qwen3ForCausalLM
+    assert stop_ids(folder) == stop_ids(made[0])
+    question = "How many are 3 and 4?"
+    asked = autoregressive.encode_prompt(autoregressive.load_tokenizer(folder), question)
+    assert asked == encode_prompt(load_tokenizer(made[0]), question)
+
+
+def test_the_next_token_is_learned_of_responses_alone_whatever_a_row_is_batched_with(next_tokens):
+    model = Qwen3ForCausalLM.from_pretrained(next_tokens[0], dtype=torch.float32)
+    end, filler = 2, 0
+    rows = [([5, 6, 7], [8, 9, end, filler, filler]), ([5, 6, 7, 8, 9], [10, 11, 12, 13, end]), ([4], [end])]
+    loss_of = pretrain.next_token_loss(model, pretrain.Corpus(rows), filler)
+    losses = []
+    for prompt, response in rows:
+        text = prompt + [token for token in response if token != filler]
+        log_p = model(torch.tensor([text])).logits[0].log_softmax(-1)
+        losses += [-log_p[at - 1, text[at]] for at in range(len(prompt), len(text))]
+    assert len(losses) == 9
+    torch.testing.assert_close(loss_of(0, np.arange(3)), torch.stack(losses).mean())
+
+
+def test_a_teacher_begins_with_an_autoregressive_models_weights_and_tokenizer(next_tokens, tmp_path):
+    barely = SMALL.model_copy(update={"steps": 1, "warmup_steps": 0, "learning_rate": 1e-9, "weight_decay": 0.0})
+    pretrain.pretrain(barely, seed=7, device="cpu", folder=tmp_path, initial=next_tokens[0])
+    begun, old = load_model(tmp_path), Qwen3ForCausalLM.from_pretrained(next_tokens[0], dtype=torch.float32)
+    assert begun.config.block_size == 8
+    for (name, ours), theirs in zip(begun.named_parameters(), old.parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+    assert (tmp_path / "tokenizer.json").read_bytes() == (next_tokens[0] / "tokenizer.json").read_bytes()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from t3d import receipts
-from t3d.params import Budget, Experiment
+from t3d.params import AUTOREGRESSIVE, Budget, Experiment
 
 BUDGETS = ("b4s2", "b8s4", "b8s1")
 ANSWERS = {
@@ -52,9 +52,16 @@ def experiment(**changes: object) -> Experiment:
 
 
 def write_score(
-    made_by: Experiment, root: Path, model: str, benchmark: str, budget: str, correct: str, ids: list[str] | None = None
+    made_by: Experiment,
+    root: Path,
+    model: str,
+    benchmark: str,
+    budget: str,
+    correct: str,
+    ids: list[str] | None = None,
+    speed: dict[str, object] | None = None,
 ) -> Path:
-    """Write one score and what it was made from below `root`; returns its manifest."""
+    """Write one score and what it was made from below `root`; returns its manifest. `speed` adds to its receipt."""
     kind = "students" if model in made_by.runs else "teachers"
     source = root / kind / f"{model}.manifest.json"
     if not source.exists():
@@ -90,13 +97,28 @@ def write_score(
             "finish_reasons": {"stop": len(right), "length": 0},
         }
         job.file(".json").write_text(json.dumps(summary))
-        job.receipt["decoding"] = {"tokens_per_second": 100.0, "batch_size": 4, "device": "cpu"}
+        job.receipt["decoding"] = {"tokens_per_second": 100.0, "batch_size": 4, "device": "cpu"} | (speed or {})
     return out
 
 
 def write_scores(made_by: Experiment, root: Path) -> list[Path]:
     """Write the scores of `ANSWERS`; returns their manifests."""
     return [write_score(made_by, root, model, "gsm", budget, right) for (model, budget), right in ANSWERS.items()]
+
+
+def with_autoregressive() -> Experiment:
+    """The tiny experiment with an autoregressive model, `ar`, in its table and in one of decoding, `cost`."""
+    plain = experiment().model_dump(mode="json", exclude_unset=True)
+    plain["teachers"]["ar"] = {"source": "pretrain", "attention": "causal", "label": "AR (vLLM)", "pretraining": {}}
+    plain["tables"]["accuracy"]["autoregressive"] = "ar"
+    plain["tables"]["cost"] = plain["tables"]["accuracy"] | {"kind": "decoding"}
+    return Experiment.model_validate(plain)
+
+
+def write_served(made_by: Experiment, root: Path, correct: str = "11111110") -> Path:
+    """Write the score of the autoregressive model, which vLLM answered 100 tokens a second and, alone, 20."""
+    alone = {"questions": 4, "tokens_per_second": 20.0, "latency_seconds": 0.8}
+    return write_score(made_by, root, "ar", "gsm", AUTOREGRESSIVE, correct, speed={"one_at_a_time": alone})
 
 
 def write_answers(made_by: Experiment, root: Path, model: str, benchmark: str, budget: str, rows: list[dict]) -> Path:

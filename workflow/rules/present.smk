@@ -5,7 +5,7 @@ from t3d.versions.publish import WHAT
 
 def material(product):
     """Manifests of what a table or figure is made from; nothing here can make one that is missing."""
-    artefacts = lineage.material_of(E, product)
+    artefacts = lineage.material_of(E, product, here=True)
     missing = [manifest(artefact) for artefact in artefacts if not Path(manifest(artefact)).is_file()]
     if missing:
         kinds = {artefact.partition("/")[0] for artefact in artefacts}

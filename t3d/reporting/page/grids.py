@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from t3d.errors import DataError
-from t3d.params import AccuracyTable, Budget, Comparison, DecodingTable, Experiment
+from t3d.params import AUTOREGRESSIVE, AccuracyTable, Budget, Comparison, DecodingTable, Experiment
 from t3d.reporting.accuracy import AVERAGE, base_label
 from t3d.reporting.decoding import METRICS
 from t3d.versions import trace
@@ -103,7 +103,7 @@ def _names(experiment: Experiment, table: Comparison) -> dict[tuple[str, str, st
     """Row's label, column, budget -> cell of `t3d trace`."""
     return {
         (place.label, place.column, place.budget): trace.name_of(experiment, place)
-        for place in experiment.places_of(table)
+        for place in [*experiment.places_of(table), *experiment.autoregressive_places(table)]
     }
 
 
@@ -118,6 +118,9 @@ def _accuracy(experiment: Experiment, name: str, table: AccuracyTable, tidy: pd.
     groups = []
     marked = tidy.assign(best=tidy["accuracy"] == best)
     for (tokens, threshold), group in marked.groupby(keys, sort=False, dropna=False):
+        if pd.isna(tokens) and pd.isna(threshold):
+            groups.append((_DASH, _without_budget(group, columns, names, base)))
+            continue
         head = f"p > {threshold:g}" if pd.isna(tokens) else f"{tokens:g}"
         here = [b for b in budgets if (b.threshold == threshold if pd.isna(tokens) else b.tokens_per_step == tokens)]
         if not here:
@@ -145,6 +148,22 @@ def _accuracy(experiment: Experiment, name: str, table: AccuracyTable, tidy: pd.
         ),
         groups=tuple(groups),
     )
+
+
+def _without_budget(
+    group: pd.DataFrame, columns: list[tuple[int | None, str]], names: dict[tuple[str, str, str], str], base: str
+) -> tuple[tuple[str, tuple[Field, ...]], ...]:
+    """The row of an autoregressive model: under the first block size, and blank under the others."""
+    (method,) = group["method"].unique()
+    cells = {row.benchmark: row for row in group.assign(best=False).itertuples()}
+    of = {key: names[method, key, AUTOREGRESSIVE] for key in cells if key != AVERAGE}
+    fields = [
+        _of_accuracy(cells[key], list(of.values()) if key == AVERAGE else [of[key]], base)
+        if block in (None, columns[0][0])
+        else Field("")
+        for block, key in columns
+    ]
+    return ((method, (*fields, Field(_DASH))),)
 
 
 def _block(size: float) -> int | None:
@@ -190,6 +209,15 @@ def _decoding(experiment: Experiment, name: str, table: DecodingTable, tidy: pd.
                 cell = names[str(method), benchmark, text]
                 rows.append((str(method), tuple(_measured(by_metric[metric], cell) for metric in METRICS)))
             groups.append((f"{experiment.benchmarks[benchmark].label}, {text}", tuple(rows)))
+    for place in experiment.autoregressive_places(table):
+        cell, rows = names[place.label, place.column, place.budget], []
+        here = tidy["block_size"].isna() & (tidy["benchmark"] == place.column)
+        for method, values in tidy[here].groupby("method", sort=False):
+            by_metric = {row.metric: row for row in values.itertuples()}
+            fields = [_measured(by_metric[m], cell) if m in by_metric else Field(_DASH) for m in METRICS]
+            rows.append((str(method), tuple(fields)))
+        if rows:
+            groups.append((f"{experiment.benchmarks[place.column].label}, {_DASH}", tuple(rows)))
     corner, head = ("Benchmark and budget", "Method"), tuple(METRICS.values())
     return Grid(name, table.caption, note, corner, (), head, tuple(groups))
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from t3d.params import Comparison, Experiment, FactorisationFigure, Product, Student
+from t3d.params import Comparison, Experiment, FactorisationFigure, Product, ServedTable, Student
 
 
 def described(experiment: Experiment, products: Iterable[Product]) -> dict[str, list[dict[str, str]]]:
@@ -11,6 +11,7 @@ def described(experiment: Experiment, products: Iterable[Product]) -> dict[str, 
     products = list(products)
     compared = [product for product in products if isinstance(product, Comparison)]
     teachers = {p.teacher for p in products if isinstance(p, Comparison | FactorisationFigure)}
+    teachers |= {p.autoregressive for p in products if isinstance(p, ServedTable) and p.autoregressive}
     models = {key for product in products for key in product.students}
     models |= {model for p in compared for row in experiment.rows_of(p) for model in row.models.values()}
     budgets: dict[str, dict[str, None]] = {}

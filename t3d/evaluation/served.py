@@ -1,0 +1,125 @@
+"""Answers of an autoregressive model, which vLLM serves in an environment of its own.
+
+vLLM's pins exclude the main environment, so it is a process (`vllm_backend.py`) between two files: prompts as ids go
+in, responses as ids come out. `make vllm-env` makes the environment; docs/vllm.md says what was run where.
+"""
+
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from t3d.decoding.decoder import Response
+from t3d.errors import DataError, MissingInputError, ServingError
+from t3d.lineage import VLLM
+from t3d.params import Benchmark
+
+if TYPE_CHECKING:
+    # Only vLLM's environment can import it; its code is part of what the stage runs (`t3d/versions/code.py`).
+    from t3d.evaluation import vllm_backend  # noqa: F401
+
+ONE_AT_A_TIME = 32
+"""Questions that are also asked one at a time, for the latency of a request that has the machine to itself."""
+_ROOT = Path(__file__).parents[2]
+_SETTINGS = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    # On a CPU: GiB, more than any pocket model fills; and as many threads as the job has, not every core there is.
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+}
+
+
+@dataclass(frozen=True)
+class Served:
+    """What vLLM answered, by question id, and how fast.
+
+    `seconds` is the time of all answers together, `one_at_a_time` has `questions`, `response_tokens` and `seconds` of
+    those that were asked again one after the other; starting the engine is in neither. `engine`: its name and version.
+    """
+
+    responses: dict[str, Response]
+    seconds: float
+    one_at_a_time: dict[str, float]
+    engine: str
+
+
+def answer(
+    folder: Path,
+    questions: Path,
+    prompts: Mapping[str, list[int]],
+    benchmark: Benchmark,
+    *,
+    device: str,
+    dtype: str,
+    stop_ids: frozenset[int],
+    seed_of: Callable[[str], int],
+) -> Served:
+    """Answer a benchmark with a Qwen3 folder.
+
+    Args:
+        folder: the model.
+        questions: the prompt set's `.jsonl`, which the benchmark's lm-eval task reads.
+        prompts: question id -> prompt ids.
+        benchmark: task, sampling, longest answer, and how many sequences are decoded together.
+        device: `cpu` or `cuda`, which vLLM must be built for.
+        dtype: number format, `float32` or `bfloat16`.
+        stop_ids: ids that end a response.
+        seed_of: seed of a question's draws.
+
+    Raises:
+        MissingInputError: vLLM's environment is not there.
+        ServingError: vLLM ended without answers; what it said stands in the log before.
+        DataError: a question has no answer.
+    """
+    if not (VLLM / "installed").is_file():
+        raise MissingInputError(
+            f"{VLLM}/installed is missing: `make vllm-env` makes vLLM's environment (docs/vllm.md)."
+        )
+    sampling = benchmark.sampling.model_dump(include={"temperature", "top_p", "top_k"})
+    request = {
+        "model": str(folder.resolve()),
+        "task": benchmark.task,
+        "questions": str(questions.resolve()),
+        "prompts": dict(prompts),
+        "seeds": {key: seed_of(key) for key in prompts},
+        "stop_ids": sorted(stop_ids),
+        "sampling": sampling,
+        "max_new_tokens": benchmark.max_new_tokens,
+        "batch_size": benchmark.batch_size,
+        "one_at_a_time": ONE_AT_A_TIME,
+        "device": device,
+        "dtype": dtype,
+    }
+    found = _run(request)
+    missing = [key for key in prompts if key not in found["responses"]]
+    if missing:
+        raise DataError(f"vLLM left {len(missing)} of {len(prompts)} questions unanswered, {missing[0]} for one.")
+    return Served(
+        {key: _response(**found["responses"][key]) for key in prompts},
+        found["seconds"],
+        found["one_at_a_time"],
+        found["engine"],
+    )
+
+
+def _run(request: dict[str, Any]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        asked, told = Path(folder, "request.json"), Path(folder, "response.json")
+        asked.write_text(json.dumps(request))
+        command = [str(VLLM / "bin" / "python"), "-m", "t3d.evaluation.vllm_backend", str(asked), str(told)]
+        done = subprocess.run(command, env=_SETTINGS | os.environ | {"PYTHONPATH": str(_ROOT)})
+        if done.returncode or not told.is_file():
+            raise ServingError(f"vLLM ended with status {done.returncode} and gave no answers; the log above says why.")
+        return json.loads(told.read_text())
+
+
+def _response(ids: list[int], finish_reason: str) -> Response:
+    """A block of one token and one step for each token. Confidences cost time, and are not asked for."""
+    count = len(ids)
+    return Response(ids, [1] * count, [float("nan")] * count, count, finish_reason, count, 0)

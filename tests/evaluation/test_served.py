@@ -1,0 +1,67 @@
+"""Asking an autoregressive model where vLLM is not there, or fails; `make test-vllm` asks one where it is."""
+
+import sys
+
+import pytest
+
+from t3d.errors import MissingInputError, ParameterError, ServingError
+from t3d.evaluation import answers, served
+from t3d.models import pretrain, teacher
+from t3d.params import AUTOREGRESSIVE, Experiment
+from t3d.prompts import sets
+from tests.conftest import SHIPPED
+from tests.models.test_pretrain import SMALL
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """An experiment, and the manifests of its autoregressive model `ar` and of six questions."""
+    root = tmp_path_factory.mktemp("served")
+    small = SMALL.model_copy(update={"steps": 1, "warmup_steps": 0})
+    experiment = Experiment(
+        name="x",
+        device="cpu",
+        teachers={
+            "m": {"source": "shipped", "path": str(SHIPPED)},
+            "ar": {"source": "pretrain", "attention": "causal", "pretraining": small.model_dump()},
+        },
+        prompt_sets={"q": {"teacher": "m", "split": "test", "count": 6}},
+        benchmarks={"b": {"label": "B", "prompts": "q", "task": "gsm_boxed", "max_new_tokens": 8}},
+    )
+    made = {name: root / f"{name}.manifest.json" for name in ("m", "ar", "q")}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pretrain, "_TOKENIZER_PROBLEMS", 100)
+        patch.setattr(pretrain, "_DRAWS_PER_TASK", 60)
+        teacher.make(experiment, "ar", made["ar"])
+    teacher.make(experiment, "m", made["m"])
+    sets.make(experiment, "q", made["m"], made["q"])
+    return experiment, made
+
+
+def answer(asked, out, budget=AUTOREGRESSIVE):
+    experiment, made = asked
+    answers.make(experiment, "b", budget, made["ar"], made["q"], out / f"{budget}.manifest.json")
+
+
+def test_it_has_no_budget_but_its_own(asked, tmp_path):
+    with pytest.raises(ParameterError, match=r"answers/ar/b/b8s2: ar is autoregressive and has no budget but b1s1"):
+        answer(asked, tmp_path, "b8s2")
+
+
+def test_without_vllm_the_error_says_what_makes_it(asked, tmp_path, monkeypatch):
+    monkeypatch.setattr(served, "VLLM", tmp_path / "nowhere")
+    with pytest.raises(MissingInputError, match=r"nowhere/installed is missing: `make vllm-env`"):
+        answer(asked, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_environment_that_cannot_start_it_is_an_error_that_points_to_the_log(asked, tmp_path, monkeypatch, capfd):
+    """This environment: it has lm-eval's backend, and no vLLM."""
+    environment = tmp_path / "environment"
+    (environment / "bin").mkdir(parents=True)
+    (environment / "bin" / "python").symlink_to(sys.executable)
+    (environment / "installed").touch()
+    monkeypatch.setattr(served, "VLLM", environment)
+    with pytest.raises(ServingError, match=r"vLLM ended with status 1 and gave no answers"):
+        answer(asked, tmp_path)
+    assert "vllm" in capfd.readouterr().err

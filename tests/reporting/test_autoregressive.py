@@ -1,0 +1,134 @@
+"""The row of an autoregressive model: once per benchmark where vLLM answered, and a note where it did not."""
+
+import pandas as pd
+import pytest
+
+from t3d import lineage
+from t3d.params import Experiment
+from t3d.reporting import tables
+from t3d.reporting.page import grids
+from t3d.versions import trace
+from tests.reporting.helpers import experiment, with_autoregressive, write_scores, write_served
+
+TABLES = ("accuracy", "cost")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project folder without vLLM, in which the students' scores are; and its experiment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lineage, "VLLM", tmp_path / "vllm")
+    made = with_autoregressive()
+    write_scores(made, tmp_path / "data" / made.name)
+    return tmp_path, made
+
+
+def written(project, name):
+    """CSV and Markdown of a table, made from what the DAG would make it from."""
+    folder, made = project
+    material = [
+        folder / "data" / made.name / f"{a}.manifest.json" for a in lineage.material_of(made, made.tables[name])
+    ]
+    out = folder / f"{name}.csv"
+    tables.write(made, name, material, out)
+    return pd.read_csv(out), out.with_suffix(".md").read_text()
+
+
+def test_its_accuracy_stands_once_and_changes_no_other_row(project):
+    without, _ = written(project, "accuracy")
+    write_served(project[1], project[0] / "data" / "tiny")
+    tidy, text = written(project, "accuracy")
+    rows = tidy[tidy["method"] == "AR (vLLM)"]
+    assert tidy[tidy["method"] != "AR (vLLM)"].astype(object).equals(without.astype(object))
+    assert rows["benchmark"].tolist() == ["gsm", "average"]
+    assert rows["accuracy"].tolist() == [87.5, 87.5]
+    assert rows[["tokens_per_step", "threshold", "block_size", "p_value", "difference"]].isna().all(axis=None)
+    # Under block 4, and blank under block 8; not in bold, for it is compared with nothing.
+    assert "| – | AR (vLLM) | 87.5 [52.9, 97.8] |  | 87.5 | – |\n" in text
+    assert "AR (vLLM) writes a token at a time, at no budget" in text
+
+
+def test_its_speed_stands_saturated_and_at_batch_1(project):
+    write_served(project[1], project[0] / "data" / "tiny")
+    tidy, text = written(project, "cost")
+    values = tidy[tidy["block_size"].isna()].set_index(["method", "metric"])["value"]
+    assert values["AR (vLLM), saturated"].to_dict() == {
+        "tokens_per_second": 100,
+        "latency_seconds": 0.16,
+        "steps": 8,
+        "response_tokens": 16,
+        "tokens_per_step": 2,
+        "accuracy": 87.5,
+    }
+    assert values["AR (vLLM), batch 1"].to_dict() == {"tokens_per_second": 20, "latency_seconds": 0.8}
+    assert "| GSM\\_100% | – | AR (vLLM), batch 1 | 20.0 | 0.80 | – | – | – | – |" in text
+    assert "at batch 1, the first 4 questions one after the other" in text
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_without_its_scores_the_row_is_absent_and_the_table_says_so(project, name):
+    tidy, text = written(project, name)
+    assert set(tidy["method"]) == {"Original", "T3D"}
+    assert "AR (vLLM): no row, for vLLM has not answered here (docs/vllm.md)." in text
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_that_names_none_says_nothing_of_it(project, name):
+    folder, made = project
+    bare = made.tables[name].model_copy(update={"autoregressive": None})
+    plain = made.model_copy(update={"tables": {name: bare}})
+    tidy, text = written((folder, plain), name)
+    assert "vLLM" not in text
+    assert tidy.equals(written(project, name)[0])
+
+
+def test_its_scores_are_material_where_they_are_or_can_be_made(project):
+    folder, made = project
+    table, score = made.tables["accuracy"], "scores/ar/gsm/b1s1"
+    assert score not in lineage.material_of(made, table)
+    (folder / "vllm").mkdir()
+    (folder / "vllm" / "installed").touch()
+    assert lineage.material_of(made, table)[-1] == score
+    assert lineage.artefacts_of(made, [table])[-3:] == ["teachers/ar", "answers/ar/gsm/b1s1", score]
+    assert score not in lineage.material_of(made, table, here=True)
+    (folder / "vllm" / "installed").unlink()
+    write_served(made, folder / "data" / "tiny")
+    assert lineage.material_of(made, table)[-1] == lineage.material_of(made, table, here=True)[-1] == score
+
+
+def test_scores_of_other_parameters_are_no_material(project):
+    folder, made = project
+    write_served(made, folder / "data" / "tiny")
+    content = made.model_dump(mode="json", exclude_unset=True)
+    content["teachers"]["ar"]["pretraining"] = {"steps": 7}
+    edited = Experiment.model_validate(content)
+    assert "scores/ar/gsm/b1s1" not in lineage.material_of(edited, edited.tables["accuracy"])
+
+
+def test_its_cells_can_be_traced(project):
+    folder, made = project
+    write_served(made, folder / "data" / "tiny")
+    assert "ar/gsm/b1s1" in trace.cells(made, "accuracy")
+    (chain,) = trace.trace(made, "accuracy", "ar/gsm/b1s1", commands={}).values()
+    assert {origin.artefact for origin in chain} >= {"scores/ar/gsm/b1s1", "answers/ar/gsm/b1s1", "teachers/ar"}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_report_shows_it(project, name):
+    folder, made = project
+    write_served(made, folder / "data" / "tiny")
+    written(project, name)
+    grid = grids.read(made, name, folder / f"{name}.csv")
+    head, rows = grid.groups[-1]
+    assert head.endswith("–")
+    assert [method.partition(",")[0] for method, _ in rows] == ["AR (vLLM)"] * len(rows)
+    shown = [field for _, fields in rows for field in fields if field.cells]
+    assert {cell for field in shown for cell in field.cells} == {"ar/gsm/b1s1"}
+    assert not any(field.best for field in shown)
+    assert {len(fields) for _, group in grid.groups for _, fields in group} == {len(grid.head)}
+
+
+def test_a_figure_of_an_experiment_with_one_is_as_before(project):
+    made = project[1]
+    figure = made.figures["accuracy"]
+    assert lineage.material_of(made, figure) == lineage.material_of(experiment(), figure)
