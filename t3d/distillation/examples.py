@@ -83,7 +83,7 @@ def load(
                 kept = next((i + 1 for i, token in enumerate(t.response_ids) if token in stop_ids), kept)
             prompt_ids = bare.get(t.prompt_id, t.prompt_ids)
             kept = min(kept, _whole_blocks(student, len(prompt_ids)))
-            recorded = (column[:kept] for column in (t.response_ids, t.step_map, t.confidence))
+            recorded = t.response_ids[:kept], t.step_map[:kept], t.confidence[:kept]
             examples.append(Example(t.prompt_id, prompt_ids, *recorded))
     _check_distinct(examples)
     # One order, whatever the number of shards.

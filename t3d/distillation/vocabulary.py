@@ -11,7 +11,8 @@ positions computes what the head at once would, bit for bit. The price is that t
 once per chunk.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -74,8 +75,8 @@ def predictions(
     for part in _parts(len(tokens), weight, chunk):
         if uniform is None and worth_compiling(weight.shape[1], weight.device):
             logits = linear(states[part], cast)
-            predicted[part] = _best(logits)
-            log_p[:, part], _ = _read(logits, torch.stack([tokens[part], predicted[part]]))
+            predicted[part] = _fused(_best)(logits)
+            log_p[:, part], _ = _fused(_read)(logits, torch.stack([tokens[part], predicted[part]]))
             continue
         scores = _scores(states[part], cast)
         predicted[part] = scores.argmax(dim=-1) if uniform is None else _draw(scores, uniform[part])
@@ -97,7 +98,7 @@ class _Head(torch.autograd.Function):
         ctx.totals = log_p.new_empty(len(hidden) if ctx.fused else 0)
         for part in _parts(len(hidden), weight, chunk):
             if ctx.fused:
-                log_p[:, part], ctx.totals[part] = _read(linear(states[part], cast), tokens[:, part])
+                log_p[:, part], ctx.totals[part] = _fused(_read)(linear(states[part], cast), tokens[:, part])
                 continue
             scores = _scores(states[part], cast)
             log_p[:, part] = _of_tokens(scores, tokens[:, part])
@@ -117,7 +118,7 @@ class _Head(torch.autograd.Function):
         for part in _parts(len(hidden), weight, ctx.chunk):
             if ctx.fused:
                 logits = linear(states[part], cast)
-                gradient = _gradient(logits, ctx.totals[part], tokens[:, part], log_p_gradient[:, part])
+                gradient = _fused(_gradient)(logits, ctx.totals[part], tokens[:, part], log_p_gradient[:, part])
             else:
                 scores = _scores(states[part], cast)
                 gradient = torch.zeros_like(scores)
@@ -156,7 +157,12 @@ def _scores(hidden: Tensor, weight: Tensor) -> Tensor:
 # the whole vocabulary are ever written.
 
 
-@torch.compile(dynamic=True)
+@cache
+def _fused(function: Callable) -> Callable:
+    """Compiled at the first call: whoever imports this module need not wait for the compiler."""
+    return torch.compile(function, dynamic=True)
+
+
 def _read(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """log p of `tokens [k, positions]`, float32 of the same shape, and the logarithm of each position's total."""
     wide = logits.float()
@@ -164,12 +170,10 @@ def _read(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
     return wide.gather(1, tokens.t()).t() - total, total
 
 
-@torch.compile(dynamic=True)
 def _best(logits: Tensor) -> Tensor:
     return logits.argmax(dim=-1)
 
 
-@torch.compile(dynamic=True)
 def _gradient(logits: Tensor, total: Tensor, tokens: Tensor, gradients: Tensor) -> Tensor:
     """Gradient of the logits, in their format, from that of `log p` of `tokens`, both `[k, positions]`."""
     probability = (logits.float() - total[:, None]).exp()
