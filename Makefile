@@ -53,7 +53,11 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
-$(VLLM)/.venv/installed: $(VLLM_LOCK)
+$(VLLM)/.venv/installed: $(VLLM)/.venv/for-$(VLLM_FOR)
+	touch $@
+
+# Named by what it was built for, so that asking for the other one makes it anew.
+$(VLLM)/.venv/for-$(VLLM_FOR): $(VLLM_LOCK) $(VLLM)/metadata/pyproject.toml
 	rm -rf $(VLLM)/.venv
 	$(PYTHON) -m venv $(VLLM)/.venv
 	$(VLLM)/.venv/bin/pip install --quiet --no-deps -r $(VLLM_LOCK)

@@ -43,6 +43,8 @@ _LEAST = 0.001
 """Seconds of a forward that has almost nothing to do: pocket, at any batch."""
 _ARITHMETIC, _BANDWIDTH, _TRAINING = 0.4, 0.45, 0.3
 """Shares of the peaks that decoding and training reach, measured on an H100: docs/performance.md."""
+_STATE = 0.85
+"""Share of a GPU's memory that what is trained may take; activations, even if computed again, take the rest."""
 _CPU_MINUTES = 120
 _SPARE = 3.0
 """A job is given this times its estimate: the longest answers, and a slower card."""
@@ -164,7 +166,8 @@ def _count(experiment: Experiment, prompts: str) -> int:
 def training_memory(parameters: float, processes: int) -> float:
     """Bytes on each GPU while T3D trains, activations and, of several processes, gathered embeddings left out."""
     if processes == 1:
-        return 24 * parameters
+        # Weights and gradients 4 each, two moments 8, and the reference's matrices in half precision.
+        return 18 * parameters
     # Gradients that a process adds up within a step are whole; weights, reference, the summed gradients and two moments
     # are spread.
     return (4 + 20 / processes) * parameters
@@ -223,8 +226,8 @@ def report(experiment: Experiment, gpu: str = "A100") -> str:
             lines.append(f"  {dearest.artefact}: {dearest.arithmetic} = {dearest.seconds / 3600:.2f} h")
     for name, teacher in experiment.teachers.items():
         state = training_memory(teacher.parameters, experiment.training_processes)
-        if state > GPUS[gpu].memory and not teacher.autoregressive:
-            needs = f"{state / 1e9:.0f} GB with training_processes: {experiment.training_processes}"
+        if state > _STATE * GPUS[gpu].memory and not teacher.autoregressive:
+            needs = f"{state / 1e9:.0f} GB beside activations with training_processes: {experiment.training_processes}"
             lines += ["", f"Not on this GPU: a student of {name} needs {needs} (docs/cluster.md)."]
     return "\n".join(lines)
 

@@ -70,6 +70,23 @@ def test_every_experiment_is_valid(path):
         ),
         (lambda c: c["students"]["sft"].update(rows={"terminal_block": "cut"}), "sft learns from gold answers"),
         (lambda c: c["students"]["redi"]["states"].update(mask_ratios="uniform"), "mask_ratios describes trajectory"),
+        (lambda c: c["students"]["redi"]["states"].update(threshold=0.9), "threshold describes trajectory states"),
+        (
+            lambda c: c["students"]["t3d"]["states"].update(threshold=0.9, mask_ratios="uniform"),
+            "mask_ratios and mask_order have no meaning beside it",
+        ),
+        (
+            lambda c: (
+                c["students"]["t3d"]["states"].update(threshold=0.9),
+                c["trajectories"]["gsm"].update(budget="b8s4"),
+                c["trajectories"]["code"].update(budget="b8s4"),
+            ),
+            "students.t3d.states.threshold: trajectories.gsm was not decoded one token a step",
+        ),
+        (
+            lambda c: c["students"]["t3d"]["objective"].update(entropy_temperature=0.5),
+            "entropy_temperature has no meaning without an entropy_weight",
+        ),
         (lambda c: c["students"]["t3d"]["states"].update(complement=True), "a complement is taken of random states"),
         (lambda c: c["students"]["t3d"]["states"].update(mask_ratios={0.5: 0.7}), "sum to 0.7, not 1"),
         (

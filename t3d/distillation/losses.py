@@ -53,7 +53,7 @@ def compute(
     if of_reference is not None:
         reference_log_p = [spread(each, batch) for each in of_reference]
         loss, parts = _ddo(objective, (log_p, spread(scores[1], batch)), reference_log_p, masked, reduce)
-        parts["disagreement"] = (tokens[0] != tokens[1]).float().mean()
+        parts["disagreement"] = (tokens[0] != tokens[1]).sum() / max(1, tokens.shape[1])
     else:
         loss = getattr(objectives, objective.name)(log_p, masked, reduce)
         parts = {"likelihood_term": loss}

@@ -28,8 +28,8 @@ from t3d.models.sdar import SDARForCausalLM
 def shard(model: SDARForCausalLM, device: str) -> None:
     """Spread `model` over the processes, in place, each part on `device`.
 
-    Layers are gathered in bf16 on a GPU, as their products are computed under autocast anyway; embedding, head and the
-    last norm stay in float32. Gradients are summed over processes, in float32.
+    Weights are gathered in float32, so that autocast makes of them what it makes of a whole model's: in bf16 a norm's
+    weight would not show a step of training. Gradients are summed over processes, in float32.
 
     Args:
         model: float32, the same in all processes; on the CPU, so that a GPU never sees more of it than one layer and
@@ -38,16 +38,13 @@ def shard(model: SDARForCausalLM, device: str) -> None:
     """
     if processes.count() == 1:
         return
-    kind = torch.device(device).type
-    mesh = init_device_mesh(kind, (processes.count(),))
+    mesh = init_device_mesh(torch.device(device).type, (processes.count(),))
     # Activations are as autocast makes them: the residual stream is float32.
-    compute = torch.bfloat16 if kind == "cuda" else None
-    layers = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    policy = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
     for layer in model.model.layers:
-        fully_shard(layer, mesh=mesh, mp_policy=layers)
+        fully_shard(layer, mesh=mesh, mp_policy=policy)
     # The losses read the head's weight between forward and backward, so the root is not cut up again in between.
-    rest = MixedPrecisionPolicy(cast_forward_inputs=False)
-    fully_shard(model, mesh=mesh, mp_policy=rest, reshard_after_forward=False)
+    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     register_fsdp_forward_method(model, "hidden_states")
     for module in model.modules():
         if isinstance(module, FSDPModule):
@@ -133,7 +130,10 @@ def load_optimizer(optimizer: torch.optim.Optimizer, part: dict[str, Any]) -> No
         index: {name: _placed(value, group["params"][index]) for name, value in values.items()}
         for index, values in part["state"].items()
     }
-    optimizer.load_state_dict(part | {"state": moments})
+    # Which kernel updates is this run's choice, not that of the one that saved.
+    (saved,) = part["param_groups"]
+    settings = {name: value for name, value in group.items() if name != "params"}
+    optimizer.load_state_dict({"state": moments, "param_groups": [saved | settings]})
 
 
 def _placed(part: Tensor, like: Tensor) -> Tensor:

@@ -9,6 +9,10 @@ Chunks are cut over positions, not over the vocabulary: every term (a token's lo
 an inverse-CDF draw, an entropy) then sees whole rows, so one mechanism serves all of them, and a chunk that holds all
 positions computes what the head at once would, bit for bit. The price is that the gradient of the weight is added up
 once per chunk.
+
+On a GPU and for a large model kernels of our own read log-probabilities and the argmax off the logits, and write the
+gradient in their place (`_read`, `_best`, `_gradient`). Draws and entropies are not among them: of a chunk they make
+what they need in float32, a draw in float64.
 """
 
 from collections.abc import Callable, Iterator
@@ -72,8 +76,9 @@ def predictions(
     log_p = torch.empty(2, len(tokens), device=hidden.device)
     # Cast once: of a frozen weight autocast would make a copy per chunk.
     states, cast = hidden.to(_dtype(weight)), weight.to(_dtype(weight))
-    for part in _parts(len(tokens), weight, chunk):
-        if uniform is None and worth_compiling(weight.shape[1], weight.device):
+    fused = uniform is None and worth_compiling(weight.shape[1], weight.device)
+    for part in _parts(len(tokens), weight, chunk, fused):
+        if fused:
             logits = linear(states[part], cast)
             predicted[part] = _fused(_best)(logits)
             log_p[:, part], _ = _fused(_read)(logits, torch.stack([tokens[part], predicted[part]]))
@@ -96,7 +101,7 @@ class _Head(torch.autograd.Function):
         best = tokens.new_empty(len(entropy))
         ctx.fused = temperature is None and worth_compiling(weight.shape[1], weight.device)
         ctx.totals = log_p.new_empty(len(hidden) if ctx.fused else 0)
-        for part in _parts(len(hidden), weight, chunk):
+        for part in _parts(len(hidden), weight, chunk, ctx.fused):
             if ctx.fused:
                 log_p[:, part], ctx.totals[part] = _fused(_read)(linear(states[part], cast), tokens[:, part])
                 continue
@@ -115,7 +120,7 @@ class _Head(torch.autograd.Function):
         states, cast = hidden.to(ctx.dtype), weight.to(ctx.dtype)
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = None
-        for part in _parts(len(hidden), weight, ctx.chunk):
+        for part in _parts(len(hidden), weight, ctx.chunk, ctx.fused):
             if ctx.fused:
                 logits = linear(states[part], cast)
                 gradient = _fused(_gradient)(logits, ctx.totals[part], tokens[:, part], log_p_gradient[:, part])
@@ -142,19 +147,15 @@ def _dtype(weight: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
 
 
-def _parts(positions: int, weight: Tensor, chunk: int) -> Iterator[slice]:
+def _parts(positions: int, weight: Tensor, chunk: int, fused: bool) -> Iterator[slice]:
     # Fused, logits exist in half precision and nothing else of their size: as much memory holds four times as many.
-    size = max(1, chunk * (4 if worth_compiling(weight.shape[1], weight.device) else 1) // len(weight))
+    size = max(1, chunk * (4 if fused else 1) // len(weight))
     return (slice(start, min(start + size, positions)) for start in range(0, positions, size))
 
 
 def _scores(hidden: Tensor, weight: Tensor) -> Tensor:
     """log p of every token, float32 `[positions, vocabulary]`."""
     return linear(hidden, weight).float().log_softmax(dim=-1)
-
-
-# What a large model's GPU does instead, to the same end: logits are read where they are, and no log-probabilities of
-# the whole vocabulary are ever written.
 
 
 @cache

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
+from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
 from t3d.models.device import send
 from t3d.models.masks import PADDING
@@ -32,7 +33,7 @@ def speed_up(model: SDARForCausalLM) -> None:
     compile_layers(model)
 
 
-def compile_layers(model: SDARForCausalLM) -> None:
+def compile_layers(model: Qwen3ForCausalLM) -> None:
     """Compile the layers of `model`, whatever the length: they share one compilation."""
     for layer in model.model.layers:
         layer.compile(dynamic=True)

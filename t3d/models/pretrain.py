@@ -25,6 +25,7 @@ from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
 from t3d.models.layout import Layout, lay_out_stored
+from t3d.models.packed import compile_layers
 from t3d.models.sdar import MASK_TOKEN, SDARConfig, SDARForCausalLM
 from t3d.params import Pretraining
 from t3d.progress import Progress
@@ -319,8 +320,7 @@ def _train(
     optimizer = torch.optim.AdamW(groups, lr=pretraining.learning_rate, betas=(0.9, 0.95), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate(step, pretraining))
     if pretraining.compile:
-        for layer in model.model.layers:
-            layer.compile(dynamic=True)
+        compile_layers(model)
     model.train()
     recent = torch.zeros(100, device=device)
     progress = Progress("pretraining steps", pretraining.steps)

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from t3d.errors import ParameterError
-from t3d.params.base import AUTOREGRESSIVE, Name, Positive, Strict
+from t3d.params.base import AUTOREGRESSIVE, Budget, Name, Positive, Strict
 from t3d.params.data import PromptSet, Source, Teacher, Trajectories
 from t3d.params.reporting import (
     AnyFigure,
@@ -173,6 +173,13 @@ class Experiment(Strict):
             raise ValueError(f"students.{key}: its data belong to different teachers; a student copies one")
         if len({self.trajectories[name].budget for name in student.trajectories}) > 1:
             raise ValueError(f"students.{key}.trajectories: decoded at different budgets, a student needs one")
+        for name in student.trajectories if student.states.threshold is not None else ():
+            budget = Budget.parse(self.trajectories[name].budget)
+            if budget.steps != budget.block_size:
+                raise ValueError(
+                    f"students.{key}.states.threshold: trajectories.{name} was not decoded one token a step, so it "
+                    "does not say how certain each token was"
+                )
         if fault := student.optimizer.fault_of(self.training_processes):
             raise ValueError(f"students.{key}.optimizer.{fault}")
 

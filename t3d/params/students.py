@@ -123,6 +123,8 @@ class Objective(Strict):
         for option in sorted(set().union(*_OPTIONS.values()) & set(given) - _OPTIONS[name]):
             allowed = ", ".join(sorted(_OPTIONS[name] | {"log_probability"}))
             raise ValueError(f"objective {name} has no {option}; its options: {allowed}")
+        if name != "dparallel" and "entropy_temperature" in given and not given.get("entropy_weight"):
+            raise ValueError("entropy_temperature has no meaning without an entropy_weight above 0")
         return ({"path_weight": 0.2} if name == "t3d" else {}) | given
 
 

@@ -17,7 +17,7 @@ from t3d.params import (
     ServedTable,
 )
 from t3d.reporting.accuracy import AVERAGE, base_label
-from t3d.reporting.decoding import ALONE, METRICS
+from t3d.reporting.decoding import ALONE, METRICS, SATURATED
 from t3d.reporting.parallelism import ALLOWED_LOSS, PENALTY
 
 _SIGNIFICANT = 0.05
@@ -201,7 +201,8 @@ def _autoregressive_note(experiment: Experiment, table: ServedTable, tidy: pd.Da
     if table.autoregressive is None:
         return ""
     label = experiment.teachers[table.autoregressive].label
-    if not tidy["method"].str.startswith(label).any():
+    rows = [label, SATURATED.format(label), ALONE.format(label)]
+    if not tidy["method"].isin(rows).any():
         return f"{label}: no row, for vLLM has not answered here (docs/vllm.md)."
     return f"{label} writes a token at a time, at no budget: {how}."
 

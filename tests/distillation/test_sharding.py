@@ -320,3 +320,16 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         TrainingError, match=r"cannot keep training states in .*/work/run \(--work\): .*Not a directory"
     ):
         Checkpoints(tmp_path / "work" / "run", "recipe")
+
+
+def test_a_state_says_what_was_learned_and_not_which_kernel_learned_it():
+    model = tiny_model()
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    saved = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    saved.step()
+    fresh = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    sharding.load_optimizer(fresh, sharding.part_of(saved.state_dict()))
+    assert fresh.param_groups[0]["fused"] is None
+    for parameter in model.parameters():
+        assert torch.equal(fresh.state[parameter]["exp_avg"], saved.state[parameter]["exp_avg"])

@@ -46,7 +46,7 @@ def test_every_objective_equals_the_plain_path(monkeypatch, name, tied, position
     if positions is not None:
         # A default is fixed when a function is defined, so the smaller chunks go in where parts are cut.
         cut = vocabulary._parts
-        monkeypatch.setattr(vocabulary, "_parts", lambda m, weight, _: cut(m, weight, positions * len(weight)))
+        monkeypatch.setattr(vocabulary, "_parts", lambda m, weight, *_: cut(m, weight, positions * len(weight), False))
     found = outcome(losses.compute, name, model, batch)
     assert set(found[1]) == set(expected[1])
     # Where one chunk holds everything the student's bits are the plain path's.
@@ -64,7 +64,7 @@ def test_what_a_gpu_compiles_equals_the_plain_path(monkeypatch, name, positions)
     monkeypatch.setattr(vocabulary, "worth_compiling", lambda width, device: True)
     if positions is not None:
         cut = vocabulary._parts
-        monkeypatch.setattr(vocabulary, "_parts", lambda m, weight, _: cut(m, weight, positions * len(weight) // 4))
+        monkeypatch.setattr(vocabulary, "_parts", lambda m, weight, *_: cut(m, weight, positions * len(weight), False))
     with torch.compiler.set_stance("force_eager"):
         found = outcome(losses.compute, name, model, batch)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
@@ -125,7 +125,10 @@ def test_under_autocast_the_backward_sees_the_logits_of_the_forward():
     torch.testing.assert_close(gradients[0][2], gradients[1][2], atol=1e-1, rtol=2e-2)
 
 
-def test_no_tensor_of_all_logits_is_made():
+@pytest.mark.parametrize("large", [False, True])
+def test_no_tensor_of_all_logits_is_made(monkeypatch, large):
+    """Nor on a GPU, where draws and entropies are made as here."""
+    monkeypatch.setattr(vocabulary, "worth_compiling", lambda width, device: large)
     hidden, weight, tokens = case(m=64)
     hidden.requires_grad_()
     weight.requires_grad_()
