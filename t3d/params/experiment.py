@@ -77,7 +77,7 @@ class Experiment(Strict):
     never which states are seen."""
     decoding_processes: Positive = 1
     """Processes, one GPU each, that decode a shard of trajectories or the answers to a benchmark together, each with
-    `batch_size` sequences at a time. Changes speed, never tokens."""
+    `batch_size` sequences at a time. Like that, it changes speed, never tokens."""
     sources: dict[Name, Source] = {}
     """What is fetched from the hub."""
     teachers: Annotated[dict[Name, Teacher], Field(min_length=1)]
