@@ -22,6 +22,10 @@ Out = Annotated[Path, typer.Option(help="Manifest to write, <artefact>.manifest.
 TeacherManifest = Annotated[Path, typer.Option(help="Manifest of the teacher.")]
 PromptsManifest = Annotated[Path, typer.Option(help="Manifest of the prompt set.")]
 Remote = Annotated[str | None, typer.Option(help="DVC remote; those of .dvc/config unless given.")]
+DecodingProcesses = Annotated[
+    int | None,
+    typer.Option("--processes", min=1, help="Processes that decode it together; the experiment's number if not given."),
+]
 ScoreManifests = Annotated[list[Path], typer.Argument(help="Manifests of the scores it shows.")]
 
 # The imports below are inside the verbs: PyTorch and lm-eval take seconds to load, and `--help` needs neither.
@@ -94,11 +98,14 @@ def make_trajectories(
     teacher: TeacherManifest,
     prompts: PromptsManifest,
     out: Out,
+    processes: DecodingProcesses = None,
 ) -> None:
     """Record a teacher's full-step decoding of its prompts: one trajectory shard."""
-    from t3d.trajectories import rollout
+    found = params.find(experiment)
+    if not _done_by_several(found, "decoding_processes", processes):
+        from t3d.trajectories import rollout
 
-    rollout.make(params.find(experiment), name, shard, teacher, prompts, out)
+        rollout.make(found, name, shard, teacher, prompts, out)
 
 
 @app.command("distill")
@@ -114,15 +121,9 @@ def make_student(
     ] = None,
 ) -> None:
     """Train a student. Killed or requeued, it resumes from its last state in --work."""
-    from t3d.distillation.processes import is_one_of_several
-
     found = params.find(experiment)
-    processes = processes or found.training_processes
-    if processes > 1 and not is_one_of_several():
-        from t3d.distillation import launch
-
-        launch.launch(found, run, processes, sys.argv[1:])
-    else:
+    found.check_processes(run, processes or found.training_processes)
+    if not _done_by_several(found, "training_processes", processes):
         from t3d.distillation import trainer
 
         trainer.make(found, run, teacher, data, work, out)
@@ -136,11 +137,15 @@ def make_answers(
     model: Annotated[Path, typer.Option(help="Manifest of a teacher or a student.")],
     prompts: PromptsManifest,
     out: Out,
+    processes: DecodingProcesses = None,
 ) -> None:
     """Answer a benchmark with a model at a step budget, through lm-eval; an autoregressive one (b1s1) through vLLM."""
-    from t3d.evaluation import answers
+    found = params.find(experiment)
+    # vLLM has a process of its own.
+    if budget == params.AUTOREGRESSIVE or not _done_by_several(found, "decoding_processes", processes):
+        from t3d.evaluation import answers
 
-    answers.make(params.find(experiment), benchmark, budget, model, prompts, out)
+        answers.make(found, benchmark, budget, model, prompts, out)
 
 
 @app.command("score")
@@ -361,6 +366,27 @@ def bump_recipe(stage: Stage) -> None:
     from t3d.versions import code
 
     code.record(stage, bump=True)
+
+
+def _done_by_several(experiment: params.Experiment, field: str, processes: int | None) -> bool:
+    """Start the processes that do this verb together, and see it done; False if this one is to do it.
+
+    Args:
+        experiment: whose `field` is their number, unless it is given.
+        field: `training_processes` or `decoding_processes`.
+        processes: their number on the command line.
+    """
+    processes = processes or getattr(experiment, field)
+    if processes == 1:
+        return False
+    from t3d.processes import is_one_of_several
+
+    if is_one_of_several():
+        return False
+    from t3d import launch
+
+    launch.launch(experiment, field, processes, sys.argv[1:])
+    return True
 
 
 def main() -> None:

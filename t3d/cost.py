@@ -59,13 +59,14 @@ class Cost:
     arithmetic: str
 
 
-def of_artefact(experiment: Experiment, artefact: str, gpu: str = "A100") -> Cost:
+def of_artefact(experiment: Experiment, artefact: str, gpu: str = "A100", decoding_processes: int = 1) -> Cost:
     """Estimate the GPU time of an artefact; 0 for what needs no GPU.
 
     Args:
         experiment: whose artefact it is.
         artefact: its name, see `t3d.recipes`.
         gpu: a key of `GPUS`.
+        decoding_processes: so many share what is decoded; the time is that of each.
 
     Raises:
         ParameterError: there is no such GPU here.
@@ -80,7 +81,7 @@ def of_artefact(experiment: Experiment, artefact: str, gpu: str = "A100") -> Cos
             experiment,
             artefact,
             experiment.prompt_sets[spec.prompts].teacher,
-            _count(experiment, spec.prompts) / spec.shards,
+            _count(experiment, spec.prompts) / spec.shards / decoding_processes,
             (spec.max_new_tokens, Budget.parse(spec.budget), spec.batch_size),
             GPUS[gpu],
         )
@@ -90,7 +91,7 @@ def of_artefact(experiment: Experiment, artefact: str, gpu: str = "A100") -> Cos
             experiment,
             artefact,
             experiment.teacher_behind(name),
-            _count(experiment, benchmark.prompts),
+            _count(experiment, benchmark.prompts) / decoding_processes,
             (benchmark.max_new_tokens, Budget.parse(more[1]), benchmark.batch_size),
             GPUS[gpu],
         )
@@ -184,22 +185,26 @@ class Asked:
 def asked(experiment: Experiment) -> dict[str, Asked]:
     """Kind of artefact -> what its jobs ask for, all the same: tasks of a Slurm array get what the first one asks for.
 
-    Time is three times the estimate of the dearest job on an A100. Of host memory, libraries take 4 GB a process, and
-    weights pass through it once (4 bytes a parameter); a training state is put together there: weights, reference and
-    Adam's moments, 16 bytes a parameter, and as much again while it is written.
+    Time is three times the estimate of the dearest job on an A100; where processes share it, of each of them. Of host
+    memory, libraries take 4 GB a process, and weights pass through it once (4 bytes a parameter); a training state is
+    put together there: weights, reference and Adam's moments, 16 bytes a parameter, and as much again while it is
+    written.
     """
     products = lineage.products_of(experiment, on_request=True).values()
     longest: dict[str, float] = defaultdict(float)
     for artefact in lineage.artefacts_of(experiment, products):
-        seconds = of_artefact(experiment, artefact).seconds
         kind = artefact.partition("/")[0]
+        seconds = of_artefact(experiment, artefact, decoding_processes=experiment.decoding_processes).seconds
         longest[kind] = max(longest[kind], seconds / (experiment.training_processes if kind == "students" else 1))
     parameters = max(teacher.parameters for teacher in experiment.teachers.values()) / 1e6
+    several = dict.fromkeys(("trajectories", "answers"), experiment.decoding_processes)
+    several["students"] = experiment.training_processes
     found = {}
     for kind in recipes.KINDS:
-        processes, state = (experiment.training_processes, 32) if kind == "students" else (1, 0)
+        state = 32 if kind == "students" else 0
         minutes = 20 + math.ceil(_SPARE * longest[kind] / 60) if experiment.gpus else _CPU_MINUTES
-        found[kind] = Asked(minutes, math.ceil(processes * (4000 + 6 * parameters) + state * parameters))
+        memory = several.get(kind, 1) * (4000 + 6 * parameters) + state * parameters
+        found[kind] = Asked(minutes, math.ceil(memory))
     return found
 
 

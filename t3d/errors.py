@@ -39,3 +39,7 @@ class ServingError(T3DError):
 
 class TrainingError(T3DError):
     """Training cannot go on: a non-finite loss or gradient, or a state that cannot be restored."""
+
+
+class ProcessError(T3DError):
+    """Processes that work together cannot be started, or one of them was killed."""

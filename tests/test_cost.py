@@ -45,6 +45,21 @@ def test_jobs_ask_for_more_than_they_should_take(paper):
     assert asked["answers"].memory_mb > 2 * 4e9 / 1e6
 
 
+def test_decoding_processes_share_the_time_and_each_has_its_memory(paper):
+    one, eight = (cost.asked(paper.model_copy(update={"decoding_processes": count})) for count in (1, 8))
+    for kind in ("trajectories", "answers"):
+        assert eight[kind].memory_mb == pytest.approx(8 * one[kind].memory_mb, abs=8)
+        assert eight[kind].minutes < one[kind].minutes
+    assert eight["students"] == one["students"]
+    # Half as many batches take half as long; a share that fills no batch is not decoded in so small a part of the time.
+    whole, half, least = (
+        cost.of_artefact(paper, "answers/sdar-4b-chat/math500/b4s4", decoding_processes=count).seconds - 50
+        for count in (1, 2, 500)
+    )
+    assert half == pytest.approx(whole / 2, rel=0.05)
+    assert least > 1.5 * whole / 500
+
+
 def test_the_report_adds_up(paper):
     text = cost.report(paper)
     rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line and not line.startswith(" ")}

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from t3d.distillation import processes
+from t3d import processes
 from t3d.errors import TrainingError
 
 _KEPT = 2

@@ -1,7 +1,7 @@
 """Distillation: full-parameter AdamW on fp32 master weights, resumable, the same result however often it was killed.
 
 Nothing here is random: order, states and fake tokens follow from (seed, step), so a resumed run repeats them, and
-several processes (`processes.py`) see what one would.
+several processes (`t3d/processes.py`) see what one would.
 """
 
 import json
@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from transformers import GenerationConfig
 
-from t3d import receipts, recipes
+from t3d import processes, receipts, recipes
 from t3d.distillation import examples as data
-from t3d.distillation import losses, processes, sharding
+from t3d.distillation import losses, sharding
 from t3d.distillation.checkpoints import Checkpoints
 from t3d.distillation.states import Batch, draw_batch
 from t3d.errors import TrainingError

@@ -1,17 +1,18 @@
 """The stage that answers a benchmark at one budget: decode, and keep ids, step maps and confidences.
 
-Diffusion LMs decode in this process, through lm-eval (`harness.py`); an autoregressive model is served by vLLM in
-another (`served.py`), and has one budget, `b1s1`.
+Diffusion LMs decode in this process, or in several like it, through lm-eval (`harness.py`); an autoregressive model is
+served by vLLM in another (`served.py`), and has one budget, `b1s1`.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from t3d import receipts
+from t3d import processes, receipts
 from t3d.errors import ParameterError
 from t3d.evaluation import harness, served
 from t3d.models import autoregressive
@@ -53,24 +54,31 @@ def make(experiment: Experiment, benchmark: str, budget: str, model: Path, promp
             asked at a budget that it does not have.
         MissingInputError, ServingError: vLLM is needed and not there, or did not answer.
     """
-    if benchmark not in experiment.benchmarks:
-        raise ParameterError(f"experiment {experiment.name} has no benchmark {benchmark!r}.")
-    spec = experiment.benchmarks[benchmark]
-    device = pick_device(experiment)
-    source, questions = receipts.read(model), receipts.read(prompts, kind="prompts")
-    name = source.artefact.partition("/")[2]
-    artefact = f"answers/{name}/{benchmark}/{budget}"
-    is_served = name in experiment.teachers and experiment.teachers[name].autoregressive
-    if is_served and budget != AUTOREGRESSIVE:
-        raise ParameterError(f"{artefact}: {name} is autoregressive and has no budget but {AUTOREGRESSIVE}.")
-    with receipts.making(experiment, artefact, out, inputs=[source, questions], device=device) as job:
+    device = processes.join(pick_device(experiment), "gloo")
+    with ExitStack() as stack:
+        with processes.together():
+            if benchmark not in experiment.benchmarks:
+                raise ParameterError(f"experiment {experiment.name} has no benchmark {benchmark!r}.")
+            source, questions = receipts.read(model), receipts.read(prompts, kind="prompts")
+            name = source.artefact.partition("/")[2]
+            artefact = f"answers/{name}/{benchmark}/{budget}"
+            is_served = name in experiment.teachers and experiment.teachers[name].autoregressive
+            if is_served and budget != AUTOREGRESSIVE:
+                raise ParameterError(f"{artefact}: {name} is autoregressive and has no budget but {AUTOREGRESSIVE}.")
+            if processes.is_main():
+                inputs = [source, questions]
+                job = stack.enter_context(receipts.making(experiment, artefact, out, inputs=inputs, device=device))
         if is_served:
             rows, speed = _served(experiment, benchmark, source, questions, device)
         else:
             rows, speed = _decoded(experiment, benchmark, budget, source, questions, device)
-        pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), job.file(".parquet"), compression="zstd")
-        job.facts["questions"] = len(rows)
-        job.receipt["decoding"] = speed | {"batch_size": spec.batch_size, "device": receipts.device_name(device)}
+        with processes.together():
+            if processes.is_main():
+                pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), job.file(".parquet"), compression="zstd")
+                job.facts["questions"] = len(rows)
+                batch_size = experiment.benchmarks[benchmark].batch_size
+                job.receipt["decoding"] = speed | {"batch_size": batch_size, "device": _devices(device)}
+    processes.leave()
 
 
 _Answered = tuple[list[dict[str, Any]], dict[str, Any]]
@@ -85,21 +93,25 @@ def _decoded(
     questions: receipts.Manifest,
     device: str,
 ) -> _Answered:
-    spec, name, folder = experiment.benchmarks[benchmark], source.artefact.partition("/")[2], source.folder()
-    progress = Progress(f"answers {name} {benchmark} {budget}", questions.facts["prompts"])
-    tokenizer = load_tokenizer(folder)
-    _check_prompts(experiment.prompt_sets[spec.prompts], sets.read(questions), tokenizer, name)
-    lm = harness.BlockDiffusionLM(
-        load_model(folder, device, experiment.dtype_of(name)),
-        tokenizer,
-        Budget.parse(budget),
-        stop_ids=stop_ids(folder),
-        max_new_tokens=spec.max_new_tokens,
-        sampling=spec.sampling,
-        batch_size=spec.batch_size,
-        seed_of=lambda item: seed_for(experiment.seed, "answer", item),
-        on_finished=progress.advance,
-    )
+    with processes.together():
+        spec, name, folder = experiment.benchmarks[benchmark], source.artefact.partition("/")[2], source.folder()
+        advance = None
+        if processes.is_main():
+            advance = Progress(f"answers {name} {benchmark} {budget}", questions.facts["prompts"]).advance
+        tokenizer = load_tokenizer(folder)
+        _check_prompts(experiment.prompt_sets[spec.prompts], sets.read(questions), tokenizer, name)
+        lm = harness.BlockDiffusionLM(
+            load_model(folder, device, experiment.dtype_of(name)),
+            tokenizer,
+            Budget.parse(budget),
+            stop_ids=stop_ids(folder),
+            max_new_tokens=spec.max_new_tokens,
+            sampling=spec.sampling,
+            batch_size=spec.batch_size,
+            seed_of=lambda item: seed_for(experiment.seed, "answer", item),
+            on_finished=advance,
+        )
+    # Every process asks all questions; decoding is shared.
     samples = harness.evaluate(lm, spec.task, questions.file(".jsonl"), score=False)
     rows = [_row(s["doc"]["id"], s["resps"][0][0], lm.responses[s["doc"]["id"]]) for s in samples]
     return rows, {"tokens_per_second": sum(row["response_tokens"] for row in rows) / lm.seconds}
@@ -135,6 +147,12 @@ def _served(
             "latency_seconds": alone["seconds"] / alone["questions"],
         },
     }
+
+
+def _devices(device: str) -> str:
+    """What decodes, as tables name it: `4 x NVIDIA H100` for four processes."""
+    name, count = receipts.device_name(device), processes.count()
+    return name if count == 1 else f"{count} x {name}"
 
 
 def _check_prompts(spec: PromptSet, prompts: Sequence[sets.Prompt], tokenizer, model: str) -> None:

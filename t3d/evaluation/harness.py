@@ -49,9 +49,9 @@ class _GenerationOnly(LM):
 
 @register_model("sdar-block-diffusion")
 class BlockDiffusionLM(_GenerationOnly):
-    """Decodes each question at one budget.
+    """Decodes each question at one budget; of several processes all ask it the same, and each decodes its share.
 
-    `responses` keeps what was decoded, by question id, and `seconds` how long decoding took.
+    `responses` keeps what was decoded, by question id, and `seconds` how long decoding took, all processes together.
     """
 
     def __init__(
@@ -78,20 +78,25 @@ class BlockDiffusionLM(_GenerationOnly):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Texts of the responses; prompts are the recorded ids of each document, never re-tokenised text."""
         # Imported here: scoring recorded answers needs no model, and starts three seconds sooner without one.
+        from t3d import processes
         from t3d.decoding.decoder import Request, decode
         from t3d.models.sdar import mask_id
 
         started = time.monotonic()
-        responses = decode(
-            self.model,
+        responses = processes.share(
             [Request(r.doc["prompt_ids"], self.seed_of(r.doc["id"])) for r in requests],
-            self.budget,
-            mask_id=mask_id(self.tokenizer),
-            stop_ids=self.stop_ids,
-            max_new_tokens=self.max_new_tokens,
-            sample=self.sampling,
-            batch_size=self.batch_size,
-            on_finished=self.on_finished,
+            lambda some, on_finished: decode(
+                self.model,
+                some,
+                self.budget,
+                mask_id=mask_id(self.tokenizer),
+                stop_ids=self.stop_ids,
+                max_new_tokens=self.max_new_tokens,
+                sample=self.sampling,
+                batch_size=self.batch_size,
+                on_finished=on_finished,
+            ),
+            self.on_finished,
         )
         self.seconds += time.monotonic() - started
         self.responses |= {r.doc["id"]: response for r, response in zip(requests, responses, strict=True)}

@@ -71,10 +71,13 @@ class Experiment(Strict):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where expensive rules run; `auto` takes a GPU where there is one."""
     gpus: Annotated[int, Field(ge=0)] = 0
-    """GPUs an expensive job asks the scheduler for; a student asks for one per training process, unless this is 0."""
+    """GPUs an expensive job asks the scheduler for; training and decoding ask for one per process, unless this is 0."""
     training_processes: Positive = 1
     """Processes, one GPU each, that train a student together and hold a part of it each. Changes speed and memory,
     never which states are seen."""
+    decoding_processes: Positive = 1
+    """Processes, one GPU each, that decode a shard of trajectories or the answers to a benchmark together, each with
+    `batch_size` sequences at a time. Like that, it changes speed, never tokens."""
     sources: dict[Name, Source] = {}
     """What is fetched from the hub."""
     teachers: Annotated[dict[Name, Teacher], Field(min_length=1)]

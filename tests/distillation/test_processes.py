@@ -1,24 +1,21 @@
 """Two processes train the student that one process trains, are ended and go on, and fail with one message."""
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from t3d import params
-from t3d.distillation import losses, processes, trainer
+from t3d import params, processes
+from t3d.distillation import losses, trainer
 from t3d.models import teacher
 from t3d.prompts import sets
 from t3d.trajectories import rollout
 from tests.conftest import ROOT, tiny_model
 from tests.distillation.test_trainer import setting
+from tests.started import finish, running, t3d, wait_for
 
 EXPERIMENT = """
 device: cpu
@@ -63,32 +60,9 @@ def out(project, name):
 
 def distill(project, name, data=SHARD, **environment):
     """Start `t3d distill --processes 2`, the student to lie in folder `name`."""
-    line = [
-        sys.executable,
-        "-m",
-        "t3d.cli",
-        "distill",
-        "--experiment",
-        "small",
-        "--run",
-        "t3d-seed0",
-        "--teacher",
-        TEACHER,
-    ]
+    line = ["distill", "--experiment", "small", "--run", "t3d-seed0", "--teacher", TEACHER]
     line += ["--work", f"work-{name}", "--processes", "2", "--out", str(out(project, name)), data]
-    outside = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
-    # What a user once told accelerate must not matter.
-    home = project / "home" / "accelerate"
-    home.mkdir(parents=True, exist_ok=True)
-    (home / "default_config.yaml").write_text("distributed_type: MULTI_GPU\nnum_processes: 7\nmixed_precision: fp16\n")
-    environment = outside | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HOME": str(home.parent)} | environment
-    return subprocess.Popen(line, cwd=project, env=environment, stdout=-1, stderr=-1, text=True)
-
-
-def finish(process):
-    said, errors = process.communicate(timeout=90)
-    assert process.returncode == 0, said + errors
-    return said
+    return t3d(project, line, **environment)
 
 
 def log_of(project, name):
@@ -98,25 +72,6 @@ def log_of(project, name):
 
 def weights_of(project, name):
     return load_file(out(project, name).parent / "t3d-seed0" / "model.safetensors")
-
-
-def running(project):
-    """Processes of the operating system that work in `project`, as other tests' processes do not."""
-    found = []
-    for entry in os.listdir("/proc"):
-        try:
-            if entry.isdigit() and os.readlink(f"/proc/{entry}/cwd") == str(project):
-                found.append(int(entry))
-        except OSError:
-            continue
-    return found
-
-
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")

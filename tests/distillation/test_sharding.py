@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from t3d.distillation import losses, processes, sharding, trainer
+from t3d import processes
+from t3d.distillation import losses, sharding, trainer
 from t3d.distillation.checkpoints import Checkpoints
 from t3d.errors import TrainingError
 from t3d.models import packed

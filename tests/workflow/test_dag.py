@@ -181,8 +181,9 @@ def test_a_label_plans_the_report_alone(project, parameters):
     assert planned(project) == REPORT
 
 
-def test_a_batch_size_plans_nothing(project, parameters):
+def test_a_batch_size_and_more_processes_plan_nothing(project, parameters):
     parameters["benchmarks"]["gsm"]["batch_size"] = 3
+    parameters["decoding_processes"] = 2
     write(project, parameters)
     assert planned(project) == set()
 

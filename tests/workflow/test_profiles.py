@@ -42,14 +42,14 @@ def test_jobs_that_need_a_gpu_take_turns_on_one_machine(tmp_path):
 
 def test_a_dry_run_for_a_cluster_needs_no_cluster(tmp_path):
     (tmp_path / "params").mkdir()
-    write(tmp_path, twin() | {"gpus": 8})
+    write(tmp_path, twin() | {"gpus": 1, "decoding_processes": 8})
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
     (tmp_path / "params" / "reported.csv").symlink_to(ROOT / "params" / "reported.csv")
     (tmp_path / "slurm").symlink_to(ROOT / "slurm")
     command = ["-n", "results/table1.csv", "-s", str(ROOT / "Snakefile"), "--profile", "slurm"]
     said = snakemake(tmp_path, *command, "--config", "experiment=twin")
-    # A local run's limit of one does not cut what a job asks for: shards and answers 8, a student one per process.
+    # A local run's limit of one does not cut what a job asks for: a GPU per process, 8 of them decode and one trains.
     asked = Counter(re.findall(r" gpu=(\d+)", said))
     assert asked["8"] == len(BENCHMARKS) + 1 + len(MODELS) * len(BENCHMARKS)
     assert asked["1"] == len(STUDENTS)

@@ -11,9 +11,10 @@ rule trajectories:
         f"{LOGS}/trajectories/{{name}}/{{shard}}.log",
     conda:
         "../../environment.yml"
-    threads: CORES
+    threads: max(CORES, E.decoding_processes)
     resources:
-        gpu=E.gpus,
+        # Not a parameter: more processes change the speed of decoding, and plan nothing again.
+        gpu=E.decoding_processes if E.gpus else 0,
         runtime=lambda w, attempt: ASKED["trajectories"].minutes * attempt,
         mem_mb=lambda w, attempt: ASKED["trajectories"].memory_mb * attempt,
     params:

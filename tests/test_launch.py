@@ -1,12 +1,14 @@
 """The command that starts several processes, on one node and on several, and what is refused before it."""
 
 import pytest
+import torch
 
-from t3d.distillation import launch
+from t3d import launch
 from t3d.errors import ParameterError
 from t3d.params import Experiment, Optimizer
 
-ARGUMENTS = ["distill", "--run", "t3d-seed0", "--processes", "8", "data.manifest.json"]
+ARGUMENTS = ["rollout", "--shard", "0-of-1", "--processes", "8"]
+FIELD = "decoding_processes"
 JOB = {"SLURM_JOB_ID": "41234"}
 
 
@@ -36,7 +38,7 @@ def experiment(processes=1, **optimizer):
 
 @pytest.mark.parametrize("hosts", [(), ("n1",)])
 def test_one_node(hosts):
-    line = launch.command(8, ARGUMENTS, JOB if hosts else {}, hosts)
+    line = launch.command(FIELD, 8, ARGUMENTS, JOB if hosts else {}, hosts)
     assert line[:2] == ["accelerate", "launch"]
     assert line[line.index("--module") :] == ["--module", "t3d.cli", *ARGUMENTS]
     given = options(line)
@@ -48,26 +50,36 @@ def test_one_node(hosts):
 
 
 def test_several_nodes_get_a_launcher_each_that_know_where_to_meet():
-    line = launch.command(8, ARGUMENTS, JOB, ["n1", "n2"])
+    line = launch.command(FIELD, 8, ARGUMENTS, JOB, ["n1", "n2"])
     assert line[0] == "srun"
     assert {"--nodes=2", "--ntasks=2", "--ntasks-per-node=1", "--overlap"} <= set(line)
     assert "--export=ALL,T3D_MEET=n1:11234,T3D_NODES=2" in line
     assert line[-len(ARGUMENTS) - 2 :] == ["-m", "t3d.cli", *ARGUMENTS]
     for node in ("0", "1"):
         there = JOB | {"T3D_MEET": "n1:11234", "T3D_NODES": "2", "SLURM_NODEID": node}
-        given = options(launch.command(8, ARGUMENTS, there))
+        given = options(launch.command(FIELD, 8, ARGUMENTS, there))
         assert (given["--num_processes"], given["--num_machines"], given["--machine_rank"]) == ("8", "2", node)
         assert (given["--main_process_ip"], given["--main_process_port"]) == ("n1", "11234")
 
 
 def test_threads_are_shared_by_the_processes_of_a_node_unless_said():
-    assert options(launch.command(2, ARGUMENTS, {"OMP_NUM_THREADS": "5"}))["--num_cpu_threads_per_process"] == "5"
-    assert options(launch.command(4096, ARGUMENTS, {}))["--num_cpu_threads_per_process"] == "1"
+    assert (
+        options(launch.command(FIELD, 2, ARGUMENTS, {"OMP_NUM_THREADS": "5"}))["--num_cpu_threads_per_process"] == "5"
+    )
+    assert options(launch.command(FIELD, 4096, ARGUMENTS, {}))["--num_cpu_threads_per_process"] == "1"
 
 
 def test_nodes_share_evenly():
-    with pytest.raises(ParameterError, match=r"training_processes: 8 processes .* 3 nodes .* multiple of 3"):
-        launch.command(8, ARGUMENTS, JOB, ["n1", "n2", "n3"])
+    with pytest.raises(ParameterError, match=r"decoding_processes: 8 processes .* 3 nodes .* multiple of 3"):
+        launch.command(FIELD, 8, ARGUMENTS, JOB, ["n1", "n2", "n3"])
+
+
+@pytest.mark.parametrize("field", ["training_processes", "decoding_processes"])
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="asks how many GPUs there are")
+def test_a_gpu_for_each(field):
+    found = experiment().model_copy(update={"device": "cuda"})
+    with pytest.raises(ParameterError, match=f"{field}: 64 processes on this node need a GPU each, PyTorch sees"):
+        launch.launch(found, field, 64, ARGUMENTS)
 
 
 def test_outside_slurm_there_are_no_nodes():
@@ -80,7 +92,7 @@ def test_outside_slurm_there_are_no_nodes():
 def test_fewer_micro_batches_than_processes(batch, micro, advice):
     found = experiment(batch_size=batch, micro_batch_size=micro)
     with pytest.raises(ParameterError, match=rf"params/x.yaml: students.sft.optimizer.micro_batch_size: .*{advice}"):
-        launch.launch(found, "sft-seed0", 4, ARGUMENTS)
+        found.check_processes("sft-seed0", 4)
 
 
 def test_an_experiment_whose_steps_are_too_coarse_for_its_processes_is_refused():

@@ -1,7 +1,7 @@
-"""Start the processes that train a student together: `t3d distill --processes N` becomes N of itself.
+"""Start the processes that do one job together: `t3d distill --processes N` becomes N of itself, and so does decoding.
 
 On one node this process becomes accelerate's launcher. In a Slurm job of several nodes it becomes `srun`, which starts
-one launcher per node (`t3d distill` again, told where they meet by `T3D_MEET`). What the processes then tell each other
+one launcher per node (the same line again, told where they meet by `T3D_MEET`). What the processes then tell each other
 is in `processes.py`. Launchers that meet are tested on one machine; on a cluster the `srun` line has not been run.
 """
 
@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from t3d.errors import ParameterError, TrainingError
+from t3d.errors import ParameterError, ProcessError
 from t3d.params import Experiment
 
 # Given in full, and the only one: `accelerate launch` otherwise reads what the user once told `accelerate config`.
@@ -24,28 +24,27 @@ MEET, NODES = "T3D_MEET", "T3D_NODES"
 _TERMINATED = 128 + signal.SIGTERM
 
 
-def launch(experiment: Experiment, run: str, processes: int, arguments: Sequence[str]) -> None:
+def launch(experiment: Experiment, field: str, processes: int, arguments: Sequence[str]) -> None:
     """Run `t3d <arguments>` in `processes` processes; they have done it when this returns.
 
-    SIGTERM is passed on to them: they finish their step, save and end.
+    SIGTERM is passed on to them: a student's finish their step, save and end; those that decode end.
 
     Args:
-        experiment: whose students have `run`.
-        run: `<student>-seed<seed>`.
+        experiment: says the device.
+        field: `training_processes` or `decoding_processes`: the parameter that an error should name.
         processes: how many, over all nodes.
         arguments: the command line of this process.
 
     Raises:
-        ParameterError: the student or the nodes do not allow so many.
-        TrainingError: a process was killed.
+        ParameterError: the nodes or their GPUs do not allow so many.
+        ProcessError: a process was killed.
         SystemExit: a process failed and has said why; the status is its own, 143 after SIGTERM.
     """
-    experiment.check_processes(run, processes)
     hosts = [] if MEET in os.environ else hosts_of(os.environ)
-    line = command(processes, arguments, os.environ, hosts)
+    line = command(field, processes, arguments, os.environ, hosts)
     if line[0] == "srun":
         os.execvp("srun", line)
-    _check_gpus(experiment, processes // int(os.environ.get(NODES, "1")))
+    _check_gpus(experiment, field, processes // int(os.environ.get(NODES, "1")))
     for name in [name for name in os.environ if name.startswith(("ACCELERATE_", "PET_"))]:
         del os.environ[name]
     _run_launcher(line[2:])
@@ -55,7 +54,7 @@ def hosts_of(environment: Mapping[str, str]) -> list[str]:
     """Names of the nodes of this Slurm job, in its order; none outside Slurm.
 
     Raises:
-        TrainingError: Slurm does not say.
+        ProcessError: Slurm does not say.
     """
     if "SLURM_JOB_ID" not in environment:
         return []
@@ -65,11 +64,12 @@ def hosts_of(environment: Mapping[str, str]) -> list[str]:
 
 
 def command(
-    processes: int, arguments: Sequence[str], environment: Mapping[str, str], hosts: Sequence[str] = ()
+    field: str, processes: int, arguments: Sequence[str], environment: Mapping[str, str], hosts: Sequence[str] = ()
 ) -> list[str]:
     """The command line that starts `t3d <arguments>` in several processes.
 
     Args:
+        field: as in `launch`.
         processes: how many, over all nodes.
         arguments: of `t3d`.
         environment: where srun started this launcher, `T3D_MEET`, `T3D_NODES` and `SLURM_NODEID` say which one it is.
@@ -84,8 +84,8 @@ def command(
     nodes = int(environment[NODES]) if MEET in environment else max(1, len(hosts))
     if processes % nodes:
         raise ParameterError(
-            f"training_processes: {processes} processes cannot be shared evenly by the {nodes} nodes of this job. Set "
-            f"it to a multiple of {nodes}."
+            f"{field}: {processes} processes cannot be shared evenly by the {nodes} nodes of this job. Set it to a "
+            f"multiple of {nodes}."
         )
     if nodes > 1 and MEET not in environment:
         # Two jobs may share a node, so the port is the job's; below 32768, where the system gives ports to anybody.
@@ -116,7 +116,7 @@ def command(
     return ["accelerate", "launch", *given, "--multi_gpu", "--same_network", "--module", "t3d.cli", *arguments]
 
 
-def _check_gpus(experiment: Experiment, here: int) -> None:
+def _check_gpus(experiment: Experiment, field: str, here: int) -> None:
     """Say once, before there are several processes, that there is no GPU for each of them."""
     import torch
 
@@ -124,8 +124,8 @@ def _check_gpus(experiment: Experiment, here: int) -> None:
 
     if pick_device(experiment) == "cuda" and torch.cuda.device_count() < here:
         raise ParameterError(
-            f"training_processes: {here} processes on this node need a GPU each, PyTorch sees "
-            f"{torch.cuda.device_count()}. Ask for as many GPUs, or train with fewer processes."
+            f"{field}: {here} processes on this node need a GPU each, PyTorch sees {torch.cuda.device_count()}. Ask "
+            "for as many GPUs, or for fewer processes."
         )
 
 
@@ -156,9 +156,9 @@ def _run_launcher(arguments: Sequence[str]) -> None:
         if failure.exitcode in (-signal.SIGTERM, _TERMINATED):
             raise SystemExit(_TERMINATED) from None
         if failure.exitcode < 0:
-            raise TrainingError(
-                f"training process {rank} was killed by {signal.Signals(-failure.exitcode).name}; out of memory, "
-                "perhaps. Run again to resume from the last state."
+            raise ProcessError(
+                f"process {rank} was killed by {signal.Signals(-failure.exitcode).name}; out of memory, perhaps. Run "
+                "again: training resumes from its last state, decoding begins anew."
             ) from None
         raise SystemExit(failure.exitcode) from None
 
@@ -167,4 +167,4 @@ def _said(*line: str) -> str:
     try:
         return subprocess.run(line, check=True, capture_output=True, text=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError) as error:
-        raise TrainingError(f"Slurm does not name the nodes of this job ({' '.join(line)}): {error}") from error
+        raise ProcessError(f"Slurm does not name the nodes of this job ({' '.join(line)}): {error}") from error

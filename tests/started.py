@@ -1,0 +1,47 @@
+"""`t3d` as it is typed, in a working directory of its own."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.conftest import ROOT
+
+
+def t3d(project: Path, arguments: list[str], **environment: str) -> subprocess.Popen:
+    """Start `t3d <arguments>` in `project`."""
+    outside = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
+    # What a user once told accelerate must not matter.
+    home = project / "home" / "accelerate"
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "default_config.yaml").write_text("distributed_type: MULTI_GPU\nnum_processes: 7\nmixed_precision: fp16\n")
+    environment = outside | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HOME": str(home.parent)} | environment
+    line = [sys.executable, "-m", "t3d.cli", *arguments]
+    return subprocess.Popen(line, cwd=project, env=environment, stdout=-1, stderr=-1, text=True)
+
+
+def finish(process):
+    """What it says until it ends, which must be well."""
+    said, errors = process.communicate(timeout=90)
+    assert process.returncode == 0, said + errors
+    return said
+
+
+def running(project):
+    """Processes of the operating system that work in `project`, as other tests' processes do not."""
+    found = []
+    for entry in os.listdir("/proc"):
+        try:
+            if entry.isdigit() and os.readlink(f"/proc/{entry}/cwd") == str(project):
+                found.append(int(entry))
+        except OSError:
+            continue
+    return found
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
