@@ -77,7 +77,7 @@ def test_every_experiment_is_valid(path):
         ),
         (
             lambda c: (
-                c["students"]["t3d"]["states"].update(threshold=0.9),
+                c["students"]["t3d"].update(states={"kind": "trajectory", "threshold": 0.9}),
                 c["trajectories"]["gsm"].update(budget="b8s4"),
                 c["trajectories"]["code"].update(budget="b8s4"),
             ),
