@@ -29,7 +29,7 @@ from t3d.distillation import objectives, sharding, trainer
 from t3d.distillation.examples import Example
 from t3d.distillation.states import Batch
 from t3d.models import packed
-from t3d.models.device import set_up_memory, worth_compiling
+from t3d.models.device import autocast, set_up_memory, worth_compiling
 from t3d.models.masks import PADDING, clean_and_noisy
 from t3d.models.sdar import SDARForCausalLM
 from t3d.params import Objective, Optimizer, States, Student
@@ -191,7 +191,7 @@ def plain_step(
     model.train()
     total = 0.0
     for batch in trainer.micro_batches(drawn, step):
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=setting.device.startswith("cuda")):
+        with autocast(setting.device):
             loss = plain_loss(way, model, reference, batch, setting)
         share = len(batch.ids) / spec.batch_size
         (loss * share).backward()

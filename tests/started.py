@@ -9,6 +9,15 @@ from pathlib import Path
 from tests.conftest import ROOT
 
 
+def set_up(folder: Path, name: str, experiment: str) -> Path:
+    """Make `folder` a working directory with one experiment, and the teacher that is shipped."""
+    (folder / "params").mkdir()
+    (folder / "params" / f"{name}.yaml").write_text(experiment)
+    (folder / "data").mkdir()
+    (folder / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
+    return folder
+
+
 def t3d(project: Path, arguments: list[str], **environment: str) -> subprocess.Popen:
     """Start `t3d <arguments>` in `project`."""
     outside = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}

@@ -17,8 +17,8 @@ from t3d.models import teacher
 from t3d.params import Budget, Sampling
 from t3d.prompts import sets
 from t3d.trajectories import rollout
-from tests.conftest import MASK, ROOT, tiny_model
-from tests.started import finish, running, t3d, wait_for
+from tests.conftest import MASK, tiny_model
+from tests.started import finish, running, set_up, t3d, wait_for
 
 EXPERIMENT = """
 device: cpu
@@ -123,11 +123,7 @@ def test_a_failure_in_one_process_ends_all_before_their_work_is_done(in_processe
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A working directory with a small experiment, its prompts, and what one process decodes, in `one/`."""
-    folder = tmp_path_factory.mktemp("project")
-    (folder / "params").mkdir()
-    (folder / "params" / "small.yaml").write_text(EXPERIMENT)
-    (folder / "data").mkdir()
-    (folder / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
+    folder = set_up(tmp_path_factory.mktemp("project"), "small", EXPERIMENT)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         small = params.find("small")

@@ -27,7 +27,7 @@ from t3d.distillation.checkpoints import Checkpoints
 from t3d.distillation.states import Batch, draw_batch
 from t3d.errors import TrainingError
 from t3d.models import packed
-from t3d.models.device import pick_device, worth_compiling
+from t3d.models.device import autocast, pick_device, worth_compiling
 from t3d.models.sdar import SDARForCausalLM, load_model, load_tokenizer, mask_id, stop_ids
 from t3d.params import Experiment, Optimizer, Student
 from t3d.progress import Progress
@@ -209,7 +209,7 @@ def _step(model, reference, optimizer, setting: Setting, step: int) -> dict[str,
     done = []
     for batch, share, last in _passes(setting, step):
         sharding.reduce_after(model, last)
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=setting.device.startswith("cuda")):
+        with autocast(setting.device):
             loss, parts = losses.compute(student.objective, model, reference, batch, setting.steps_per_block)
         (loss * share).backward()
         done.append((batch.ids, share, {"loss": loss.detach(), **parts}))

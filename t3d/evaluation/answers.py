@@ -125,7 +125,10 @@ def _served(
     suffix = experiment.prompt_sets[spec.prompts].suffix
     tokenizer = autoregressive.load_tokenizer(folder)
     # Its own chat template asks the same text; where that is the teacher's, the ids are those of the prompt set.
-    prompts = {p.id: autoregressive.encode_prompt(tokenizer, p.text + suffix) for p in sets.read(questions)}
+    # Qwen3's chat models would think aloud first, which the diffusion LMs made of them do not.
+    prompts = {
+        p.id: sets.encode_prompt(tokenizer, p.text + suffix, enable_thinking=False) for p in sets.read(questions)
+    }
     found = served.answer(
         folder,
         questions.file(".jsonl"),

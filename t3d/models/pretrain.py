@@ -24,6 +24,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
+from t3d.models.device import autocast
 from t3d.models.layout import Layout, lay_out_stored
 from t3d.models.packed import compile_layers
 from t3d.models.sdar import MASK_TOKEN, SDARConfig, SDARForCausalLM
@@ -224,6 +225,7 @@ def pretrain(
     """
     tokenizer = PreTrainedTokenizerFast.from_pretrained(initial) if initial else _tokenizer(pretraining, seed)
     corpus = build_corpus(tokenizer, pretraining, seed)
+    corpus.ids = corpus.ids.to(device)
     torch.manual_seed(seed_for(seed, "pretrain-weights"))
     shape, ids = _shape(pretraining, tokenizer), tokenizer.get_vocab()
     model: Qwen3ForCausalLM
@@ -280,12 +282,13 @@ _LossOf = Callable[[int, np.ndarray], Tensor]
 def _block_loss(model: SDARForCausalLM, corpus: Corpus, pretraining: Pretraining, seed: int, mask_id: int) -> _LossOf:
     """Cross entropy of masked tokens, block sizes taking turns by step."""
 
+    device = corpus.ids.device
+    generator = torch.Generator(device=device)
+
     def loss_of(step: int, rows: np.ndarray) -> Tensor:
-        device = corpus.ids.device
-        generator = torch.Generator(device=device)
         layout = corpus.batch(rows, pretraining.block_sizes[step % len(pretraining.block_sizes)])
         masked = mask_blocks(layout, generator.manual_seed(seed_for(seed, "pretrain-masks", step)))
-        with _autocast(str(device)):
+        with autocast(device):
             hidden = layout.hidden_states(model, layout.noisy_ids.masked_fill(masked, mask_id))
             logits = model.lm_head(hidden[masked])
         return torch.nn.functional.cross_entropy(logits.float(), layout.noisy_ids[masked])
@@ -299,16 +302,12 @@ def next_token_loss(model: Qwen3ForCausalLM, corpus: Corpus, filler: int) -> _Lo
     def loss_of(step: int, rows: np.ndarray) -> Tensor:
         ids, learned = corpus.texts(rows, filler)
         # Rows are padded at their end, which no token before it sees.
-        with _autocast(str(ids.device)):
+        with autocast(ids.device):
             hidden = model.model(ids[:, :-1], use_cache=False).last_hidden_state
             logits = model.lm_head(hidden[learned[:, 1:]])
         return torch.nn.functional.cross_entropy(logits.float(), ids[learned])
 
     return loss_of
-
-
-def _autocast(device: str) -> torch.autocast:
-    return torch.autocast("cuda", dtype=torch.bfloat16, enabled=device.startswith("cuda"))
 
 
 def _train(
@@ -324,7 +323,6 @@ def _train(
     model.train()
     recent = torch.zeros(100, device=device)
     progress = Progress("pretraining steps", pretraining.steps)
-    corpus.ids = corpus.ids.to(device)
     for step, rows in enumerate(islice(batches(corpus, pretraining.batch_size, seed), pretraining.steps)):
         loss = loss_of(step, rows)
         optimizer.zero_grad(set_to_none=True)

@@ -99,7 +99,7 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu", dtype: st
         MissingInputError: there is no such folder or no `config.json` in it.
         ParameterError: the folder holds another kind of model.
     """
-    folder = _checked(folder)
+    folder = check_folder(folder)
     model = SDARForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="sdpa")
     model.to(device)  # type: ignore[arg-type]  # transformers wraps the signature away
     return model.eval()
@@ -112,16 +112,21 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
         MissingInputError: there is no such folder, or no tokenizer in it.
         ParameterError: the tokenizer has no mask token `<|MASK|>` or no chat template.
     """
-    folder = _checked(folder)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise MissingInputError(f"{folder} holds no readable tokenizer: {str(error).splitlines()[0]}") from error
+    folder = check_folder(folder)
+    tokenizer = read_tokenizer(folder)
     if MASK_TOKEN not in tokenizer.get_vocab():
         raise ParameterError(f"{folder}: the tokenizer has no mask token {MASK_TOKEN}; this is not an SDAR folder.")
     if tokenizer.chat_template is None:
         raise ParameterError(f"{folder}: the tokenizer has no chat template.")
     return tokenizer
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, whatever it can do; raises `MissingInputError` if there is none."""
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise MissingInputError(f"{folder} holds no readable tokenizer: {str(error).splitlines()[0]}") from error
 
 
 def mask_id(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -148,12 +153,18 @@ def stop_ids(folder: str | Path) -> frozenset[int]:
     return frozenset(found)
 
 
-def _checked(folder: str | Path) -> Path:
+def check_folder(folder: str | Path, kind: str = "sdar", whose: str = "") -> Path:
+    """Check that a folder says it holds a model of `kind`, a `model_type` of transformers.
+
+    Raises:
+        MissingInputError: there is no such folder or no `config.json` in it.
+        ParameterError: it holds another kind of model; `whose` ends the message.
+    """
     folder = Path(folder)
     config = folder / "config.json"
     if not config.is_file():
         raise MissingInputError(f"{folder} holds no model: there is no {config}.")
     found = json.loads(config.read_text()).get("model_type")
-    if found != "sdar":
-        raise ParameterError(f"{config}: model_type is {found!r}, expected 'sdar'.")
+    if found != kind:
+        raise ParameterError(f"{config}: model_type is {found!r}, expected {kind!r}{whose}.")
     return folder

@@ -273,6 +273,10 @@ class Experiment(Strict):
         """The scores that a comparison needs, each once."""
         return list(dict.fromkeys(place.cell for place in self.places_of(product)))
 
+    def all_places_of(self, product: Comparison) -> list[Place]:
+        """The places of a comparison, and those of its autoregressive row."""
+        return [*self.places_of(product), *self.autoregressive_places(product)]
+
     def autoregressive_places(self, product: Comparison) -> list[Place]:
         """The places of a table's autoregressive row, one per benchmark; it can do without them."""
         if not isinstance(product, ServedTable) or product.autoregressive is None:

@@ -133,10 +133,10 @@ def _of_file(experiment: Experiment, name: str, source: receipts.Manifest) -> li
     return [(replace(problem, id=f"{prefix}/{problem.id}"), problem.solution) for problem in found]
 
 
-def encode_prompt(tokenizer, text: str) -> list[int]:
-    """Ids of one user turn in the chat template, up to where the answer begins."""
+def encode_prompt(tokenizer, text: str, **switches: bool) -> list[int]:
+    """Ids of one user turn in the chat template, up to where the answer begins; a template ignores what it lacks."""
     messages = [{"role": "user", "content": text}]
-    rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **switches)
     return tokenizer(rendered, add_special_tokens=False)["input_ids"]
 
 

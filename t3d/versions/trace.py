@@ -44,7 +44,9 @@ def table_of(path: Path, experiment: str | None) -> tuple[Experiment, str]:
 
 def cells(experiment: Experiment, table: str) -> list[str]:
     """Names of a table's cells, `row/column/budget`, with the keys of student and benchmark where they have some."""
-    return list(dict.fromkeys(name_of(experiment, place) for place in _places(experiment, table)))
+    return list(
+        dict.fromkeys(name_of(experiment, place) for place in experiment.all_places_of(experiment.tables[table]))
+    )
 
 
 def trace(
@@ -65,16 +67,13 @@ def trace(
         DataError: there is no such cell.
         T3DError: the score is not here, or damaged.
     """
-    places = [place for place in _places(experiment, table) if name_of(experiment, place) == cell]
+    places = [
+        place for place in experiment.all_places_of(experiment.tables[table]) if name_of(experiment, place) == cell
+    ]
     if not places:
         raise DataError(f"{table} has no cell {cell!r}. Its cells: {', '.join(cells(experiment, table))}.")
     commands = commands_of(experiment) if commands is None else commands
     return {place.cell[0]: _chain(experiment, "/".join(["scores", *place.cell]), commands) for place in places}
-
-
-def _places(experiment: Experiment, table: str) -> list[params.Place]:
-    shown = experiment.tables[table]
-    return [*experiment.places_of(shown), *experiment.autoregressive_places(shown)]
 
 
 def name_of(experiment: Experiment, place: params.Place) -> str:

@@ -13,9 +13,9 @@ from t3d.distillation import losses, trainer
 from t3d.models import teacher
 from t3d.prompts import sets
 from t3d.trajectories import rollout
-from tests.conftest import ROOT, tiny_model
+from tests.conftest import tiny_model
 from tests.distillation.test_trainer import setting
-from tests.started import finish, running, t3d, wait_for
+from tests.started import finish, running, set_up, t3d, wait_for
 
 EXPERIMENT = """
 device: cpu
@@ -38,11 +38,7 @@ TEACHER, SHARD = "data/small/teachers/pocket.manifest.json", "data/small/traject
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A working directory with a small experiment, its rollouts, and the student that one process trains."""
-    folder = tmp_path_factory.mktemp("project")
-    (folder / "params").mkdir()
-    (folder / "params" / "small.yaml").write_text(EXPERIMENT)
-    (folder / "data").mkdir()
-    (folder / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
+    folder = set_up(tmp_path_factory.mktemp("project"), "small", EXPERIMENT)
     prompts = "data/small/prompts/gsm.manifest.json"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -103,7 +103,7 @@ def _names(experiment: Experiment, table: Comparison) -> dict[tuple[str, str, st
     """Row's label, column, budget -> cell of `t3d trace`."""
     return {
         (place.label, place.column, place.budget): trace.name_of(experiment, place)
-        for place in [*experiment.places_of(table), *experiment.autoregressive_places(table)]
+        for place in experiment.all_places_of(table)
     }
 
 
