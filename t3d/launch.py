@@ -120,9 +120,9 @@ def _check_gpus(experiment: Experiment, field: str, here: int) -> None:
     """Say once, before there are several processes, that there is no GPU for each of them."""
     import torch
 
-    from t3d.models.device import pick_device
+    from t3d.models.device import device_of
 
-    if pick_device(experiment) == "cuda" and torch.cuda.device_count() < here:
+    if device_of(experiment) == "cuda" and torch.cuda.device_count() < here:
         raise ParameterError(
             f"{field}: {here} processes on this node need a GPU each, PyTorch sees {torch.cuda.device_count()}. Ask "
             "for as many GPUs, or for fewer processes."
