@@ -11,6 +11,7 @@ the clean copy.
 """
 
 import argparse
+import gc
 import json
 import time
 from collections.abc import Sequence
@@ -318,6 +319,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     flush=True,
                 )
             rows.append(row)
+            # Compiled layers keep the models that they were compiled for.
+            torch.compiler.reset()
+            gc.collect()
             if device == "cuda":
                 torch.cuda.empty_cache()
     if given.out:

@@ -41,7 +41,7 @@ _DYNAMIC = 3.0
 """Tokens per step of a dynamic budget: 721.9 / 196.2 = 3.7 on MATH500, 3.4 to 3.5 on the others (Table 3, block 4)."""
 _LEAST = 0.001
 """Seconds of a forward that has almost nothing to do: pocket, at any batch."""
-_ARITHMETIC, _BANDWIDTH, _TRAINING = 0.4, 0.45, 0.3
+_ARITHMETIC, _BANDWIDTH, _TRAINING = 0.4, 0.45, 0.4
 """Shares of the peaks that decoding and training reach, measured on an H100: docs/performance.md."""
 _STATE = 0.85
 """Share of a GPU's memory that what is trained may take; activations, even if computed again, take the rest."""

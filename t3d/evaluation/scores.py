@@ -50,16 +50,16 @@ def make(experiment: Experiment, answers: Path, prompts: Path, out: Path) -> Non
     texts = {key: row["text"] for key, row in recorded.items()}
     asked = sets.read(questions)
     spec = experiment.benchmarks[benchmark]
-    if asked and asked[0].domain in PROGRAMS:
-        judged = _run_programs(spec, asked, texts, f"programs {model} {benchmark} {budget}")
-    else:
-        judged = _compare_answers(spec, questions.file(".jsonl"), texts)
-    if len(judged) != len(recorded):
-        raise DataError(f"{source.path}: {len(recorded)} answers for {len(judged)} questions of {questions.path}.")
-    counts = ("response_tokens", "denoising_steps")
-    rows = [{"id": key, **found, **{name: recorded[key][name] for name in counts}} for key, found in judged.items()]
     artefact = f"scores/{model}/{benchmark}/{budget}"
     with receipts.making(experiment, artefact, out, inputs=[source, questions]) as job:
+        if asked and asked[0].domain in PROGRAMS:
+            judged = _run_programs(spec, asked, texts, f"programs {model} {benchmark} {budget}")
+        else:
+            judged = _compare_answers(spec, questions.file(".jsonl"), texts)
+        if len(judged) != len(recorded):
+            raise DataError(f"{source.path}: {len(recorded)} answers for {len(judged)} questions of {questions.path}.")
+        counts = ("response_tokens", "denoising_steps")
+        rows = [{"id": key, **found, **{name: recorded[key][name] for name in counts}} for key, found in judged.items()]
         pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), job.file(".parquet"), compression="zstd")
         totals = {"model": model, "benchmark": benchmark, "budget": budget, **_totals(rows, list(recorded.values()))}
         job.file(".json").write_text(json.dumps(totals, indent=1) + "\n")

@@ -56,34 +56,35 @@ def make(experiment: Experiment, name: str, teacher: Path, out: Path, source: Pa
     spec = experiment.prompt_sets[name]
     inputs = [receipts.read(teacher, kind="teachers")]
     tokenizer = load_tokenizer(inputs[0].folder())
-    if spec.source is None:
-        drawn = _generated(experiment, name)
-    else:
+    manifest = None
+    if spec.source is not None:
         if source is None:
             raise ParameterError(f"prompt_sets.{name} reads {spec.source}: give its manifest.")
-        inputs.append(receipts.read(source, kind="sources"))
-        drawn = _of_file(experiment, name, inputs[1])
-    prompts = []
-    for problem, reference in drawn:
-        prompt_ids = encode_prompt(tokenizer, problem.question + spec.suffix)
-        if spec.max_prompt_tokens is not None and len(prompt_ids) > spec.max_prompt_tokens:
-            continue
-        reference_ids = tokenizer(reference + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
-        prompts.append(
-            Prompt(
-                id=problem.id,
-                domain=spec.domain,
-                split=spec.split,
-                text=problem.question,
-                prompt_ids=prompt_ids,
-                reference=reference,
-                reference_ids=reference_ids,
-                answer=problem.answer,
-            )
-        )
-    if not prompts:
-        raise DataError(f"prompt_sets.{name}: no prompt is left of {len(drawn)} at most {spec.max_prompt_tokens} long.")
+        manifest = receipts.read(source, kind="sources")
+        inputs.append(manifest)
     with receipts.making(experiment, f"prompts/{name}", out, inputs=inputs) as job:
+        drawn = _of_file(experiment, name, manifest) if manifest else _generated(experiment, name)
+        prompts = []
+        for problem, reference in drawn:
+            prompt_ids = encode_prompt(tokenizer, problem.question + spec.suffix)
+            if spec.max_prompt_tokens is not None and len(prompt_ids) > spec.max_prompt_tokens:
+                continue
+            reference_ids = tokenizer(reference + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
+            prompts.append(
+                Prompt(
+                    id=problem.id,
+                    domain=spec.domain,
+                    split=spec.split,
+                    text=problem.question,
+                    prompt_ids=prompt_ids,
+                    reference=reference,
+                    reference_ids=reference_ids,
+                    answer=problem.answer,
+                )
+            )
+        if not prompts:
+            longest = spec.max_prompt_tokens
+            raise DataError(f"prompt_sets.{name}: no prompt is left of {len(drawn)} at most {longest} long.")
         lines = (json.dumps(asdict(prompt), ensure_ascii=False) + "\n" for prompt in prompts)
         job.file(".jsonl").write_text("".join(lines), encoding="utf-8")
         job.facts["prompts"] = len(prompts)
