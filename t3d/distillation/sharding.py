@@ -2,7 +2,7 @@
 
 Every layer's weights are gathered when it runs, forward and backward, and forgotten afterwards, so that no GPU ever
 holds the model whole. Each weight is cut along its first dimension. Where there is one process, a model stays as it is.
-`t3d/processes.py` is what else processes tell each other, `checkpoints.py` saves the parts.
+`t3d/processes.py` is what else processes tell each other, `t3d/checkpoints.py` saves the parts.
 """
 
 import copy

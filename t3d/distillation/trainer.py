@@ -21,9 +21,9 @@ import torch
 from transformers import GenerationConfig
 
 from t3d import processes, receipts, recipes
+from t3d.checkpoints import Checkpoints
 from t3d.distillation import examples as data
 from t3d.distillation import losses, sharding
-from t3d.distillation.checkpoints import Checkpoints
 from t3d.distillation.states import Batch, draw_batch
 from t3d.errors import TrainingError
 from t3d.models import packed

@@ -24,6 +24,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
+from t3d.checkpoints import Checkpoints
 from t3d.models.device import autocast
 from t3d.models.layout import Layout, lay_out_stored
 from t3d.models.packed import compile_layers
@@ -40,6 +41,8 @@ CHAT_TEMPLATE = (
 )
 _TOKENIZER_PROBLEMS = 4_000
 _DRAWS_PER_TASK = 2_000
+_CHECKPOINT_EVERY = 500
+"""Optimizer steps after which the state is saved."""
 
 
 def build_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenizerFast:
@@ -209,6 +212,7 @@ def pretrain(
     *,
     autoregressive: bool = False,
     initial: Path | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> dict[str, float]:
     """Make a pocket model and save it as an SDAR folder, or as a Qwen3 folder.
 
@@ -219,6 +223,7 @@ def pretrain(
         folder: where config, weights (bf16) and tokenizer go.
         autoregressive: a Qwen3 that predicts next tokens instead of an SDAR.
         initial: folder of the autoregressive model whose weights and tokenizer an SDAR begins with.
+        checkpoints: where to resume from and save to; None keeps nothing.
 
     Returns:
         The final training loss (mean over the last 100 steps) and the number of rows and parameters.
@@ -238,7 +243,7 @@ def pretrain(
     if initial is not None:
         model.load_state_dict(Qwen3ForCausalLM.from_pretrained(initial, dtype=torch.float32).state_dict())
     model.to(device)  # type: ignore[arg-type]  # transformers wraps the signature away
-    loss = _train(model, corpus, pretraining, seed, device, loss_of)
+    loss = _train(model, corpus, pretraining, seed, device, loss_of, checkpoints)
     model.generation_config = GenerationConfig(eos_token_id=[ids[END_OF_TURN], ids[END]])
     model.bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -311,19 +316,34 @@ def next_token_loss(model: Qwen3ForCausalLM, corpus: Corpus, filler: int) -> _Lo
 
 
 def _train(
-    model: Qwen3ForCausalLM, corpus: Corpus, pretraining: Pretraining, seed: int, device: str, loss_of: _LossOf
+    model: Qwen3ForCausalLM,
+    corpus: Corpus,
+    pretraining: Pretraining,
+    seed: int,
+    device: str,
+    loss_of: _LossOf,
+    checkpoints: Checkpoints | None,
 ) -> float:
     decay = [p for p in model.parameters() if p.dim() >= 2]
     plain = [p for p in model.parameters() if p.dim() < 2]
     groups = [{"params": decay, "weight_decay": pretraining.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=pretraining.learning_rate, betas=(0.9, 0.95), fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _learning_rate(step, pretraining))
+    recent = torch.zeros(100, device=device)
+    first = 0
+    if checkpoints is not None and (state := checkpoints.latest()) is not None:
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        schedule.load_state_dict(state["schedule"])
+        recent.copy_(state["recent"])
+        first = state["step"]
+        print(f"resuming after step {first}", flush=True)
     if pretraining.compile:
         compile_layers(model)
     model.train()
-    recent = torch.zeros(100, device=device)
     progress = Progress("pretraining steps", pretraining.steps)
-    for step, rows in enumerate(islice(batches(corpus, pretraining.batch_size, seed), pretraining.steps)):
+    rows_of = islice(batches(corpus, pretraining.batch_size, seed), first, pretraining.steps)
+    for step, rows in enumerate(rows_of, start=first):
         loss = loss_of(step, rows)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -333,6 +353,9 @@ def _train(
         recent[step % 100] = loss.detach()
         if progress.due():
             progress.update(step + 1, loss=recent[: step + 1].mean().item())
+        if checkpoints is not None and (step + 1) % _CHECKPOINT_EVERY == 0:
+            state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "recent": recent}
+            checkpoints.save(step + 1, state | {"schedule": schedule.state_dict(), "step": step + 1})
     progress.update(pretraining.steps, loss=recent[: pretraining.steps].mean().item())
     return recent[: pretraining.steps].mean().item()
 

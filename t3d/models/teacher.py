@@ -9,14 +9,15 @@ from safetensors import SafetensorError, safe_open
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
-from t3d import receipts, sources
+from t3d import receipts, recipes, sources
+from t3d.checkpoints import Checkpoints
 from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError
 from t3d.models import autoregressive, pretrain, sdar
 from t3d.models.device import pick_device
 from t3d.params import Experiment
 
 
-def make(experiment: Experiment, name: str, out: Path, source: Path | None = None) -> None:
+def make(experiment: Experiment, name: str, out: Path, source: Path | None = None, work: Path | None = None) -> None:
     """Make teacher `name` of an experiment at `out` (a manifest's path).
 
     Args:
@@ -25,6 +26,7 @@ def make(experiment: Experiment, name: str, out: Path, source: Path | None = Non
         out: manifest to write; the folder lies beside it.
         source: manifest of what it is made from: the fetched folder of a teacher of the hub, or the autoregressive
             model that a pretrained one begins with.
+        work: folder for resumable states of pretraining, each teacher's below it; None keeps nothing.
 
     Raises:
         ParameterError: the experiment has no such teacher, or the fetched folder holds another kind of model.
@@ -46,7 +48,11 @@ def make(experiment: Experiment, name: str, out: Path, source: Path | None = Non
             raise ParameterError(f"teachers.{name} begins with {spec.pretraining.initial}: give the manifest of it.")
         inputs = [receipts.read(source, kind="teachers")]
         initial = autoregressive.check_folder(inputs[0].folder())
-    with receipts.making(experiment, f"teachers/{name}", out, inputs=inputs, device=device) as job:
+    artefact, checkpoints = f"teachers/{name}", None
+    if spec.source == "pretrain" and work is not None:
+        identity = recipes.canonical([recipes.digest(experiment, artefact), *(m.digest() for m in inputs)])
+        checkpoints = Checkpoints(work / artefact, identity)
+    with receipts.making(experiment, artefact, out, inputs=inputs, device=device) as job:
         if spec.hub is not None:
             for file in inputs[0].files:
                 target = job.folder() / Path(file).relative_to(inputs[0].base.name)
@@ -60,12 +66,15 @@ def make(experiment: Experiment, name: str, out: Path, source: Path | None = Non
                 job.folder(),
                 autoregressive=spec.autoregressive,
                 initial=initial,
+                checkpoints=checkpoints,
             )
         else:
             assert spec.path is not None
             shipped = receipts.read(spec.path + receipts.MANIFEST, kind="teachers")
             shutil.copytree(shipped.folder(), job.folder(), dirs_exist_ok=True)
             job.receipt["shipped"] = {"manifest": str(shipped.path), "sha256": shipped.digest()}
+    if checkpoints is not None:
+        checkpoints.remove()
 
 
 def check_folder(folder: Path, is_autoregressive: bool = False) -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from t3d import processes
+from t3d.checkpoints import Checkpoints
 from t3d.distillation import losses, sharding, trainer
-from t3d.distillation.checkpoints import Checkpoints
 from t3d.errors import TrainingError
 from t3d.models import packed
 from tests.conftest import tiny_model

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from t3d.checkpoints import Checkpoints
 from t3d.distillation import losses, objectives, trainer
-from t3d.distillation.checkpoints import Checkpoints
 from t3d.distillation.examples import Example
 from t3d.errors import TrainingError
 from t3d.params import Objective, Optimizer, States, Student

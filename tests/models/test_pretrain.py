@@ -6,6 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
+from t3d.checkpoints import Checkpoints
 from t3d.models import autoregressive, pretrain
 from t3d.models.layout import lay_out
 from t3d.models.sdar import load_model, load_tokenizer, mask_id, stop_ids
@@ -112,3 +113,30 @@ def test_a_teacher_begins_with_an_autoregressive_models_weights_and_tokenizer(ne
     for (name, ours), theirs in zip(begun.named_parameters(), old.parameters(), strict=True):
         assert torch.equal(ours, theirs), name
     assert (tmp_path / "tokenizer.json").read_bytes() == (next_tokens[0] / "tokenizer.json").read_bytes()
+
+
+def test_pretraining_that_is_killed_goes_on_and_ends_as_if_it_never_stopped(made, tmp_path, monkeypatch, capsys):
+    tokenizer = load_tokenizer(made[0])
+    corpus = pretrain.build_corpus(tokenizer, SMALL, 0)
+    monkeypatch.setattr(pretrain, "_tokenizer", lambda *_: tokenizer)
+    monkeypatch.setattr(pretrain, "build_corpus", lambda *_: corpus)
+    monkeypatch.setattr(pretrain, "_CHECKPOINT_EVERY", 5)
+    again = {"seed": 0, "device": "cpu", "folder": tmp_path / "teacher"}
+    steps = []
+
+    def dying(step):
+        steps.append(step)
+        if len(steps) == 8:
+            raise KeyboardInterrupt
+        return learning_rate(step, SMALL)
+
+    learning_rate = pretrain._learning_rate
+    monkeypatch.setattr(pretrain, "_learning_rate", lambda step, _: dying(step))
+    with pytest.raises(KeyboardInterrupt):
+        pretrain.pretrain(SMALL, checkpoints=Checkpoints(tmp_path / "states", "one"), **again)
+    monkeypatch.setattr(pretrain, "_learning_rate", learning_rate)
+    facts = pretrain.pretrain(SMALL, checkpoints=Checkpoints(tmp_path / "states", "one"), **again)
+    assert "resuming after step 5\n" in capsys.readouterr().out
+    assert facts["loss"] == made[1]["loss"]
+    for name in ("model.safetensors", "tokenizer.json"):
+        assert (tmp_path / "teacher" / name).read_bytes() == (made[0] / name).read_bytes()

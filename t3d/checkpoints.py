@@ -1,5 +1,7 @@
 """Resumable training states in `work/<experiment>/<run>/`: written whole or not at all, the last two kept.
 
+A run is a student (`t3d-seed0`) or the pretraining of a teacher (`teachers/pocket-sdar`).
+
 A state belongs to one recipe and one set of inputs; a changed recipe starts clean. One process writes a state as
 `step-0000050.pt`; of several each writes its part, `step-0000050.0-of-2.pt` and `step-0000050.1-of-2.pt`, and the state
 exists when all of them do. Any number of processes can go on from it.
@@ -89,7 +91,7 @@ class Checkpoints:
                     self._forget(step)
 
     def remove(self) -> None:
-        """Forget the run: its student is complete."""
+        """Forget the run: what it trains is complete."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _write(self, step: int, part: dict[str, Any]) -> None:
