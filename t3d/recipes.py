@@ -29,6 +29,7 @@ _OPTIONAL = {
     "max_prompt_tokens",
     "max_response_tokens",
     "threshold",
+    "near_steps",
     "attention",
     "initial",
 }

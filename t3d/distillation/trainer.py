@@ -159,7 +159,8 @@ def train(
     progress = Progress(title, spec.steps) if processes.is_main() else None
     with _Termination() as termination:
         for step in range(first, spec.steps):
-            if reference is not None and step % student.objective.refresh_every == 0:
+            refreshes = student.objective.refreshes_reference and step % student.objective.refresh_every == 0
+            if reference is not None and refreshes:
                 reference.load_state_dict(model.state_dict())
             started = time.perf_counter()
             log.append({"step": step + 1} | _step(model, reference, optimizer, setting, step))

@@ -64,7 +64,13 @@ def first_gradient(job, **model):
 
 @pytest.mark.parametrize(
     ("name", "tied", "recomputed"),
-    [("naive_td", True, False), ("t3d", False, False), ("t3d", True, True), ("dparallel", False, True)],
+    [
+        ("naive_td", True, False),
+        ("t3d", False, False),
+        ("t3d", True, True),
+        ("dparallel", False, True),
+        ("near_far", True, False),
+    ],
 )
 def test_gradients_are_those_of_unsharded_processes_bit_for_bit(in_processes, name, tied, recomputed):
     """And to 1e-5 those of one process, which adds the micro-batches up in another order."""

@@ -23,6 +23,8 @@ LOG = "training.jsonl"
 _TITLES = {
     "loss": "Loss",
     "likelihood_term": "Likelihood term",
+    "near_term": "Near term",
+    "far_term": "Far term",
     "entropy_term": "Entropy term",
     "real_term": "DDO, real term",
     "fake_term": "DDO, fake term",
