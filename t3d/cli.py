@@ -101,14 +101,17 @@ def make_trajectories(
     teacher: TeacherManifest,
     prompts: PromptsManifest,
     out: Out,
+    student: Annotated[
+        Path | None, typer.Argument(help="Manifest of the student that decodes in the teacher's place.")
+    ] = None,
     processes: DecodingProcesses = None,
 ) -> None:
-    """Record a teacher's full-step decoding of its prompts: one trajectory shard."""
+    """Record a full-step decoding of prompts by their teacher, or by a student of it: one trajectory shard."""
     found = params.find(experiment)
     if not _done_by_several(found, "decoding_processes", processes):
         from t3d.trajectories import rollout
 
-        rollout.make(found, name, shard, teacher, prompts, out)
+        rollout.make(found, name, shard, teacher, prompts, out, student)
 
 
 @app.command("distill")
@@ -118,7 +121,10 @@ def make_student(
     teacher: TeacherManifest,
     work: Annotated[Path, typer.Option(help="Folder for resumable training states.")],
     out: Out,
-    data: Annotated[list[Path], typer.Argument(help="Manifests of trajectory shards, or of a prompt set.")],
+    data: Annotated[
+        list[Path],
+        typer.Argument(help="Manifests of trajectory shards or prompt sets, and of the student it begins with."),
+    ],
     processes: Annotated[
         int | None, typer.Option(min=1, help="Processes that train it together; the experiment's number if not given.")
     ] = None,

@@ -77,14 +77,17 @@ def of_artefact(experiment: Experiment, artefact: str, gpu: str = "A100", decodi
     name, *more = rest.split("/")
     if kind == "trajectories":
         spec = experiment.trajectories[name]
-        return _decoding(
-            experiment,
-            artefact,
-            experiment.prompt_sets[spec.prompts].teacher,
-            _count(experiment, spec.prompts) / spec.shards / decoding_processes,
-            (spec.max_new_tokens, Budget.parse(spec.budget), spec.batch_size),
-            GPUS[gpu],
+        teacher = experiment.prompt_sets[spec.prompts].teacher
+        budget, count = Budget.parse(spec.budget), _count(experiment, spec.prompts) / spec.shards / decoding_processes
+        decoding = _decoding(
+            experiment, artefact, teacher, count, (spec.max_new_tokens, budget, spec.batch_size), GPUS[gpu]
         )
+        if not spec.scored:
+            return decoding
+        tokens = count * spec.max_new_tokens * _RESPONSE * 2 * (budget.steps or 1)
+        scoring = _by_arithmetic(artefact, experiment.teachers[teacher].parameters, 2, tokens, GPUS[gpu])
+        seconds = decoding.seconds + scoring.seconds
+        return Cost(artefact, seconds, f"{decoding.arithmetic}, scores: {scoring.arithmetic}")
     if kind == "answers":
         benchmark = experiment.benchmarks[more[0]]
         return _decoding(

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from t3d import receipts
-from t3d.errors import T3DError
+from t3d.errors import ParameterError, T3DError
 from t3d.params import Experiment, FactorisationFigure, Product, TrainingFigure
 from t3d.trajectories.names import shard_names
 
@@ -25,7 +25,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 
 
 def inputs_of(experiment: Experiment, artefact: str) -> list[str]:
-    """Artefacts that `artefact` is made from, its model first.
+    """Artefacts that `artefact` is made from, its model first; of a student and its rollouts that is the teacher.
 
     Raises:
         KeyError: the experiment makes no such artefact.
@@ -44,14 +44,23 @@ def inputs_of(experiment: Experiment, artefact: str) -> list[str]:
         spec = experiment.prompt_sets[name]
         return [f"teachers/{spec.teacher}", *([f"sources/{spec.source}"] if spec.source else [])]
     if kind == "trajectories":
-        prompts = experiment.trajectories[name].prompts
-        return [f"teachers/{experiment.prompt_sets[prompts].teacher}", f"prompts/{prompts}"]
+        decoded = experiment.trajectories[name]
+        given = [f"teachers/{experiment.prompt_sets[decoded.prompts].teacher}", f"prompts/{decoded.prompts}"]
+        if decoded.model is None:
+            return given
+        run = f"{decoded.model}-{more[0].rsplit('-', 3)[0]}"
+        experiment.runs[run]
+        return [*given, f"students/{run}"]
     if kind == "students":
-        student = experiment.students[experiment.runs[name][0]]
-        shards = [shard for rollouts in student.trajectories for shard in shards_of(experiment, rollouts)]
+        key, seed = experiment.runs[name]
+        student = experiment.students[key]
+        models = [f"teachers/{experiment.teacher_of(student)}"]
+        if (initial := experiment.initial_of(name)) is not None:
+            models.append(f"students/{initial}")
+        shards = [shard for rollouts in student.trajectories for shard in shards_of(experiment, rollouts, seed)]
         # Rows without the suffix are made of the question, which the rollouts do not hold.
         gold = experiment.prompts_of(student) if student.prompts or student.rows.prompt == "bare" else ()
-        return [f"teachers/{experiment.teacher_of(student)}", *shards, *(f"prompts/{prompts}" for prompts in gold)]
+        return [*models, *shards, *(f"prompts/{prompts}" for prompts in gold)]
     if kind == "factorisation":
         return [model(experiment, name), *shards_of(experiment, more[0])]
     questions = f"prompts/{experiment.benchmarks[more[0]].prompts}"
@@ -67,9 +76,9 @@ def model(experiment: Experiment, name: str) -> str:
     return f"{'teachers' if name in experiment.teachers else 'students'}/{name}"
 
 
-def shards_of(experiment: Experiment, trajectories: str) -> list[str]:
-    """Artefacts of the shards of a set of rollouts."""
-    names = shard_names(experiment.trajectories[trajectories].shards)
+def shards_of(experiment: Experiment, trajectories: str, seed: int = 0) -> list[str]:
+    """Artefacts of the shards of a set of rollouts; where a student decodes, those of one of its seeds."""
+    names = shard_names(experiment.trajectories[trajectories], seed)
     return [f"trajectories/{trajectories}/{shard}" for shard in names]
 
 
@@ -122,6 +131,22 @@ def artefacts_of(experiment: Experiment, products: Iterable[Product]) -> list[st
         for artefact in material_of(experiment, product):
             add(artefact)
     return list(found)
+
+
+def check_versionable(experiment: Experiment) -> None:
+    """Check that the stages of `dvc.yaml`, one after another, can make what tables and figures need unasked.
+
+    Raises:
+        ParameterError: trajectories among it are made by a student, which the stage after theirs makes.
+    """
+    for artefact in artefacts_of(experiment, products_of(experiment).values()):
+        kind, name, *_ = artefact.split("/")
+        if kind == "trajectories" and experiment.trajectories[name].model is not None:
+            raise ParameterError(
+                f"params/{experiment.name}.yaml: trajectories.{name}.model: dvc.yaml makes all trajectories before the "
+                "first student, so it cannot version an experiment with rounds. Run it with snakemake alone, or show "
+                "the rounds in tables with on_request: true."
+            )
 
 
 def stage_of(artefact: str) -> str:

@@ -32,6 +32,9 @@ _OPTIONAL = {
     "near_steps",
     "attention",
     "initial",
+    "model",
+    "scored",
+    "keep",
 }
 RECIPES = Path(__file__).parents[1] / "workflow" / "recipes.yaml"
 
@@ -130,7 +133,9 @@ def _without_unset(content: Any) -> Any:
     """Leave out the options of `_OPTIONAL` that are not used: an option that is new must not change old digests."""
     if not isinstance(content, dict):
         return content
-    return {k: _without_unset(v) for k, v in content.items() if k not in _OPTIONAL or v is not None}
+    return {
+        k: _without_unset(v) for k, v in content.items() if k not in _OPTIONAL or (v is not None and v is not False)
+    }
 
 
 @lru_cache(maxsize=1)

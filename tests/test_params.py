@@ -31,6 +31,16 @@ def begun_with(name, **pretraining):
     return {"source": "pretrain", "pretraining": {"initial": name, **pretraining}}
 
 
+def rounds(content, **links):
+    """The content with rounds: `t3d` decodes `again`, from which `next` learns, and `links` (a.b.c -> value)."""
+    content["trajectories"]["again"] = {"prompts": "gsm-train", "model": "t3d", "scored": True}
+    content["students"]["next"] = content["students"]["t3d"] | {"label": "Next", "trajectories": "again"}
+    content["students"]["next"] |= {"initial": "t3d", "keep": 0.5}
+    for field, value in links.items():
+        kind, key, name = field.split("__")
+        content[kind][key.replace("_", "-")] = content[kind][key.replace("_", "-")] | {name: value}
+
+
 def edited(tmp_path, edit):
     content = yaml.safe_load(DEMO.read_text())
     edit(content)
@@ -214,6 +224,50 @@ def test_every_experiment_is_valid(path):
         (
             lambda c: with_ar(c)["teachers"]["ar"].update(pretraining={"initial": "ar"}),
             "teachers.ar: pretraining.initial: an autoregressive model is pretrained from scratch",
+        ),
+        (
+            lambda c: rounds(c, students__t3d__trajectories="again"),
+            r"trajectories.again.model: a ring \(t3d\), in which no student could be made first; name one",
+        ),
+        (
+            lambda c: rounds(c, students__t3d__initial="t3d"),
+            r"students.t3d.initial: a ring \(t3d\)",
+        ),
+        (
+            lambda c: rounds(c, students__redi__initial="next", students__t3d__initial="redi"),
+            r"(students\.\w+\.initial, ){2}students\.\w+\.initial: a ring \(\w+, \w+, \w+\)",
+        ),
+        (
+            lambda c: rounds(c, students__t3d__initial="next", students__next__initial=None),
+            r"students.t3d.initial, trajectories.again.model: a ring \(t3d, next\)",
+        ),
+        (
+            lambda c: rounds(c, trajectories__again__model="t4d"),
+            "trajectories.again.model names 't4d', which is not among students",
+        ),
+        (lambda c: rounds(c, students__next__initial="t4d"), "students.next.initial names 't4d', which is not among"),
+        (
+            lambda c: rounds(c, students__next__seeds=[0, 7], students__next__initial=None),
+            "trajectories.again.model: t3d has no seed 7, which students.next has",
+        ),
+        (lambda c: rounds(c, students__next__seeds=[7]), "t3d has no seed 7, which students.next has"),
+        (
+            lambda c: (
+                c["teachers"].update(other=c["teachers"]["pocket-sdar"]),
+                c["prompt_sets"].update(others=c["prompt_sets"]["gsm-train"] | {"teacher": "other"}),
+                rounds(c, trajectories__again__prompts="others"),
+            ),
+            "t3d is a student of pocket-sdar, students.next of other",
+        ),
+        (
+            lambda c: rounds(c, trajectories__again__scored=False),
+            "students.next.keep: rollouts have no scores without trajectories.again.scored",
+        ),
+        (lambda c: rounds(c, students__next__keep=0), "students.next.keep: Input should be greater than 0"),
+        (lambda c: c["students"]["sft"].update(keep=0.5), "keep chooses among rollouts; sft learns from gold answers"),
+        (
+            lambda c: rounds(c, figures__factorisation__trajectories=["again"]),
+            "figures.factorisation.trajectories: again has a `model`",
         ),
     ],
 )

@@ -6,6 +6,7 @@ import signal
 import time
 from dataclasses import replace
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -14,10 +15,12 @@ from t3d.decoding.decoder import Request, decode
 from t3d.errors import MemoryTooSmallError
 from t3d.evaluation import answers
 from t3d.models import teacher
+from t3d.models.sdar import load_model, load_tokenizer, mask_id
 from t3d.params import Budget, Sampling
 from t3d.prompts import sets
-from t3d.trajectories import rollout
-from tests.conftest import MASK, tiny_model
+from t3d.trajectories import rollout, shards
+from t3d.trajectories.scoring import scores
+from tests.conftest import MASK, SHIPPED, tiny_model
 from tests.started import finish, running, set_up, t3d, wait_for
 
 EXPERIMENT = """
@@ -29,7 +32,8 @@ prompt_sets:
   asked: {teacher: pocket, split: test, count: 5, difficulty: {max_steps: 3, max_number: 999}}
   many: {teacher: pocket, split: train, count: 400, difficulty: {max_steps: 3, max_number: 999}}
 trajectories:
-  gsm: {prompts: gsm, budget: b8s8, batch_size: 1, sampling: {temperature: 1.0}}
+  gsm: &gsm {prompts: gsm, budget: b8s8, batch_size: 1, sampling: {temperature: 1.0}}
+  scored: {<<: *gsm, scored: true}
   many: {prompts: many, budget: b8s8, batch_size: 1}
 benchmarks: {gsm: {label: GSM, prompts: asked, task: gsm_boxed, batch_size: 2}}
 """
@@ -141,10 +145,10 @@ def prompts(name):
     return f"data/small/prompts/{name}.manifest.json"
 
 
-def record(project, folder, name="gsm", shard="0-of-1"):
+def record(project, folder, name="gsm", shard="0-of-1", asked=None):
     """Start `t3d rollout` as the workflow does: the experiment says in how many processes."""
     line = ["rollout", "--experiment", "small", "--name", name, "--shard", shard, "--teacher", TEACHER]
-    line += ["--prompts", prompts(name), "--out", f"{folder}/0-of-1.manifest.json"]
+    line += ["--prompts", prompts(asked or name), "--out", f"{folder}/0-of-1.manifest.json"]
     return t3d(project, line)
 
 
@@ -162,6 +166,18 @@ def test_a_shard_is_the_same_file(project):
     speeds = [told(project, folder, "0-of-1", "receipt")["speed"] for folder in ("one", "two")]
     assert [speed["processes"] for speed in speeds] == [1, 2]
     assert speeds[1]["tokens_per_second"] > 0
+
+
+def test_scores_are_shared_too(project):
+    finish(record(project, "scored", name="scored", asked="gsm"))
+    found, plain = (shards.read(project / folder / "0-of-1.parquet")[0] for folder in ("scored", "one"))
+    assert [replace(each, score=None) for each in found] == plain
+    mask = mask_id(load_tokenizer(SHIPPED))
+    expected = scores(load_model(SHIPPED), plain, block_size=8, steps=8, mask_id=mask)
+    assert [each.score for each in found] == pytest.approx(expected, abs=1e-4)
+    # Of its own rollouts the teacher was as certain when it decoded them; it gives the mask next to no probability.
+    confidences = [np.log(each.confidence).mean() for each in found]
+    assert [each.score for each in found] == pytest.approx(confidences, abs=1e-3)
 
 
 def test_answers_are_the_same(project):

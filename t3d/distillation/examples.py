@@ -13,6 +13,7 @@ from t3d.params import Budget, Experiment, Student
 from t3d.prompts import sets
 from t3d.trajectories import shards
 from t3d.trajectories.names import shard_names
+from t3d.trajectories.record import Trajectory
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ def load(
     data: Sequence[receipts.Manifest],
     tokenizer: PreTrainedTokenizerBase,
     stop_ids: frozenset[int],
+    seed: int = 0,
 ) -> tuple[list[Example], int]:
     """Read the examples of a student, and the number of steps S of their step maps (0 for gold answers).
 
@@ -47,9 +49,11 @@ def load(
         data: manifests of trajectory shards, or of prompt sets, or of both where `rows.prompt` is `bare`.
         tokenizer: the teacher's.
         stop_ids: the teacher's ids that end a response, for `rows.terminal_block: cut`.
+        seed: which of the student's seeds learns from them; of rollouts by another student it gets those of its own.
 
     Raises:
-        DataError: the data are not those the student names, or were decoded on another block grid.
+        DataError: the data are not those the student names, were decoded on another block grid, or have no scores and
+            `keep` asks for them.
     """
     if student.prompts:
         _expect(data, {f"prompts/{name}" for name in student.prompts})
@@ -58,9 +62,9 @@ def load(
         _check_distinct(gold)
         return gold, 0
     specs = {name: experiment.trajectories[name] for name in student.trajectories}
-    shard_artefacts = {f"trajectories/{n}/{shard}" for n, spec in specs.items() for shard in shard_names(spec.shards)}
+    shard_artefacts = {f"trajectories/{n}/{shard}": n for n, spec in specs.items() for shard in shard_names(spec, seed)}
     bare_sets = {f"prompts/{spec.prompts}" for spec in specs.values()} if student.rows.prompt == "bare" else set()
-    _expect(data, shard_artefacts | bare_sets)
+    _expect(data, shard_artefacts.keys() | bare_sets)
     budget = Budget.parse(next(iter(specs.values())).budget)
     if budget.block_size != student.block_size and student.rows.rollout_blocks == "equal":
         raise DataError(
@@ -74,10 +78,12 @@ def load(
         if manifest.artefact in bare_sets
         for prompt in sets.read(manifest)
     }
-    examples = []
+    rollouts: dict[str, list[Trajectory]] = {name: [] for name in specs}
     for manifest in (m for m in data if m.artefact in shard_artefacts):
-        trajectories, _ = shards.read(manifest.file(".parquet"))
-        for t in trajectories:
+        rollouts[shard_artefacts[manifest.artefact]] += shards.read(manifest.file(".parquet"))[0]
+    examples = []
+    for name, trajectories in rollouts.items():
+        for t in trajectories if student.keep is None else likeliest(name, trajectories, student.keep):
             kept = len(t.response_ids)
             if student.rows.terminal_block == "cut":
                 kept = next((i + 1 for i, token in enumerate(t.response_ids) if token in stop_ids), kept)
@@ -88,6 +94,23 @@ def load(
     _check_distinct(examples)
     # One order, whatever the number of shards.
     return sorted(examples, key=lambda example: example.id), budget.steps or 0
+
+
+def likeliest(name: str, trajectories: Sequence[Trajectory], share: float) -> list[Trajectory]:
+    """The share of rollouts `name` with the highest scores, of equal ones the first by id; at least one.
+
+    Raises:
+        DataError: they have no scores.
+    """
+
+    def rank(trajectory: Trajectory) -> tuple[float, str]:
+        if trajectory.score is None:
+            raise DataError(
+                f"trajectories.{name} have no scores, which `keep` chooses by; make them with scored: true."
+            )
+        return -trajectory.score, trajectory.prompt_id
+
+    return sorted(trajectories, key=rank)[: max(1, round(share * len(trajectories)))]
 
 
 def _whole_blocks(student: Student, prompt_length: int) -> int:

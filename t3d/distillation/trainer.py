@@ -25,7 +25,7 @@ from t3d.checkpoints import Checkpoints
 from t3d.distillation import examples as data
 from t3d.distillation import losses, sharding
 from t3d.distillation.states import Batch, draw_batch
-from t3d.errors import TrainingError
+from t3d.errors import DataError, TrainingError
 from t3d.models import packed
 from t3d.models.device import autocast, pick_device, worth_compiling
 from t3d.models.sdar import SDARForCausalLM, load_model, load_tokenizer, mask_id, stop_ids
@@ -65,7 +65,8 @@ def make(experiment: Experiment, run: str, teacher: Path, inputs: Sequence[Path]
         experiment: whose students have `run`.
         run: `<student>-seed<seed>`.
         teacher: manifest of the teacher it copies.
-        inputs: manifests of its trajectory shards or of its prompt sets (of both with `rows.prompt: bare`).
+        inputs: manifests of its trajectory shards or of its prompt sets (of both with `rows.prompt: bare`), and of the
+            run it begins with where it has `initial`.
         work: folder for resumable states; the run has its own below it.
         out: manifest to write; the student's folder lies beside it.
     """
@@ -79,14 +80,22 @@ def make(experiment: Experiment, run: str, teacher: Path, inputs: Sequence[Path]
             manifests = [receipts.read(path) for path in inputs]
             folder = source.folder()
             tokenizer = load_tokenizer(folder)
-            examples, steps = data.load(experiment, student, manifests, tokenizer, stop_ids(folder))
+            initial = experiment.initial_of(run)
+            begins = next((manifest for manifest in manifests if manifest.artefact == f"students/{initial}"), None)
+            if initial is not None and begins is None:
+                raise DataError(
+                    f"{run} begins with students/{initial}; its manifest is not among {len(inputs)} inputs."
+                )
+            learned = [manifest for manifest in manifests if manifest is not begins]
+            examples, steps = data.load(experiment, student, learned, tokenizer, stop_ids(folder), run_seed)
             artefact = f"students/{run}"
             identity = recipes.canonical(
                 [recipes.digest(experiment, artefact), source.digest(), *(m.digest() for m in manifests)]
             )
             checkpoints = Checkpoints(work / run, identity)
             # Parts of a model that is spread go to the GPU by themselves.
-            model = load_model(folder, device if processes.count() == 1 else "cpu")
+            weights = folder if begins is None else begins.folder()
+            model = load_model(weights, device if processes.count() == 1 else "cpu")
             if processes.is_main():
                 making = receipts.making(experiment, artefact, out, inputs=[source, *manifests], device=device)
                 job = stack.enter_context(making)
@@ -124,7 +133,7 @@ def train(
     """Train `model` in place. Where there are several processes, it is spread over them.
 
     Args:
-        model: the student, fp32, at the teacher's weights; of several processes each has it on the CPU.
+        model: the student, fp32, at the weights it begins with; of several processes each has it on the CPU.
         setting: data and parameters.
         checkpoints: where to resume from and save to; None keeps nothing.
         title: shown with the progress.

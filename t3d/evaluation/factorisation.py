@@ -186,7 +186,7 @@ def _read(
         raise ParameterError(
             f"{source.path}: {source.artefact} is neither {teacher}, whose rollouts are scored, nor its student."
         )
-    expected = {f"trajectories/{trajectories}/{shard}" for shard in shard_names(spec.shards)}
+    expected = {f"trajectories/{trajectories}/{shard}" for shard in shard_names(spec)}
     found = [manifest.artefact for manifest in shard_manifests]
     if sorted(found) != sorted(expected):
         raise DataError(f"{trajectories} is {', '.join(sorted(expected))}; found {', '.join(sorted(found)) or 'none'}.")

@@ -1,4 +1,4 @@
-"""Where text comes from: teachers, prompt sets, the teachers' trajectories."""
+"""Where text comes from: teachers, prompt sets, trajectories."""
 
 import re
 from pathlib import PurePosixPath
@@ -204,10 +204,17 @@ class PromptSet(Strict):
 
 
 class Trajectories(Strict):
-    """Full-step decoding of a prompt set by its teacher."""
+    """Full-step decoding of a prompt set by its teacher, or by a student of it."""
 
     prompts: Name
     """The prompt set that is decoded."""
+    model: Name | None = None
+    """Key of a student that decodes in place of the prompt set's teacher: rollouts of a further round. Each of its
+    seeds decodes all prompts, and a student of seed s learns from the rollouts of seed s. `dvc.yaml` cannot version an
+    experiment whose unasked tables or figures need them."""
+    scored: bool = False
+    """Each rollout is kept with a score: the mean over its tokens of the log-probability that the prompt set's teacher
+    gives each of them in the state in which it was committed (nats)."""
     budget: BudgetText = "b8s8"
     """Block size and steps per block of the rollout; full-step is one token per step."""
     sampling: Sampling = Sampling(temperature=0.1)

@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -85,7 +87,7 @@ class Experiment(Strict):
     prompt_sets: dict[Name, PromptSet]
     """Questions, tokenised."""
     trajectories: dict[Name, Trajectories] = {}
-    """Rollouts of teachers."""
+    """Rollouts of teachers, and of students in further rounds."""
     students: dict[Name, Student] = {}
     """Distilled models."""
     benchmarks: dict[Name, Benchmark] = {}
@@ -107,8 +109,11 @@ class Experiment(Strict):
             self._check(f"trajectories.{key}.prompts", "prompt_sets", [trajectories.prompts])
             if self.prompt_sets[trajectories.prompts].split != "train":
                 raise ValueError(f"trajectories.{key}.prompts: only prompts of split train may be learned from")
+            if trajectories.model is not None:
+                self._check(f"trajectories.{key}.model", "students", [trajectories.model])
         for key, student in self.students.items():
             self._check_student(key, student)
+        self._check_rounds()
         if "average" in self.benchmarks:
             raise ValueError("benchmarks.average: the tables use this name for the mean over benchmarks")
         for key, benchmark in self.benchmarks.items():
@@ -161,6 +166,29 @@ class Experiment(Strict):
         if other.model != teacher.pretraining.model:
             raise ValueError(f"{where}: {name} has another shape (`model`); weights can only be taken over unchanged")
 
+    def _check_rounds(self) -> None:
+        """Students that others learn from or begin with have their teacher and seeds, and are made before them."""
+        origins: dict[str, dict[str, str]] = {}
+        for key, student in self.students.items():
+            models = {self.trajectories[name].model: f"trajectories.{name}.model" for name in student.trajectories}
+            found = models | {student.initial: f"students.{key}.initial"}
+            origins[key] = {other: where for other, where in found.items() if other is not None}
+            for other, where in origins[key].items():
+                teachers = self.teacher_of(self.students[other]), self.teacher_of(student)
+                if teachers[0] != teachers[1]:
+                    raise ValueError(f"{where}: {other} is a student of {teachers[0]}, students.{key} of {teachers[1]}")
+                for seed in sorted(set(student.seeds) - set(self.students[other].seeds)):
+                    raise ValueError(f"{where}: {other} has no seed {seed}, which students.{key} has")
+        try:
+            TopologicalSorter(origins).prepare()
+        except CycleError as error:
+            ring = error.args[1]
+            fields = ", ".join(origins[later][earlier] for earlier, later in pairwise(ring))
+            raise ValueError(
+                f"{fields}: a ring ({', '.join(ring[1:])}), in which no student could be made first; name one of an "
+                "earlier round"
+            ) from None
+
     def _check_student(self, key: str, student: Student) -> None:
         self._check(f"students.{key}.trajectories", "trajectories", student.trajectories)
         self._check(f"students.{key}.prompts", "prompt_sets", student.prompts)
@@ -183,6 +211,11 @@ class Experiment(Strict):
                     f"students.{key}.states.threshold: trajectories.{name} was not decoded one token a step, so it "
                     "does not say how certain each token was"
                 )
+        for name in student.trajectories:
+            if student.keep is not None and not self.trajectories[name].scored:
+                raise ValueError(f"students.{key}.keep: rollouts have no scores without trajectories.{name}.scored")
+        if student.initial is not None:
+            self._check(f"students.{key}.initial", "students", [student.initial])
         if fault := student.optimizer.fault_of(self.training_processes):
             raise ValueError(f"students.{key}.optimizer.{fault}")
 
@@ -193,6 +226,11 @@ class Experiment(Strict):
         self._check_teacher(f"{where}.teacher", product.teacher)
         if isinstance(product, FactorisationFigure):
             self._check(f"{where}.trajectories", "trajectories", product.trajectories)
+            for key in product.trajectories:
+                if self.trajectories[key].model is not None:
+                    raise ValueError(
+                        f"{where}.trajectories: {key} has a `model`; the error is that of a teacher's text"
+                    )
             return
         self._check(f"{where}.benchmarks", "benchmarks", product.benchmarks)
         for row in product.rows:
@@ -252,6 +290,12 @@ class Experiment(Strict):
     def teacher_of(self, student: Student) -> str:
         """Name of the teacher a student copies: the one whose prompts it learns from."""
         return self.prompt_sets[self.prompts_of(student)[0]].teacher
+
+    def initial_of(self, run: str) -> str | None:
+        """The run whose weights the training of `run` begins with; None for the teacher's."""
+        key, seed = self.runs[run]
+        other = self.students[key].initial
+        return None if other is None else f"{other}-seed{seed}"
 
     def rows_of(self, product: Comparison) -> list[Shown]:
         """The rows of a comparison: its teacher, its students in the experiment's order, its other rows."""

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from t3d.params.base import Names, Positive, Probability, Strict
+from t3d.params.base import Name, Names, Positive, Probability, Strict
 
 
 class States(Strict):
@@ -217,7 +217,7 @@ _BUNDLES: dict[str, dict[str, dict[str, Any]]] = {
 
 
 class Student(Strict):
-    """One row of the tables: a copy of the teacher tuned by an objective on a data set."""
+    """One row of the tables: a copy of the teacher, or of another student, tuned by an objective on a data set."""
 
     recipe: Literal["ours", "paper", "released"] = "ours"
     """Values of what is not given below. `ours`: the documented defaults; `paper`: the equations' letter (log p a sum,
@@ -228,6 +228,12 @@ class Student(Strict):
     """Rollouts it learns from, of one domain or several (all objectives but sft)."""
     prompts: Names = ()
     """Prompt sets whose gold worked answers it learns from (sft)."""
+    keep: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Of each of its `trajectories`, which must be `scored`, it learns from this share alone: those with the highest
+    scores, of equal ones the first by id. The number is rounded, but at least one. All of them unless given."""
+    initial: Name | None = None
+    """Key of another student of the same teacher: training begins with the weights of its run of the same seed, in
+    place of the teacher's. DDO's first reference is what training begins with."""
     objective: Objective
     """The loss."""
     states: States
@@ -265,6 +271,8 @@ class Student(Strict):
         if self.states.kind not in _STATES_OF[name]:
             kinds = " or ".join(_STATES_OF[name])
             raise ValueError(f"objective {name} is defined on {kinds} states, not {self.states.kind}")
+        if gold and self.keep is not None:
+            raise ValueError("keep chooses among rollouts; sft learns from gold answers")
         if gold and self.rows != Rows():
             raise ValueError("rows describes how rollouts become training rows; sft learns from gold answers")
         if not self.seeds:

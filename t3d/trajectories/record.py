@@ -3,6 +3,7 @@
 `shards.py` stores them, `rollout.py` makes them, `t3d/distillation/states.py` learns from them.
 """
 
+import math
 from dataclasses import dataclass
 
 FINISH_REASONS = ("stop", "length")
@@ -10,11 +11,11 @@ FINISH_REASONS = ("stop", "length")
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A teacher's decoding of one prompt.
+    """A decoding of one prompt, by a teacher or a student of it.
 
     `response_ids` is complete to the end of its last block on the global grid. `step_map[i]` in 1..S is the denoising
     step within its block at which response token i was committed, `confidence[i]` the model's probability of it at that
-    moment.
+    moment. `score` is how likely the teacher finds it (`scoring.py`), None where it was not scored.
     """
 
     prompt_id: str
@@ -24,6 +25,7 @@ class Trajectory:
     confidence: list[float]
     finish_reason: str
     seed: int
+    score: float | None = None
 
 
 def problem_with(trajectory: Trajectory, block_size: int, steps: int) -> str | None:
@@ -48,6 +50,8 @@ def problem_with(trajectory: Trajectory, block_size: int, steps: int) -> str | N
         return f"step_map holds step {outside[0]}, allowed are 1..{steps}"
     if trajectory.finish_reason not in FINISH_REASONS:
         return f"finish_reason is {trajectory.finish_reason!r}, allowed are {', '.join(FINISH_REASONS)}"
+    if trajectory.score is not None and not math.isfinite(trajectory.score):
+        return f"score is {trajectory.score}"
     return _missing_step(trajectory, block_size)
 
 

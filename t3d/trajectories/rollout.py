@@ -1,37 +1,53 @@
-"""Rollouts: the teacher decodes its prompts full-step and every commit is recorded.
+"""Rollouts: a teacher, or a student of it, decodes prompts full-step and every commit is recorded.
 
 A rollout depends on its prompt alone: which shard it is in, which process decodes it, and who shares its batch, changes
 nothing.
 """
 
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
-from t3d import processes, receipts
+from t3d import lineage, processes, receipts
 from t3d.decoding.decoder import Request, decode
-from t3d.errors import ParameterError
+from t3d.errors import DataError, ParameterError
 from t3d.models.device import pick_device
-from t3d.models.sdar import load_model, load_tokenizer, mask_id, stop_ids
-from t3d.params import Budget, Experiment
+from t3d.models.sdar import SDARForCausalLM, load_model, load_tokenizer, mask_id, stop_ids
+from t3d.params import Budget, Experiment, Trajectories
 from t3d.progress import Progress
 from t3d.prompts import sets
 from t3d.seeds import seed_for
-from t3d.trajectories import shards
+from t3d.trajectories import scoring, shards
 from t3d.trajectories.names import shard_names
 from t3d.trajectories.record import Trajectory
 
 
-def make(experiment: Experiment, name: str, shard: str, teacher: Path, prompts: Path, out: Path) -> None:
-    """Decode one shard of trajectories `name`.
+def make(
+    experiment: Experiment,
+    name: str,
+    shard: str,
+    teacher: Path,
+    prompts: Path,
+    out: Path,
+    student: Path | None = None,
+) -> None:
+    """Decode one shard of trajectories `name`, and score it if they are `scored`.
 
     Args:
         experiment: whose `trajectories` has `name`.
         name: key of the trajectories.
-        shard: `<index>-of-<count>`; prompt i is in shard i mod count.
-        teacher: the teacher's manifest.
+        shard: `<index>-of-<count>`, or `seed<seed>-<index>-of-<count>` where a student decodes; prompt i is in shard i
+            mod count.
+        teacher: manifest of the prompt set's teacher, which decodes unless a student does, and scores.
         prompts: the prompt set's manifest.
         out: manifest to write; `<shard>.parquet` lies beside it.
+        student: manifest of the run that decodes, where the trajectories have a `model`.
+
+    Raises:
+        ParameterError: there are no such trajectories or no such shard, or their budget has no steps.
+        DataError: the shard is made from other artefacts than those given.
     """
     device = processes.join(pick_device(experiment), "gloo")
     with ExitStack() as stack:
@@ -39,22 +55,28 @@ def make(experiment: Experiment, name: str, shard: str, teacher: Path, prompts: 
             if name not in experiment.trajectories:
                 raise ParameterError(f"experiment {experiment.name} has no trajectories {name!r}.")
             spec = experiment.trajectories[name]
-            index, count = _parse(shard, spec.shards)
+            index = _index(experiment, spec, shard)
             budget = Budget.parse(spec.budget)
             if budget.steps is None:
                 raise ParameterError(
                     f"trajectories.{name}.budget: a rollout needs steps per block, found {spec.budget}."
                 )
+            artefact = f"trajectories/{name}/{shard}"
             inputs = [receipts.read(teacher, kind="teachers"), receipts.read(prompts, kind="prompts")]
+            if student is not None:
+                inputs.append(receipts.read(student, kind="students"))
+            found, wanted = [manifest.artefact for manifest in inputs], lineage.inputs_of(experiment, artefact)
+            if found != wanted:
+                raise DataError(f"{artefact} is made from {', '.join(wanted)}; found {', '.join(found)}.")
+            decoder = inputs[0] if student is None else inputs[2]
             folder, dtype = inputs[0].folder(), experiment.dtype_of(inputs[0].artefact.partition("/")[2])
-            mine = sets.read(inputs[1])[index::count]
+            mine = sets.read(inputs[1])[index :: spec.shards]
             requests = [Request(p.prompt_ids, seed_for(experiment.seed, "rollout", p.id)) for p in mine]
             advance = None
             if processes.is_main():
                 advance = Progress(f"rollouts {name} {shard}", len(requests)).advance
-                artefact = f"trajectories/{name}/{shard}"
                 job = stack.enter_context(receipts.making(experiment, artefact, out, inputs=inputs, device=device))
-            model, tokenizer = load_model(folder, device, dtype), load_tokenizer(folder)
+            model, mask = load_model(decoder.folder(), device, dtype), mask_id(load_tokenizer(folder))
         started = time.monotonic()
         responses = processes.share(
             requests,
@@ -62,7 +84,7 @@ def make(experiment: Experiment, name: str, shard: str, teacher: Path, prompts: 
                 model,
                 some,
                 budget,
-                mask_id=mask_id(tokenizer),
+                mask_id=mask,
                 stop_ids=stop_ids(folder),
                 max_new_tokens=spec.max_new_tokens,
                 sample=spec.sampling,
@@ -72,13 +94,20 @@ def make(experiment: Experiment, name: str, shard: str, teacher: Path, prompts: 
             advance,
         )
         seconds = time.monotonic() - started
+        trajectories = [
+            Trajectory(p.id, p.prompt_ids, r.ids, r.step_map, r.confidence, r.finish_reason, request.seed)
+            for p, request, r in zip(mine, requests, responses, strict=True)
+        ]
+        if spec.scored:
+            with processes.together():
+                if student is not None:
+                    # Freed before the teacher takes its place in memory.
+                    del model
+                    model = load_model(folder, device, dtype)
+            trajectories = _scored(model, trajectories, spec, mask, f"scores {name} {shard}")
         with processes.together():
             if processes.is_main():
-                trajectories = [
-                    Trajectory(p.id, p.prompt_ids, r.ids, r.step_map, r.confidence, r.finish_reason, request.seed)
-                    for p, request, r in zip(mine, requests, responses, strict=True)
-                ]
-                digest, temperature = inputs[0].digest(), spec.sampling.temperature
+                digest, temperature = decoder.digest(), spec.sampling.temperature
                 metadata = shards.ShardMetadata(digest, budget.block_size, budget.steps, temperature)
                 shards.write(job.file(".parquet"), trajectories, metadata)
                 tokens = sum(r.length for r in responses)
@@ -91,7 +120,27 @@ def make(experiment: Experiment, name: str, shard: str, teacher: Path, prompts: 
     processes.leave()
 
 
-def _parse(shard: str, count: int) -> tuple[int, int]:
-    if shard not in shard_names(count):
-        raise ParameterError(f"no shard {shard!r}; the experiment has {', '.join(shard_names(count))}.")
-    return int(shard.split("-")[0]), count
+def _scored(
+    teacher: SDARForCausalLM, trajectories: Sequence[Trajectory], spec: Trajectories, mask: int, title: str
+) -> list[Trajectory]:
+    budget = Budget.parse(spec.budget)
+    assert budget.steps is not None
+    options = {"block_size": budget.block_size, "steps": budget.steps, "mask_id": mask}
+    # A row is there twice, all of it at once: fewer fit than when blocks are decoded against a cache.
+    batch_size = max(1, spec.batch_size // 4)
+    found = processes.share(
+        trajectories,
+        lambda some, on_finished: scoring.scores(
+            teacher, some, **options, batch_size=batch_size, on_finished=on_finished
+        ),
+        Progress(title, len(trajectories)).advance if processes.is_main() else None,
+    )
+    return [replace(trajectory, score=score) for trajectory, score in zip(trajectories, found, strict=True)]
+
+
+def _index(experiment: Experiment, spec: Trajectories, shard: str) -> int:
+    seeds = (0,) if spec.model is None else experiment.students[spec.model].seeds
+    numbers = {name: index for seed in seeds for index, name in enumerate(shard_names(spec, seed))}
+    if shard not in numbers:
+        raise ParameterError(f"no shard {shard!r}; the experiment has {', '.join(numbers)}.")
+    return numbers[shard]

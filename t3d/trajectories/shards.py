@@ -25,11 +25,13 @@ _SCHEMA = pa.schema(
         ("seed", pa.int64()),
     ]
 )
+_SCORED = _SCHEMA.append(pa.field("score", pa.float64()))
+"""Columns of a shard whose rollouts were scored, all of them."""
 
 
 @dataclass(frozen=True)
 class ShardMetadata:
-    """How a shard's trajectories were decoded."""
+    """How a shard's trajectories were decoded; `teacher` is the sha256 of the decoding model's manifest."""
 
     teacher: str
     block_size: int
@@ -46,7 +48,8 @@ def write(path: Path, trajectories: Sequence[Trajectory], metadata: ShardMetadat
         CorruptArtefactError: a record does not fit the schema; nothing is written.
     """
     _check(path, trajectories, metadata)
-    table = pa.Table.from_pylist([asdict(t) for t in trajectories], schema=_SCHEMA)
+    schema = _SCORED if trajectories and trajectories[0].score is not None else _SCHEMA
+    table = pa.Table.from_pylist([asdict(t) for t in trajectories], schema=schema)
     table = table.replace_schema_metadata({_METADATA_KEY: json.dumps(asdict(metadata), sort_keys=True).encode()})
     pq.write_table(table, path, compression="zstd")
 
@@ -66,7 +69,7 @@ def read(path: Path) -> tuple[list[Trajectory], ShardMetadata]:
     found: dict[str, Any] = json.loads(raw) if raw else {}
     if found.get("schema_version") != SCHEMA_VERSION or set(found) != {f.name for f in fields(ShardMetadata)}:
         raise CorruptArtefactError(f"{path}: not a trajectory shard of schema version {SCHEMA_VERSION}.")
-    if table.schema.names != _SCHEMA.names:
+    if table.schema.names not in (_SCHEMA.names, _SCORED.names):
         raise CorruptArtefactError(f"{path}: columns {table.schema.names}, expected {_SCHEMA.names}.")
     metadata = ShardMetadata(**found)
     trajectories = [Trajectory(**row) for row in table.to_pylist()]
@@ -77,5 +80,7 @@ def read(path: Path) -> tuple[list[Trajectory], ShardMetadata]:
 def _check(path: Path, trajectories: Sequence[Trajectory], metadata: ShardMetadata) -> None:
     for row, trajectory in enumerate(trajectories):
         problem = problem_with(trajectory, metadata.block_size, metadata.steps)
+        if problem is None and (trajectory.score is None) != (trajectories[0].score is None):
+            problem = "some rollouts of the shard have a score and some have none"
         if problem is not None:
             raise CorruptArtefactError(f"{path}, row {row} (prompt {trajectory.prompt_id}): {problem}.")

@@ -38,7 +38,7 @@ def publish(experiment: Experiment, remote: str | None = None) -> list[Path]:
         Files that git should keep.
 
     Raises:
-        ParameterError: `dvc.yaml` does not list the experiment.
+        ParameterError: `dvc.yaml` does not list the experiment, or cannot version it.
         PublishError: something is not up to date, another publication is running, or DVC fails.
         T3DError: an artefact is damaged or does not belong to the parameters.
     """
@@ -98,6 +98,7 @@ def pull(experiment: Experiment, what: str, remote: str | None = None) -> int:
 
 
 def _check_is_versioned(experiment: Experiment) -> None:
+    lineage.check_versionable(experiment)
     stages = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
     without = [stage for stage in lineage.STAGES if experiment.name not in stages[stage]["foreach"]]
     if without:

@@ -35,6 +35,44 @@ def experiment(rows: dict, budget: str = "b8s8") -> params.Experiment:
     )
 
 
+def test_keep_takes_the_likeliest_of_each_key(tmp_path, tokenizer):
+    """Of two keys, one of them in two shards; of equal scores the first by id."""
+    content = experiment({}).model_dump(mode="json", exclude_unset=True)
+    content["prompt_sets"]["others"] = content["prompt_sets"]["train"]
+    rollouts = {"prompts": "train", "budget": "b8s8", "scored": True}
+    content["trajectories"] = {"one": rollouts | {"shards": 2}, "two": rollouts | {"prompts": "others"}}
+    content["students"]["student"] |= {"trajectories": ["one", "two"], "keep": 0.5}
+    tiny = params.Experiment.model_validate(content)
+
+    def shard(artefact, scores):
+        records = [
+            Trajectory(name, [5] * 8, [6] * 8, [*range(1, 9)], [0.5] * 8, "stop", 0, score)
+            for name, score in scores.items()
+        ]
+        out = tmp_path / f"{artefact}.manifest.json"
+        with receipts.making(tiny, artefact, out, inputs=[]) as job:
+            shards.write(job.file(".parquet"), records, shards.ShardMetadata("0" * 64, 8, 8, 0.1))
+        return receipts.read(out)
+
+    def kept(**changes):
+        student = tiny.students["student"].model_copy(update=changes)
+        return [e.id for e in examples.load(tiny, student, manifests, tokenizer, stop_ids(SHIPPED))[0]]
+
+    manifests = [
+        shard("trajectories/one/0-of-2", {"d": -0.3, "b": -0.2, "f": -3.0}),
+        # All of the other key are less likely than all of this one.
+        shard("trajectories/two/0-of-1", {"x": -9.0, "y": -8.0}),
+        shard("trajectories/one/1-of-2", {"a": -0.3, "c": -0.1, "e": -2.0}),
+    ]
+    assert kept() == ["a", "b", "c", "y"]
+    assert kept(keep=0.1) == ["c", "y"]
+    assert kept(keep=1.0) == kept(keep=None) == [*"abcdef", "x", "y"]
+    manifests[1] = shard("trajectories/two/0-of-1", {"x": None, "y": None})
+    assert kept(keep=None) == [*"abcdef", "x", "y"]
+    with pytest.raises(DataError, match=r"trajectories\.two have no scores, which `keep` chooses by"):
+        kept()
+
+
 @pytest.fixture
 def load(tmp_path, tokenizer, monkeypatch):
     """Loads the examples of one rollout whose response ends in the middle of its last block."""

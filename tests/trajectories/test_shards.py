@@ -33,6 +33,20 @@ def test_round_trip(tmp_path):
     assert shards.read(path) == (written, METADATA)
 
 
+def test_scores_are_a_column_of_shards_that_have_them(tmp_path):
+    plain, scored = tmp_path / "plain.parquet", tmp_path / "scored.parquet"
+    shards.write(plain, [trajectory("a")], METADATA)
+    assert pq.read_table(plain).schema.names[-1] == "seed"
+    written = [trajectory("a", score=-0.1), trajectory("b", score=-1.0 / 3)]
+    shards.write(scored, written, METADATA)
+    assert pq.read_table(scored).schema.names[-2:] == ["seed", "score"]
+    assert shards.read(scored) == (written, METADATA)
+    with pytest.raises(
+        CorruptArtefactError, match=r"row 1 \(prompt b\): some rollouts .* have a score and some have none"
+    ):
+        shards.write(tmp_path / "mixed.parquet", [trajectory("a", score=-0.1), trajectory("b")], METADATA)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -43,6 +57,7 @@ def test_round_trip(tmp_path):
         ({"step_map": [2, 2, 3, 4, 1, 2, 3]}, "step_map has no step 1 in block 1"),
         ({"confidence": [0.5] * 6}, "confidence has 6 entries"),
         ({"response_ids": [1] * 6, "step_map": [1, 2, 3, 1, 2, 3], "confidence": [1.0] * 6}, "not whole blocks of 4"),
+        ({"score": float("nan")}, "score is nan"),
         ({"finish_reason": "error"}, "finish_reason is 'error'"),
         ({"response_ids": [], "step_map": [], "confidence": []}, "response_ids is empty"),
     ],

@@ -26,7 +26,7 @@ ASKED = cost.asked(E)
 
 wildcard_constraints:
     name="[^/]+",
-    shard=r"\d+-of-\d+",
+    shard=r"(?:seed-?\d+-)?\d+-of-\d+",
     budget=r"b\d+[st][\d.]+",
 
 
@@ -58,6 +58,10 @@ def results():
 
 def stage(name):
     """Manifests of a stage of `dvc.yaml`: what the tables and figures that are made unasked need of it."""
+    try:
+        lineage.check_versionable(E)
+    except T3DError as error:
+        raise WorkflowError(str(error)) from error
     products = lineage.products_of(E).values()
     return [manifest(a) for a in lineage.artefacts_of(E, products) if lineage.stage_of(a) == name]
 

@@ -1,4 +1,4 @@
-# Students: copies of the teacher, tuned on its trajectories (or on gold answers, for SFT).
+# Students: copies of the teacher, or of another student, tuned on its trajectories (or on gold answers, for SFT).
 
 
 rule student:

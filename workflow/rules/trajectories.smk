@@ -1,10 +1,11 @@
-# The teacher's own full-step decoding, shard by shard.
+# The teacher's own full-step decoding, or that of one of its students, shard by shard.
 
 
 rule trajectories:
     input:
         teacher=lambda w: inputs(f"trajectories/{w.name}/{w.shard}")[0],
-        prompts=lambda w: inputs(f"trajectories/{w.name}/{w.shard}")[1],
+        # The manifest of a student that decodes follows that of the prompts: an argument of its own.
+        prompts=lambda w: inputs(f"trajectories/{w.name}/{w.shard}")[1:],
     output:
         manifest("trajectories/{name}/{shard}"),
     log:

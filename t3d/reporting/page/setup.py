@@ -51,7 +51,10 @@ def _student(experiment: Experiment, key: str) -> dict[str, str]:
 def _data(experiment: Experiment, student: Student) -> str:
     names = student.trajectories or student.prompts
     kind = "trajectories" if student.trajectories else "gold answers"
-    return f"{kind} of {', '.join(names)}"
+    said = f"{kind} of {', '.join(names)}"
+    if student.keep is not None:
+        said += f", the likeliest {student.keep:.0%}"
+    return said if student.initial is None else f"{said}; begins with {student.initial}"
 
 
 def _benchmark(experiment: Experiment, key: str, budgets: Iterable[str]) -> dict[str, str]:
