@@ -80,7 +80,7 @@ def test_an_out_that_is_no_manifest(project):
     refused(
         project,
         "--out must end in .manifest.json",
-        *("prompts", "--experiment", "demo", "--name", "gsm-train", "--teacher", TEACHER, "--out", "data/demo/train"),
+        *("teacher", "--experiment", "demo", "--name", "pocket-sdar", "--out", "data/demo/teacher"),
     )
 
 

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -31,7 +32,8 @@ def demo(tmp_path_factory):
     return folder
 
 
-def publish_small_demo(folder):
+def publish_small_demo(folder: Path) -> None:
+    """Make a repository of the code as it is here, the small demo in it, and publish that."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
