@@ -43,7 +43,9 @@ TRAIN = "data/demo/prompts/gsm-train.manifest.json"
 
 def test_unknown_experiment(project):
     message = refused(
-        project, "unknown experiment 'dmeo'", "teacher", "--experiment", "dmeo", "--name", "x", "--out", TEACHER
+        project,
+        "unknown experiment 'dmeo'",
+        *("prompts", "--experiment", "dmeo", "--name", "x", "--teacher", TEACHER, "--out", TRAIN),
     )
     assert "Experiments there: demo, paper, pocket" in message
 
@@ -54,7 +56,7 @@ def test_unknown_key(project):
     message = refused(
         project,
         "students.sft.optimizer.learning_rat: unknown key",
-        *("teacher", "--experiment", "demo", "--name", "pocket-sdar", "--out", TEACHER),
+        *("prompts", "--experiment", "demo", "--name", "gsm-train", "--teacher", TEACHER, "--out", TRAIN),
     )
     assert "params/demo.yaml" in message
 

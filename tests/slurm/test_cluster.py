@@ -17,14 +17,20 @@ import pytest
 import yaml
 
 from t3d import cost, params, receipts
+from t3d.models import teacher
+from t3d.prompts import sets
 from tests.conftest import ROOT
 from tests.slurm import cluster
-from tests.workflow.test_dag import twin
+from tests.started import wait_for
+from tests.workflow.small import BENCHMARKS, twin
 
 ANSWERS = "data/twin/answers/t3d-seed0/gsm/b8s2.manifest.json"
 TEACHER = "data/twin/teachers/pocket-sdar.manifest.json"
+PROMPTS = "data/twin/prompts/{}-train.manifest.json"
+IMPATIENT = Path(__file__).parent / "impatient.py"
 KINDS = {"teacher": "teachers", "trajectories": "trajectories", "student": "students", "answers": "answers"}
 STUDENT = "data/twin/students/sft-seed0.manifest.json"
+STUDENT_LOG = "logs/twin/students/sft-seed0.log"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,12 +55,12 @@ def make_project(folder: Path) -> Path:
     return folder
 
 
-def start(project: Path, *arguments: str, first_look: int = 5, nice: int = 0) -> subprocess.Popen:
-    """Snakemake with the profile, looking at its jobs earlier than on a cluster that is shared with others."""
+def start(project: Path, *arguments: str, nice: int = 0) -> subprocess.Popen:
+    """Snakemake with the profile, looking at its jobs all the time."""
     # `t3d` is found beside Snakemake, here and in the jobs.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--cores", "all", "--profile", "slurm"]
-    command += ["--slurm-init-seconds-before-status-checks", str(first_look), "--latency-wait", "10", *arguments]
+    command = [sys.executable, str(IMPATIENT), "-s", str(ROOT / "Snakefile"), "--cores", "all", "--profile", "slurm"]
+    command += ["--latency-wait", "10", *arguments]
     return subprocess.Popen(
         ["nice", "-n", str(nice), *command, "--config", "experiment=twin"],
         cwd=project,
@@ -76,6 +82,10 @@ def finish(running: subprocess.Popen, seconds: int = 300) -> str:
         pytest.fail(f"Snakemake still waits after {seconds} s: {running.communicate()[0][-3000:]}")
 
 
+def says(log: Path, text: str) -> bool:
+    return log.is_file() and text in log.read_text()
+
+
 def jobs_of(project: Path) -> dict[str, list[dict[str, str]]]:
     """The Slurm jobs of a project by rule."""
     found: dict[str, list[dict[str, str]]] = {}
@@ -87,10 +97,19 @@ def jobs_of(project: Path) -> dict[str, list[dict[str, str]]]:
 
 @pytest.fixture(scope="module")
 def over_time(slurm, tmp_path_factory):
-    """A run whose student gets a minute. Slurm needs up to a minute and a half to notice: it runs beside the rest."""
+    """A run whose student trains, and gets a minute. Slurm notices after one or two: it runs beside the rest."""
     project = make_project(tmp_path_factory.mktemp("over-time"))
+    # What it needs is there: its minute begins at once.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(project)
+        experiment = params.find("twin")
+        teacher.make(experiment, "pocket-sdar", project / TEACHER)
+        for name in BENCHMARKS:
+            sets.make(experiment, f"{name}-train", project / TEACHER, project / PROMPTS.format(name))
     limits = ("--retries", "0", "--set-resources", "student:runtime=1")
-    return project, start(project, STUDENT, *limits, first_look=2, nice=10)
+    running = start(project, STUDENT, *limits, nice=10)
+    wait_for(lambda: says(project / STUDENT_LOG, "distill sft-seed0: "), seconds=300)
+    return project, running
 
 
 @pytest.fixture(scope="module")
@@ -179,14 +198,11 @@ def test_a_job_over_its_time_says_so_and_training_resumes_from_its_state(finishe
     assert "SLURM status is: 'TIMEOUT'" in said
     states = sorted((project / "work" / "twin" / "sft-seed0").glob("step-*.pt"))
     assert states, said[-5000:]
-    log = project / "logs" / "twin" / "students" / "sft-seed0.log"
+    log = project / STUDENT_LOG
     log.unlink()
-    again = start(project, STUDENT, first_look=2)
+    again = start(project, STUDENT)
     try:
-        deadline = time.monotonic() + 60
-        while not (log.is_file() and "resuming after step" in log.read_text()):
-            assert time.monotonic() < deadline, "the student was not trained further"
-            time.sleep(0.5)
+        wait_for(lambda: says(log, "resuming after step"), seconds=120)
         step = int(re.search(r"resuming after step (\d+)", log.read_text()).group(1))
         assert step == int(states[-1].stem.removeprefix("step-"))
     finally:

@@ -1,6 +1,5 @@
 """The real Snakemake on a small twin of the demo: from nothing to the table, and what a change plans."""
 
-import json
 import os
 import random
 import re
@@ -15,38 +14,13 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-import yaml
 
 from tests.conftest import ROOT
-
-STUDENTS = ("sft", "t3d")
-BENCHMARKS = ("gsm", "code")
-MODELS = ("pocket-sdar", "sft-seed0", "t3d-seed0")
+from tests.started import wait_for
+from tests.workflow.small import BENCHMARKS, EVALUATIONS, MODELS, twin, write
 
 
-def twin() -> dict:
-    """The demo with a few questions, two students, two optimizer steps and one budget."""
-    # Through JSON, since YAML's anchors make several students share one optimizer object.
-    content = json.loads(json.dumps(yaml.safe_load((ROOT / "params" / "demo.yaml").read_text())))
-    for prompts in content["prompt_sets"].values():
-        prompts["count"] = 6
-    content["students"] = {key: content["students"][key] for key in STUDENTS}
-    for student in content["students"].values():
-        student["optimizer"] |= {"steps": 2, "batch_size": 4, "micro_batch_size": 2, "warmup_steps": 1}
-    for kind, keys in (("trajectories", BENCHMARKS), ("benchmarks", BENCHMARKS), ("tables", ("table1", "table2"))):
-        content[kind] = {key: content[kind][key] for key in keys}
-    for decoded in (*content["trajectories"].values(), *content["benchmarks"].values()):
-        decoded["max_new_tokens"] = 64
-    for figure in ("speed", "thresholds", "factorisation"):
-        del content["figures"][figure]
-    for product in (*content["tables"].values(), *content["figures"].values()):
-        product["students"] = list(STUDENTS)
-    for product in (content["tables"]["table1"], content["figures"]["accuracy"]):
-        product["budgets"] = ["b8s2"]
-    return content
-
-
-def snakemake(project: Path, *arguments: str, experiment: str = "twin", check: bool = True):
+def snakemake(project: Path, *arguments: str, experiment: str = "demo", check: bool = True):
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "-d", str(project), "--cores", "2"]
     command += [*arguments, "--config", f"experiment={experiment}"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=project, timeout=600)
@@ -59,24 +33,16 @@ def planned(project: Path) -> set[str]:
     """Artefacts a dry run would make, by the path of their first output below the experiment."""
     output = snakemake(project, "-n")
     paths = re.findall(r"^\s+output: (\S+?)(?:,|$)", output, flags=re.MULTILINE)
-    names = {path.removesuffix(".manifest.json").removeprefix("data/twin/") for path in paths}
+    names = {path.removesuffix(".manifest.json").removeprefix("data/demo/") for path in paths}
     return {name.removeprefix("results/") for name in names}
 
 
-def write(project: Path, content: dict) -> None:
-    (project / "params" / "twin.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-
-
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """A project directory in which the twin has run from nothing."""
+def project(demo, tmp_path_factory):
+    """A project directory, apart from the code, with the small demo that was made from nothing."""
     folder = tmp_path_factory.mktemp("project")
-    (folder / "params").mkdir()
-    shutil.copy(ROOT / "params" / "reported.csv", folder / "params")
-    (folder / "data").mkdir()
-    (folder / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
-    write(folder, twin())
-    snakemake(folder)
+    for name in ("params", "data", "results", ".snakemake"):
+        shutil.copytree(demo / name, folder / name)
     return folder
 
 
@@ -87,8 +53,7 @@ def parameters(project):
     write(project, twin())
 
 
-EVALUATIONS = {f"{kind}/t3d-seed0/{name}/b8s2" for kind in ("answers", "scores") for name in BENCHMARKS}
-REPORT = {"twin/table1.csv", "table1.csv", "twin/figures/accuracy.pdf"}
+REPORT = {"demo/table1.csv", "table1.csv", "demo/figures/accuracy.pdf"}
 
 
 def test_the_table_has_every_row(project):
@@ -99,8 +64,8 @@ def test_the_table_has_every_row(project):
     cells = table[table["benchmark"] != "average"]
     assert set(cells["tokens_per_step"]) == {4}
     assert (cells["n"] == 6).all()
-    assert (project / "results" / "twin" / "figures" / "accuracy.png").stat().st_size > 10_000
-    assert (project / "results" / "twin" / "table1.tex").is_file()
+    assert (project / "results" / "demo" / "figures" / "accuracy.png").stat().st_size > 10_000
+    assert (project / "results" / "demo" / "table1.tex").is_file()
 
 
 def test_nothing_to_be_done(project):
@@ -111,13 +76,13 @@ def test_snakemakes_own_report_has_captions(project, tmp_path):
     snakemake(project, "--report", str(tmp_path / "report.html"))
     page = (tmp_path / "report.html").read_text()
     for product in ("table1", "accuracy"):
-        assert f"{product} of experiment twin" in page
+        assert f"{product} of experiment demo" in page
     assert "Accuracy of few-step decoding" in page
 
 
 def test_a_fresh_clone_has_tables_and_no_scores_and_makes_them(project, tmp_path):
     shutil.copytree(project / "params", tmp_path / "params")
-    shutil.copytree(project / "results" / "twin", tmp_path / "results" / "twin")
+    shutil.copytree(project / "results" / "demo", tmp_path / "results" / "demo")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
     assert planned(tmp_path) >= {"students/sft-seed0", "students/t3d-seed0"} | EVALUATIONS | REPORT
@@ -139,11 +104,11 @@ def test_a_table_on_request_is_made_when_it_is_asked_for(project):
     output = snakemake(project, "-n", "results/table2.csv")
     # Three models, two benchmarks, two budgets at one token per step.
     assert re.search(r"^answers +12$", output, flags=re.MULTILINE)
-    assert "results/twin/table2.csv" in output
+    assert "results/demo/table2.csv" in output
 
 
 def test_figures_of_other_kinds_are_drawn_when_they_are_asked_for(project):
-    figures = [f"results/twin/figures/{name}.pdf" for name in ("training", "commits")]
+    figures = [f"results/demo/figures/{name}.pdf" for name in ("training", "commits")]
     output = snakemake(project, "-n", figures[1])
     assert re.search(r"^answers +6$", output, flags=re.MULTILINE)
     # What it shows is there already.
@@ -172,7 +137,7 @@ def test_a_new_budget_plans_its_evaluations(project, parameters):
     parameters["tables"]["table1"]["budgets"].append("b8s4")
     write(project, parameters)
     new = {f"{kind}/{m}/{name}/b8s4" for kind in ("answers", "scores") for m in MODELS for name in BENCHMARKS}
-    assert planned(project) == new | {"twin/table1.csv", "table1.csv"}
+    assert planned(project) == new | {"demo/table1.csv", "table1.csv"}
 
 
 def test_a_label_plans_the_report_alone(project, parameters):
@@ -192,16 +157,16 @@ def test_scores_of_other_parameters_are_an_error_not_a_table(project, parameters
     parameters["students"]["t3d"]["optimizer"]["learning_rate"] = 1e-5
     write(project, parameters)
     scores = sorted(
-        str(p.relative_to(project)) for p in (project / "data" / "twin" / "scores").rglob("*.manifest.json")
+        str(p.relative_to(project)) for p in (project / "data" / "demo" / "scores").rglob("*.manifest.json")
     )
-    command = [sys.executable, "-m", "t3d.cli", "table", "--experiment", "twin", "--name", "table1"]
-    before = (project / "results" / "twin" / "table1.csv").read_bytes()
+    command = [sys.executable, "-m", "t3d.cli", "table", "--experiment", "demo", "--name", "table1"]
+    before = (project / "results" / "demo" / "table1.csv").read_bytes()
     done = subprocess.run(
-        [*command, "--out", "results/twin/table1.csv", *scores], cwd=project, capture_output=True, text=True
+        [*command, "--out", "results/demo/table1.csv", *scores], cwd=project, capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert "students/t3d-seed0 was made with other parameters than params/twin.yaml" in done.stderr
-    assert (project / "results" / "twin" / "table1.csv").read_bytes() == before
+    assert "students/t3d-seed0 was made with other parameters than params/demo.yaml" in done.stderr
+    assert (project / "results" / "demo" / "table1.csv").read_bytes() == before
 
 
 def test_bad_parameters_stop_snakemake_with_one_message(project, parameters):
@@ -214,21 +179,21 @@ def test_bad_parameters_stop_snakemake_with_one_message(project, parameters):
 
 
 def test_a_damaged_shard_stops_training_by_name(project):
-    shard = project / "data" / "twin" / "trajectories" / "gsm" / "0-of-2.parquet"
+    shard = project / "data" / "demo" / "trajectories" / "gsm" / "0-of-2.parquet"
     sound = shard.read_bytes()
     shard.write_bytes(sound[:200] + bytes([sound[200] ^ 1]) + sound[201:])
     try:
-        output = snakemake(project, "--forcerun", "data/twin/students/t3d-seed0.manifest.json", check=False)
+        output = snakemake(project, "--forcerun", "data/demo/students/t3d-seed0.manifest.json", check=False)
         assert "0-of-2.parquet: the content does not match the sha256" in output
-        assert not (project / "data" / "twin" / "students" / "t3d-seed0.manifest.json").exists()
+        assert not (project / "data" / "demo" / "students" / "t3d-seed0.manifest.json").exists()
     finally:
         shard.write_bytes(sound)
 
 
 def test_a_student_whose_job_is_ended_leaves_its_state(project, parameters, tmp_path):
     """A scheduler ends every process of a job at once, `tee` as well."""
-    shutil.copytree(project / "data" / "twin", tmp_path / "data" / "twin")
-    shutil.rmtree(tmp_path / "data" / "twin" / "students")
+    shutil.copytree(project / "data" / "demo", tmp_path / "data" / "demo")
+    shutil.rmtree(tmp_path / "data" / "demo" / "students")
     (tmp_path / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
     (tmp_path / "params").mkdir()
     content = parameters
@@ -236,9 +201,9 @@ def test_a_student_whose_job_is_ended_leaves_its_state(project, parameters, tmp_
     content["students"]["sft"]["checkpoint_every"] = 100_000
     write(tmp_path, content)
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "-d", str(tmp_path), "--cores", "1"]
-    command += ["data/twin/students/sft-seed0.manifest.json", "--config", "experiment=twin"]
+    command += ["data/demo/students/sft-seed0.manifest.json", "--config", "experiment=demo"]
     running = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=-1, start_new_session=True)
-    log = tmp_path / "logs" / "twin" / "students" / "sft-seed0.log"
+    log = tmp_path / "logs" / "demo" / "students" / "sft-seed0.log"
     deadline = time.monotonic() + 120
     while not (log.is_file() and "distill sft-seed0: " in log.read_text()):
         assert running.poll() is None, running.stderr.read().decode()[-3000:]
@@ -247,46 +212,57 @@ def test_a_student_whose_job_is_ended_leaves_its_state(project, parameters, tmp_
     os.killpg(running.pid, signal.SIGTERM)
     running.communicate(timeout=60)
     assert re.search(r"terminated after step \d+; run again to resume", log.read_text())
-    assert list((tmp_path / "work" / "twin" / "sft-seed0").glob("step-*.pt"))
+    assert list((tmp_path / "work" / "demo" / "sft-seed0").glob("step-*.pt"))
 
 
-def test_from_nothing_again_through_twenty_kills_the_table_is_byte_identical(project, tmp_path):
-    """SIGKILL of a job, and of Snakemake with all its jobs, in turns; on another number of shards."""
-    shutil.copytree(project / "params", tmp_path / "params")
-    content = twin()
-    content["trajectories"]["gsm"]["shards"] = 3
-    write(tmp_path, content)
+def jobs_of(running: psutil.Popen) -> list[psutil.Process]:
+    """The jobs that a Snakemake runs at this moment."""
+    with suppress(psutil.NoSuchProcess):
+        return [child for child in running.children(recursive=True) if child.name() == "t3d"]
+    return []
+
+
+def test_from_nothing_again_through_twenty_kills_the_table_is_byte_identical(project, parameters, tmp_path):
+    """SIGKILL of two jobs, then of Snakemake with all its jobs, and so on; on another number of shards."""
+    for product in (parameters["tables"]["table1"], parameters["figures"]["accuracy"]):
+        product |= {"students": ["t3d"], "benchmarks": ["gsm"]}
+    write(project, parameters)
+    # Of scores that are there.
+    assert planned(project) == REPORT
+    snakemake(project)
+    (tmp_path / "params").mkdir()
+    shutil.copy(ROOT / "params" / "reported.csv", tmp_path / "params")
+    parameters["trajectories"]["gsm"]["shards"] = 3
+    write(tmp_path, parameters)
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
     command = [sys.executable, "-m", "snakemake", "-s", str(ROOT / "Snakefile"), "--cores", "2"]
-    # A lock would only say, after each kill, that Snakemake ran here before.
-    command += ["--nolock", "--config", "experiment=twin"]
+    # A lock would only say, after each kill, that Snakemake ran here before. Jobs that are killed are started again.
+    command += ["--nolock", "--retries", "2", "--config", "experiment=demo"]
     moments = random.Random(0)
     kills = 0
     while kills < 20:
-        jobs = []
         running = psutil.Popen(
             command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
         )
-        with suppress(psutil.TimeoutExpired, psutil.NoSuchProcess):
-            running.wait(moments.uniform(3, 9))
-        with suppress(psutil.NoSuchProcess):
-            jobs = [child for child in running.children(recursive=True) if child.name() == "t3d"]
-            if jobs:
-                moments.choice(jobs).kill()
+        for everything in (False, False, True):
+            wait_for(lambda running=running: jobs_of(running) or running.poll() is not None, seconds=300)
+            with suppress(psutil.TimeoutExpired):
+                running.wait(moments.uniform(0, 4))
+            if everything and running.poll() is None:
+                os.killpg(running.pid, signal.SIGKILL)
                 kills += 1
-        with suppress(psutil.TimeoutExpired):
-            running.wait(moments.uniform(0, 4))
-        if running.is_running():
-            os.killpg(running.pid, signal.SIGKILL)
-            running.wait(60)
-            kills += 1
-        elif not jobs:
+            elif jobs := jobs_of(running):
+                with suppress(psutil.NoSuchProcess):
+                    moments.choice(jobs).kill()
+                    kills += 1
+        if running.wait(60) != -signal.SIGKILL:
             # It was faster than we were: once more from nothing.
-            shutil.rmtree(tmp_path / "data" / "twin", ignore_errors=True)
+            shutil.rmtree(tmp_path / "data" / "demo", ignore_errors=True)
             shutil.rmtree(tmp_path / "results", ignore_errors=True)
     snakemake(tmp_path)
-    for made in (project / "results" / "twin").rglob("*.*"):
-        if made.suffix != ".png":
-            assert (tmp_path / made.relative_to(project)).read_bytes() == made.read_bytes(), made.name
+    made = [path for path in (project / "results" / "demo").rglob("*.*") if path.suffix != ".png"]
+    assert len(made) == 4
+    for path in (*made, project / "data" / "demo" / "students" / "t3d-seed0" / "model.safetensors"):
+        assert (tmp_path / path.relative_to(project)).read_bytes() == path.read_bytes(), path.name
     assert not list((tmp_path / "data").rglob("*.partial"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 
 from tests.conftest import ROOT
-from tests.workflow.test_dag import BENCHMARKS, MODELS, STUDENTS, twin, write
+from tests.workflow.small import BENCHMARKS, MODELS, STUDENTS, twin, write
 
 GPU_JOBS = """
 rule all:
@@ -48,7 +48,7 @@ def test_a_dry_run_for_a_cluster_needs_no_cluster(tmp_path):
     (tmp_path / "params" / "reported.csv").symlink_to(ROOT / "params" / "reported.csv")
     (tmp_path / "slurm").symlink_to(ROOT / "slurm")
     command = ["-n", "results/table1.csv", "-s", str(ROOT / "Snakefile"), "--profile", "slurm"]
-    said = snakemake(tmp_path, *command, "--config", "experiment=twin")
+    said = snakemake(tmp_path, *command, "--config", "experiment=demo")
     # A local run's limit of one does not cut what a job asks for: a GPU per process, 8 of them decode and one trains.
     asked = Counter(re.findall(r" gpu=(\d+)", said))
     assert asked["8"] == len(BENCHMARKS) + 1 + len(MODELS) * len(BENCHMARKS)

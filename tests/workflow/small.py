@@ -1,0 +1,84 @@
+"""A small twin of the demo, and the commands that make, publish and plan it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+from tests.conftest import ROOT
+
+STUDENTS = ("sft", "t3d")
+BENCHMARKS = ("gsm", "code")
+MODELS = ("pocket-sdar", "sft-seed0", "t3d-seed0")
+EVALUATIONS = {f"{kind}/t3d-seed0/{name}/b8s2" for kind in ("answers", "scores") for name in BENCHMARKS}
+MODULE = {name: [sys.executable, "-m", name] for name in ("snakemake", "dvc", "t3d.cli")}
+
+
+def twin() -> dict:
+    """The demo with a few questions, two students, two optimizer steps and one budget."""
+    # Through JSON, since YAML's anchors make several students share one optimizer object.
+    content = json.loads(json.dumps(yaml.safe_load((ROOT / "params" / "demo.yaml").read_text())))
+    for prompts in content["prompt_sets"].values():
+        prompts["count"] = 6
+    content["students"] = {key: content["students"][key] for key in STUDENTS}
+    for student in content["students"].values():
+        student["optimizer"] |= {"steps": 2, "batch_size": 4, "micro_batch_size": 2, "warmup_steps": 1}
+    for kind, keys in (("trajectories", BENCHMARKS), ("benchmarks", BENCHMARKS), ("tables", ("table1", "table2"))):
+        content[kind] = {key: content[kind][key] for key in keys}
+    for decoded in (*content["trajectories"].values(), *content["benchmarks"].values()):
+        decoded["max_new_tokens"] = 64
+    for figure in ("speed", "thresholds", "factorisation"):
+        del content["figures"][figure]
+    for product in (*content["tables"].values(), *content["figures"].values()):
+        product["students"] = list(STUDENTS)
+    for product in (content["tables"]["table1"], content["figures"]["accuracy"]):
+        product["budgets"] = ["b8s2"]
+    return content
+
+
+def run(project: Path, command: list[str], check: bool = True) -> str:
+    """What a command says in a project, whose own code it runs."""
+    # The scripts beside the interpreter are those that rules call.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command,
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env=os.environ | {"PYTHONPATH": str(project), "PATH": path, "DVC_NO_ANALYTICS": "1"},
+    )
+    said = done.stdout + done.stderr
+    if check:
+        assert done.returncode == 0, said[-4000:]
+    return said
+
+
+def snakemake(project: Path, *arguments: str, check: bool = True) -> str:
+    return run(project, [*MODULE["snakemake"], "--cores", "2", *arguments], check)
+
+
+def t3d(project: Path, *arguments: str, check: bool = True) -> str:
+    return run(project, [*MODULE["t3d.cli"], *arguments], check)
+
+
+def dvc(project: Path, *arguments: str, check: bool = True) -> str:
+    return run(project, [*MODULE["dvc"], *arguments], check)
+
+
+def git(project: Path, *arguments: str) -> str:
+    return run(project, ["git", "-c", "user.name=t3d", "-c", "user.email=t3d@localhost", *arguments])
+
+
+def write(project: Path, content: dict) -> None:
+    (project / "params" / "demo.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def planned(project: Path) -> set[str]:
+    """Outputs a dry run would make, below the experiment."""
+    paths = re.findall(r"^\s+output: (\S+?)(?:,|$)", snakemake(project, "-n"), flags=re.MULTILINE)
+    return {re.sub(r"^(data/demo|results)/", "", path).removesuffix(".manifest.json") for path in paths}
