@@ -1,6 +1,6 @@
-"""Resumable training states in `work/<experiment>/<run>/`: written whole or not at all, the last two kept.
+"""Resumable training states in a folder of their own: written whole or not at all, the last two kept.
 
-A run is a student (`t3d-seed0`) or the pretraining of a teacher (`teachers/pocket-sdar`).
+Those of a student are in `work/<experiment>/<run>/`, those of a teacher that is pretrained beside its artefact.
 
 A state belongs to one recipe and one set of inputs; a changed recipe starts clean. One process writes a state as
 `step-0000050.pt`; of several each writes its part, `step-0000050.0-of-2.pt` and `step-0000050.1-of-2.pt`, and the state
@@ -53,7 +53,7 @@ class Checkpoints:
                 if path not in complete:
                     path.unlink()
         except OSError as error:
-            raise TrainingError(f"cannot keep training states in {folder} (--work): {error}.") from error
+            raise TrainingError(f"cannot keep training states in {folder}: {error}.") from error
 
     def save(self, step: int, part: dict[str, Any]) -> None:
         """Write the state after `step`: of several processes, each its part.

@@ -69,14 +69,14 @@ def make_teacher(
         Path | None,
         typer.Argument(help="Manifest of its fetched folder, or of the model that its pretraining begins with."),
     ] = None,
-    work: Annotated[
-        Path | None, typer.Option(help="Folder for resumable states of pretraining; work/<experiment> if not given.")
-    ] = None,
 ) -> None:
-    """Make a teacher: pretrain it, or take the weights that are shipped or fetched. Pretraining resumes."""
+    """Make a teacher: pretrain it, or take the weights that are shipped or fetched.
+
+    Pretraining that was killed resumes from its last state, beside --out in <artefact>.states.
+    """
     from t3d.models import teacher
 
-    teacher.make(params.find(experiment), name, out, source, work or Path("work") / experiment)
+    teacher.make(params.find(experiment), name, out, source)
 
 
 @app.command("prompts")

@@ -84,7 +84,8 @@ def of_artefact(experiment: Experiment, artefact: str, gpu: str = "A100", decodi
         )
         if not spec.scored:
             return decoding
-        tokens = count * spec.max_new_tokens * _RESPONSE * 2 * (budget.steps or 1)
+        # Each step's state is a clean and a noisy copy.
+        tokens = count * (_PROMPT + 2 * spec.max_new_tokens * _RESPONSE) * (budget.steps or 1)
         scoring = _by_arithmetic(artefact, experiment.teachers[teacher].parameters, 2, tokens, GPUS[gpu])
         seconds = decoding.seconds + scoring.seconds
         return Cost(artefact, seconds, f"{decoding.arithmetic}, scores: {scoring.arithmetic}")

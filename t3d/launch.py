@@ -44,7 +44,7 @@ def launch(experiment: Experiment, field: str, processes: int, arguments: Sequen
     line = command(field, processes, arguments, os.environ, hosts)
     if line[0] == "srun":
         os.execvp("srun", line)
-    _check_gpus(experiment, field, processes // int(os.environ.get(NODES, "1")))
+    _claim_gpus(experiment, field, processes // int(os.environ.get(NODES, "1")))
     for name in [name for name in os.environ if name.startswith(("ACCELERATE_", "PET_"))]:
         del os.environ[name]
     _run_launcher(line[2:])
@@ -116,17 +116,25 @@ def command(
     return ["accelerate", "launch", *given, "--multi_gpu", "--same_network", "--module", "t3d.cli", *arguments]
 
 
-def _check_gpus(experiment: Experiment, field: str, here: int) -> None:
-    """Say once, before there are several processes, that there is no GPU for each of them."""
+def _claim_gpus(experiment: Experiment, field: str, here: int) -> None:
+    """Give the processes of this node a GPU each, those that fewest jobs compute on; there must be as many.
+
+    Said once, before there are several processes.
+    """
     import torch
 
-    from t3d.models.device import device_of
+    from t3d.models.device import claim_gpus, device_of
 
-    if device_of(experiment) == "cuda" and torch.cuda.device_count() < here:
+    if device_of(experiment) != "cuda":
+        return
+    if torch.cuda.device_count() < here:
         raise ParameterError(
             f"{field}: {here} processes on this node need a GPU each, PyTorch sees {torch.cuda.device_count()}. Ask "
             "for as many GPUs, or for fewer processes."
         )
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(names[number] for number in claim_gpus(here))
 
 
 def _run_launcher(arguments: Sequence[str]) -> None:

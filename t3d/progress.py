@@ -14,8 +14,9 @@ _SECONDS_BETWEEN_LINES = 10.0
 class Progress:
     """Counts towards `total`, with the rate, the time left and any numbers worth watching."""
 
-    def __init__(self, title: str, total: int) -> None:
-        self.title, self.total, self.done = title, total, 0
+    def __init__(self, title: str, total: int, done: int = 0) -> None:
+        """Begin to show it; `done` were finished before, and say nothing about the rate."""
+        self.title, self.total, self.done, self.before = title, total, done, done
         self.started = self.shown = time.monotonic()
         self.bar: RichProgress | None = None
         console = Console(file=sys.stderr)
@@ -23,7 +24,7 @@ class Progress:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self.bar = RichProgress(*columns, TextColumn("{task.fields[numbers]}"), console=console)
             self.bar.start()
-            self.task = self.bar.add_task(title, total=total, numbers="")
+            self.task = self.bar.add_task(title, total=total, completed=done, numbers="")
 
     def due(self) -> bool:
         """Whether a call of `update` would show something; saves computing what nobody sees."""
@@ -48,7 +49,7 @@ class Progress:
                 self.bar.stop()
             return
         elapsed = max(self.shown - self.started, 1e-9)
-        rate = done / elapsed
+        rate = (done - self.before) / elapsed
         left = (self.total - done) / rate if rate else float("inf")
         ending = f"done in {elapsed:.0f} s" if finished else f"{left:.0f} s left"
         # Nobody reads any more: that is no reason to stop working.

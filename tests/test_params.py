@@ -257,7 +257,24 @@ def test_every_experiment_is_valid(path):
                 c["prompt_sets"].update(others=c["prompt_sets"]["gsm-train"] | {"teacher": "other"}),
                 rounds(c, trajectories__again__prompts="others"),
             ),
-            "t3d is a student of pocket-sdar, students.next of other",
+            "trajectories.again.model: t3d is a student of pocket-sdar, the prompts are those of other",
+        ),
+        (
+            lambda c: (
+                c["teachers"].update(other=c["teachers"]["pocket-sdar"]),
+                c["prompt_sets"].update(others=c["prompt_sets"]["gsm-train"] | {"teacher": "other"}),
+                c["trajectories"].update(others={"prompts": "others"}),
+                rounds(c, students__next__trajectories="others", students__next__keep=None),
+            ),
+            "students.next.initial: t3d is a student of pocket-sdar, students.next of other",
+        ),
+        (
+            lambda c: rounds(c, students__next__trajectories=["gsm", "again"]),
+            r"students.next.trajectories: gsm and again are rollouts of the same prompts \(gsm-train\)",
+        ),
+        (
+            lambda c: rounds(c, students__next__objective={"name": "near_far"}),
+            "near_far compares with the teacher, which training begins with",
         ),
         (
             lambda c: rounds(c, trajectories__again__scored=False),

@@ -1,6 +1,7 @@
 """From a batch of states to a loss: one student forward and, for DDO and near_far, one reference forward.
 
-The LM head is applied to masked positions only, a few at a time (`vocabulary.py`). The formulae are in `objectives.py`.
+The LM head is applied to masked positions only, a few at a time (`t3d/models/vocabulary.py`). The formulae are in
+`objectives.py`.
 """
 
 from collections.abc import Sequence
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor
 
 from t3d.decoding.sampling import hashed_uniform
-from t3d.distillation import objectives, vocabulary
+from t3d.distillation import objectives
 from t3d.distillation.states import Batch
+from t3d.models import vocabulary
 from t3d.models.sdar import SDARForCausalLM
 from t3d.params import Objective
 

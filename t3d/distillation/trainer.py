@@ -165,7 +165,7 @@ def train(
         first, log = state["step"], state["log"]
         del state  # as large as what is trained, and needed no more
         _say(f"{title}: resuming after step {first}")
-    progress = Progress(title, spec.steps) if processes.is_main() else None
+    progress = Progress(title, spec.steps, first) if processes.is_main() else None
     with _Termination() as termination:
         for step in range(first, spec.steps):
             refreshes = student.objective.refreshes_reference and step % student.objective.refresh_every == 0

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from t3d.decoding.decoder import Response
 from t3d.errors import DataError, MissingInputError, ServingError
 from t3d.lineage import VLLM
@@ -113,7 +115,11 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
         asked, told = Path(folder, "request.json"), Path(folder, "response.json")
         asked.write_text(json.dumps(request))
         command = [str(VLLM / "bin" / "python"), "-m", "t3d.evaluation.vllm_backend", str(asked), str(told)]
-        done = subprocess.run(command, env=_SETTINGS | os.environ | {"PYTHONPATH": str(_ROOT)})
+        settings = _SETTINGS | os.environ | {"PYTHONPATH": str(_ROOT)}
+        if request["device"] == "cuda" and torch.cuda.device_count() > 1:
+            # The GPU that this job has claimed, and no other.
+            settings["CUDA_VISIBLE_DEVICES"] = f"GPU-{torch.cuda.get_device_properties().uuid}"
+        done = subprocess.run(command, env=settings)
         if done.returncode or not told.is_file():
             raise ServingError(f"vLLM ended with status {done.returncode} and gave no answers; the log above says why.")
         return json.loads(told.read_text())

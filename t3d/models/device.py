@@ -1,10 +1,11 @@
 """Where expensive work runs."""
 
 import fcntl
+import glob
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
-from itertools import count
 from pathlib import Path
 
 import torch
@@ -21,17 +22,31 @@ _WIDE = 1024
 def pick_device(experiment: Experiment) -> str:
     """The device an expensive verb runs on, `cpu` or `cuda`, and a GPU's memory set up for it.
 
-    Of several GPUs a job that needs one takes the one that fewest jobs of this user compute on.
+    Of several GPUs a job takes the one that fewest jobs of this user have claimed (`claim_gpus`); processes that do one
+    job together are told theirs by their launcher.
 
     Raises:
         ParameterError: the experiment asks for a GPU and there is none.
     """
     set_up_memory()
     device = device_of(experiment)
-    if device == "cuda" and torch.cuda.device_count() > 1 and not processes.is_one_of_several():
-        gpus = [str(torch.cuda.get_device_properties(n).uuid) for n in range(torch.cuda.device_count())]
-        torch.cuda.set_device(claim(gpus, Path(tempfile.gettempdir())))
+    if device == "cuda" and not processes.is_one_of_several():
+        torch.cuda.set_device(claim_gpus(1)[0])
     return device
+
+
+def claim_gpus(count: int) -> list[int]:
+    """Numbers of `count` GPUs that PyTorch sees, those that fewest jobs have claimed; claimed until this process ends.
+
+    Where claims cannot be written the first ones are taken: that costs speed, nothing else. Jobs know of each other if
+    they share the folder of temporary files.
+    """
+    gpus = [str(torch.cuda.get_device_properties(number).uuid) for number in range(torch.cuda.device_count())]
+    try:
+        return claim(gpus, count, Path(tempfile.gettempdir()))
+    except OSError as error:
+        print(f"jobs are not spread over GPUs: {error}", file=sys.stderr, flush=True)
+        return list(range(count))
 
 
 def device_of(experiment: Experiment) -> str:
@@ -47,23 +62,41 @@ def device_of(experiment: Experiment) -> str:
     return experiment.device
 
 
-def claim(names: Sequence[str], folder: Path) -> int:
-    """Which of several things fewest processes of this user have claimed; it is claimed until this process ends.
+def claim(names: Sequence[str], count: int, folder: Path) -> list[int]:
+    """Claim `count` of several things, those that fewest processes of this user hold, until this process ends.
 
     Args:
         names: of the things, as every process calls them.
-        folder: where the claims are files; each is locked by who made it, so that a killed process claims nothing.
+        count: how many to claim.
+        folder: where a claim is a file that is locked by who holds it, so that a killed process holds nothing.
+
+    Returns:
+        Their numbers in `names`, ascending.
+
+    Raises:
+        OSError: claims cannot be written or locked there.
     """
-    for claims in count():
-        for number, name in enumerate(names):
-            file = os.open(folder / f"t3d-{os.getuid()}-{name}-{claims}", os.O_CREAT | os.O_RDWR, 0o600)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(file)
-            else:
-                return number
-    raise AssertionError("there is always one more")
+    prefix = f"t3d-{os.getuid()}-"
+    with (folder / f"{prefix}claims.lock").open("w") as one_at_a_time:
+        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
+        held = [sum(_is_held(file) for file in folder.glob(f"{prefix}{glob.escape(name)}.*")) for name in names]
+        chosen = sorted(sorted(range(len(names)), key=held.__getitem__)[:count])
+        for number in chosen:
+            file, _ = tempfile.mkstemp(prefix=f"{prefix}{names[number]}.", dir=folder)
+            # Open as long as this process lives.
+            fcntl.flock(file, fcntl.LOCK_EX)
+    return chosen
+
+
+def _is_held(claim: Path) -> bool:
+    """Whether the process that made a claim lives; a claim of one that does not is removed."""
+    with claim.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    claim.unlink()
+    return False
 
 
 def set_up_memory() -> None:

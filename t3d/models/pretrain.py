@@ -341,7 +341,7 @@ def _train(
     if pretraining.compile:
         compile_layers(model)
     model.train()
-    progress = Progress("pretraining steps", pretraining.steps)
+    progress = Progress("pretraining steps", pretraining.steps, first)
     rows_of = islice(batches(corpus, pretraining.batch_size, seed), first, pretraining.steps)
     for step, rows in enumerate(rows_of, start=first):
         loss = loss_of(step, rows)

@@ -17,16 +17,15 @@ from t3d.models.device import pick_device
 from t3d.params import Experiment
 
 
-def make(experiment: Experiment, name: str, out: Path, source: Path | None = None, work: Path | None = None) -> None:
+def make(experiment: Experiment, name: str, out: Path, source: Path | None = None) -> None:
     """Make teacher `name` of an experiment at `out` (a manifest's path).
 
     Args:
         experiment: whose teachers have `name`.
         name: its key.
-        out: manifest to write; the folder lies beside it.
+        out: manifest to write; the folder lies beside it, and until it is complete the states of its pretraining.
         source: manifest of what it is made from: the fetched folder of a teacher of the hub, or the autoregressive
             model that a pretrained one begins with.
-        work: folder for resumable states of pretraining, each teacher's below it; None keeps nothing.
 
     Raises:
         ParameterError: the experiment has no such teacher, or the fetched folder holds another kind of model.
@@ -49,9 +48,9 @@ def make(experiment: Experiment, name: str, out: Path, source: Path | None = Non
         inputs = [receipts.read(source, kind="teachers")]
         initial = autoregressive.check_folder(inputs[0].folder())
     artefact, checkpoints = f"teachers/{name}", None
-    if spec.source == "pretrain" and work is not None:
+    if spec.source == "pretrain":
         identity = recipes.canonical([recipes.digest(experiment, artefact), *(m.digest() for m in inputs)])
-        checkpoints = Checkpoints(work / artefact, identity)
+        checkpoints = Checkpoints(Path(str(out).removesuffix(receipts.MANIFEST) + ".states"), identity)
     with receipts.making(experiment, artefact, out, inputs=inputs, device=device) as job:
         if spec.hub is not None:
             for file in inputs[0].files:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -168,6 +168,14 @@ class Experiment(Strict):
 
     def _check_rounds(self) -> None:
         """Students that others learn from or begin with have their teacher and seeds, and are made before them."""
+        for key, trajectories in self.trajectories.items():
+            if trajectories.model is not None:
+                asking = self.prompt_sets[trajectories.prompts].teacher
+                if (copied := self.teacher_of(self.students[trajectories.model])) != asking:
+                    raise ValueError(
+                        f"trajectories.{key}.model: {trajectories.model} is a student of {copied}, the prompts are "
+                        f"those of {asking}"
+                    )
         origins: dict[str, dict[str, str]] = {}
         for key, student in self.students.items():
             models = {self.trajectories[name].model: f"trajectories.{name}.model" for name in student.trajectories}
@@ -210,6 +218,12 @@ class Experiment(Strict):
                 raise ValueError(
                     f"students.{key}.states.threshold: trajectories.{name} was not decoded one token a step, so it "
                     "does not say how certain each token was"
+                )
+        for first, second in combinations(student.trajectories, 2):
+            if self.trajectories[first].prompts == self.trajectories[second].prompts:
+                raise ValueError(
+                    f"students.{key}.trajectories: {first} and {second} are rollouts of the same prompts "
+                    f"({self.trajectories[first].prompts}); name one of them"
                 )
         for name in student.trajectories:
             if student.keep is not None and not self.trajectories[name].scored:

@@ -271,6 +271,8 @@ class Student(Strict):
         if self.states.kind not in _STATES_OF[name]:
             kinds = " or ".join(_STATES_OF[name])
             raise ValueError(f"objective {name} is defined on {kinds} states, not {self.states.kind}")
+        if self.initial is not None and name == "near_far":
+            raise ValueError("near_far compares with the teacher, which training begins with; it cannot have initial")
         if gold and self.keep is not None:
             raise ValueError("keep chooses among rollouts; sft learns from gold answers")
         if gold and self.rows != Rows():

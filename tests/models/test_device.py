@@ -1,17 +1,24 @@
 """Jobs on a machine with several GPUs."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
+from t3d import launch
+from t3d.errors import ParameterError
+from t3d.models import device
 from t3d.models.device import claim
+from t3d.params.experiment import find
 
 CLAIM = (
     "import sys; from pathlib import Path; from t3d.models.device import claim;"
-    "print(claim(['first', 'second'], Path(sys.argv[1])), flush=True); sys.stdin.read()"
+    "print(*claim(['first', 'second'], 1, Path(sys.argv[1])), flush=True); sys.stdin.read()"
 )
 
 
@@ -36,13 +43,36 @@ def start(tmp_path: Path) -> Iterator[Callable[[], tuple[subprocess.Popen[str], 
 def test_jobs_spread_evenly_and_a_killed_one_makes_room(start):
     jobs = [start() for _ in range(4)]
     assert [number for _, number in jobs] == [0, 1, 0, 1]
-    killed, _ = jobs[1]
-    killed.kill()
-    killed.wait()
-    assert start()[1] == 1
-    assert start()[1] == 0
+    for killed in (0, 1, 3):
+        jobs[killed][0].kill()
+        jobs[killed][0].wait()
+    # One is left, on the first.
+    assert [start()[1] for _ in range(3)] == [1, 0, 1]
 
 
 def test_a_claim_lasts_as_long_as_its_process(tmp_path):
-    assert claim(["only"], tmp_path) == 0
-    assert claim(["only", "other"], tmp_path) == 1
+    assert claim(["a", "b", "c"], 2, tmp_path) == [0, 1]
+    assert claim(["a", "b", "c"], 2, tmp_path) == [0, 2]
+    assert claim(["b"], 1, tmp_path) == [0]
+
+
+def test_where_claims_cannot_be_written_the_first_gpus_are_taken(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path / "nowhere"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: SimpleNamespace(uuid=number))
+    assert device.claim_gpus(2) == [0, 1]
+    assert "jobs are not spread over GPUs" in capsys.readouterr().err
+
+
+def test_processes_that_do_one_job_get_the_gpus_that_are_free(monkeypatch, tmp_path):
+    monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: SimpleNamespace(uuid=f"uuid-{number}"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,6,7")
+    claim(["uuid-0"], 1, tmp_path)
+    experiment = find("demo").model_copy(update={"device": "cuda"})
+    launch._claim_gpus(experiment, "training_processes", 2)
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "6,7"
+    with pytest.raises(ParameterError, match="training_processes: 4 processes on this node need a GPU each"):
+        launch._claim_gpus(experiment, "training_processes", 4)

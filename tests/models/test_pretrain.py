@@ -7,10 +7,11 @@ from transformers import AutoModelForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
 from t3d.checkpoints import Checkpoints
-from t3d.models import autoregressive, pretrain
+from t3d.models import autoregressive, pretrain, teacher
 from t3d.models.layout import lay_out
 from t3d.models.sdar import load_model, load_tokenizer, mask_id, stop_ids
-from t3d.params import PocketModel, Pretraining
+from t3d.params import Experiment, PocketModel, Pretraining
+from t3d.progress import Progress
 from t3d.prompts.sets import encode_prompt
 
 SMALL = Pretraining(
@@ -140,3 +141,30 @@ def test_pretraining_that_is_killed_goes_on_and_ends_as_if_it_never_stopped(made
     assert facts["loss"] == made[1]["loss"]
     for name in ("model.safetensors", "tokenizer.json"):
         assert (tmp_path / "teacher" / name).read_bytes() == (made[0] / name).read_bytes()
+
+
+def test_a_teachers_states_lie_beside_it_until_it_is_complete(made, tmp_path, monkeypatch):
+    tokenizer = load_tokenizer(made[0])
+    corpus = pretrain.build_corpus(tokenizer, SMALL, 0)
+    monkeypatch.setattr(pretrain, "_tokenizer", lambda *_: tokenizer)
+    monkeypatch.setattr(pretrain, "build_corpus", lambda *_: corpus)
+    monkeypatch.setattr(pretrain, "_CHECKPOINT_EVERY", 5)
+    content = {"teachers": {"small": {"source": "pretrain", "pretraining": SMALL.model_dump()}}, "prompt_sets": {}}
+    experiment = Experiment.model_validate({"name": "one", "device": "cpu", **content})
+    out, save = tmp_path / "teachers" / "small.manifest.json", Checkpoints.save
+
+    def killed(checkpoints, step, part):
+        save(checkpoints, step, part)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        teacher.make(experiment, "small", out)
+    assert [path.name for path in out.parent.iterdir()] == ["small.states"]
+    monkeypatch.setattr(Checkpoints, "save", save)
+    first = []
+    monkeypatch.setattr(pretrain, "Progress", lambda *given: first.append(given[2]) or Progress(*given))
+    teacher.make(experiment, "small", out)
+    assert first == [5]
+    assert sorted(path.name for path in out.parent.iterdir()) == ["small", out.name, "small.receipt.json"]
+    assert (out.parent / "small" / "model.safetensors").read_bytes() == (made[0] / "model.safetensors").read_bytes()

@@ -55,19 +55,19 @@ RUNS = {"students/t3d-seed0", "students/t3d-seed1", "students/next-seed0", "stud
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory):
     """A project in which nothing has run."""
-    return set_up(tmp_path_factory.mktemp("empty"), "twin", EXPERIMENT)
+    return set_up(tmp_path_factory.mktemp("empty"), "demo", EXPERIMENT)
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     """A project in which both rounds have run."""
-    folder = set_up(tmp_path_factory.mktemp("rounds"), "twin", EXPERIMENT)
+    folder = set_up(tmp_path_factory.mktemp("rounds"), "demo", EXPERIMENT)
     snakemake(folder)
     return folder
 
 
 def made(project, artefact):
-    return receipts.read(project / "data" / "twin" / f"{artefact}.manifest.json")
+    return receipts.read(project / "data" / "demo" / f"{artefact}.manifest.json")
 
 
 def weights(project, run):
@@ -76,7 +76,7 @@ def weights(project, run):
 
 def test_a_dry_run_plans_the_chain(empty):
     output = snakemake(empty, "-n")
-    planned = set(re.findall(r"output: data/twin/(\S+)\.manifest\.json", output))
+    planned = set(re.findall(r"output: data/demo/(\S+)\.manifest\.json", output))
     assert planned == {"teachers/pocket", "prompts/gsm", "trajectories/first/0-of-1"} | SECOND | RUNS
 
 
@@ -118,18 +118,18 @@ def test_training_begins_with_the_other_student(project):
 
 def test_the_first_round_again_plans_all_that_follows(project):
     content = EXPERIMENT.replace("steps: 2, batch_size: 4", "steps: 3, batch_size: 4")
-    (project / "params" / "twin.yaml").write_text(content)
+    (project / "params" / "demo.yaml").write_text(content)
     try:
         output = snakemake(project, "-n")
     finally:
-        (project / "params" / "twin.yaml").write_text(EXPERIMENT)
-    assert set(re.findall(r"output: data/twin/(\S+)\.manifest\.json", output)) == SECOND | RUNS
+        (project / "params" / "demo.yaml").write_text(EXPERIMENT)
+    assert set(re.findall(r"output: data/demo/(\S+)\.manifest\.json", output)) == SECOND | RUNS
     assert "Nothing to be done" in snakemake(project)
 
 
 def test_rollouts_of_another_student_are_refused(project, monkeypatch, tmp_path):
     monkeypatch.chdir(project)
-    experiment = params.find("twin")
+    experiment = params.find("demo")
     shard = "seed1-0-of-1"
     paths = [
         receipts.manifest_path(experiment, artefact)
@@ -145,8 +145,8 @@ def test_rollouts_of_another_student_are_refused(project, monkeypatch, tmp_path)
 def test_dvc_cannot_version_rounds_and_says_so(empty):
     stage = ROOT / "workflow" / "stages" / "trajectories.smk"
     command = [sys.executable, "-m", "snakemake", "-s", str(stage), "-n"]
-    done = subprocess.run([*command, "--config", "experiment=twin"], cwd=empty, capture_output=True, text=True)
+    done = subprocess.run([*command, "--config", "experiment=demo"], cwd=empty, capture_output=True, text=True)
     said = done.stdout + done.stderr
     assert done.returncode == 1
-    assert "params/twin.yaml: trajectories.second.model: dvc.yaml makes all trajectories before the first stu" in said
+    assert "params/demo.yaml: trajectories.second.model: dvc.yaml makes all trajectories before the first stu" in said
     assert "Traceback" not in said

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from t3d.distillation import losses, trainer, vocabulary
+from t3d.distillation import losses, trainer
+from t3d.models import vocabulary
 from t3d.params import Objective
 from tests.conftest import tiny_model
 from tests.distillation import plain
