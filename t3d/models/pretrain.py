@@ -3,15 +3,11 @@
 Text and tokenizer are made on the spot, so the stage needs no data set and no network. Each row is a problem and one
 phrasing of its worked answer in chat form; only the answer is learned: masked and predicted in blocks by the SDAR, one
 token from those before it by the Qwen3, of which an SDAR can begin. Where to look next: the problems are in
-`t3d/prompts/gsm.py`, the layout in `layout.py`.
+`t3d/prompts/gsm.py`, the rows in `text.py`, the layout in `layout.py`.
 """
 
-import multiprocessing
-import os
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,18 +25,17 @@ from t3d.models.device import autocast
 from t3d.models.layout import Layout, lay_out_stored
 from t3d.models.packed import compile_layers
 from t3d.models.sdar import MASK_TOKEN, SDARConfig, SDARForCausalLM
+from t3d.models.text import END, END_OF_TURN, START_OF_TURN, Row, chat_prompt, draw_rows
 from t3d.params import Pretraining
 from t3d.progress import Progress
 from t3d.prompts.domains import DOMAINS
 from t3d.seeds import seed_for
 
-END, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 _TOKENIZER_PROBLEMS = 4_000
-_DRAWS_PER_TASK = 2_000
 _CHECKPOINT_EVERY = 500
 """Optimizer steps after which the state is saved."""
 
@@ -73,7 +68,7 @@ def build_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenize
 class Corpus:
     """Token rows in one tensor: row i is `ids[offsets[i]:offsets[i] + lengths[i]]`, its prompt the first of them."""
 
-    def __init__(self, rows: list[tuple[list[int], list[int]]]) -> None:
+    def __init__(self, rows: list[Row]) -> None:
         self.ids = torch.from_numpy(np.concatenate([np.array(p + r, dtype=np.int32) for p, r in rows]))
         self.prompt_lengths = np.array([len(p) for p, _ in rows])
         self.lengths = np.array([len(p) + len(r) for p, r in rows])
@@ -103,75 +98,6 @@ class Corpus:
         inside = positions < length
         ids = torch.where(inside, self.ids[torch.where(inside, offset + positions, 0)].long(), filler)
         return ids, inside & (positions >= prompt) & (ids != filler)
-
-
-def build_corpus(tokenizer: PreTrainedTokenizerFast, pretraining: Pretraining, seed: int) -> Corpus:
-    """Draw and tokenise `pretraining.problems` training rows, on all cores."""
-    rows: dict[str, tuple[list[int], list[int]]] = {}
-    progress = Progress("problems", pretraining.problems)
-    tokenizer_text = tokenizer.backend_tokenizer.to_str()
-    workers = os.cpu_count() or 1
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for name, wanted in _rows_per_domain(pretraining).items():
-            enough = len(rows) + wanted
-            starts = count(0, _DRAWS_PER_TASK)
-            pending: deque[Future] = deque()
-            while len(rows) < enough:
-                # Tasks are taken in order, so the corpus does not depend on the number of workers.
-                while len(pending) < 2 * workers:
-                    task = (tokenizer_text, name, seed, next(starts), pretraining)
-                    pending.append(pool.submit(_tokenised_rows, task))
-                for key, prompt, response in pending.popleft().result():
-                    if len(rows) < enough:
-                        rows.setdefault(key, (prompt, response))
-                progress.update(len(rows))
-            for future in pending:
-                future.cancel()
-    return Corpus(list(rows.values()))
-
-
-def _rows_per_domain(pretraining: Pretraining) -> dict[str, int]:
-    shares = pretraining.domains
-    total = sum(shares.values())
-    rows: dict[str, int] = {name: pretraining.problems * share // total for name, share in shares.items()}
-    first = next(iter(rows))
-    return rows | {first: rows[first] + pretraining.problems - sum(rows.values())}
-
-
-def _tokenised_rows(task: tuple[str, str, int, int, Pretraining]) -> list[tuple[str, list[int], list[int]]]:
-    tokenizer_text, name, seed, start, pretraining = task
-    domain = DOMAINS[name]
-    assert domain.draw is not None
-    grid = max(pretraining.block_sizes)
-    backend = Tokenizer.from_str(tokenizer_text)
-    filler = backend.get_vocab()[END]
-    kept = []
-    for draw in range(start, start + _DRAWS_PER_TASK):
-        item = seed_for(seed, name, draw)
-        problem = domain.draw(item)
-        if problem is not None and problem.split == "train" and problem.fits(pretraining.difficulty):
-            # Word problems without end; code problems are few and come again, written another way.
-            key = problem.id if name == "gsm" else f"{name}-{draw}"
-            kept.append((key, problem.question, domain.write(problem, Random(item))))
-    prompts = backend.encode_batch([chat_prompt(question) for _, question, _ in kept])
-    responses = backend.encode_batch([text + END_OF_TURN for _, _, text in kept])
-    rows = []
-    for (key, _, _), prompt, response in zip(kept, prompts, responses, strict=True):
-        ids = fill_last_block(prompt.ids, response.ids, grid, filler)
-        if len(prompt.ids) + len(ids) <= pretraining.max_length:
-            rows.append((key, prompt.ids, ids))
-    return rows
-
-
-def chat_prompt(question: str) -> str:
-    """The pocket chat template around one user turn, up to where the answer begins."""
-    return f"{START_OF_TURN}user\n{question}{END_OF_TURN}\n{START_OF_TURN}assistant\n"
-
-
-def fill_last_block(prompt: list[int], response: list[int], block_size: int, filler: int) -> list[int]:
-    """The response completed to whole blocks of the global grid; the filler is ordinary text of its last block."""
-    missing = -(len(prompt) + len(response)) % block_size
-    return response + [filler] * missing
 
 
 def mask_blocks(layout: Layout, generator: torch.Generator) -> torch.Tensor:
@@ -229,7 +155,7 @@ def pretrain(
         The final training loss (mean over the last 100 steps) and the number of rows and parameters.
     """
     tokenizer = PreTrainedTokenizerFast.from_pretrained(initial) if initial else _tokenizer(pretraining, seed)
-    corpus = build_corpus(tokenizer, pretraining, seed)
+    corpus = Corpus(draw_rows(tokenizer.backend_tokenizer, pretraining, seed))
     corpus.ids = corpus.ids.to(device)
     torch.manual_seed(seed_for(seed, "pretrain-weights"))
     shape, ids = _shape(pretraining, tokenizer), tokenizer.get_vocab()

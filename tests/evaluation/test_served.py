@@ -6,7 +6,7 @@ import pytest
 
 from t3d.errors import MissingInputError, ParameterError, ServingError
 from t3d.evaluation import answers, served
-from t3d.models import pretrain, teacher
+from t3d.models import pretrain, teacher, text
 from t3d.params import AUTOREGRESSIVE, Experiment
 from t3d.prompts import sets
 from tests.conftest import SHIPPED
@@ -31,7 +31,7 @@ def asked(tmp_path_factory):
     made = {name: root / f"{name}.manifest.json" for name in ("m", "ar", "q")}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pretrain, "_TOKENIZER_PROBLEMS", 100)
-        patch.setattr(pretrain, "_DRAWS_PER_TASK", 60)
+        patch.setattr(text, "_DRAWS_PER_TASK", 60)
         teacher.make(experiment, "ar", made["ar"])
     teacher.make(experiment, "m", made["m"])
     sets.make(experiment, "q", made["m"], made["q"])

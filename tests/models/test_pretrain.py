@@ -7,7 +7,7 @@ from transformers import AutoModelForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
 from t3d.checkpoints import Checkpoints
-from t3d.models import autoregressive, pretrain, teacher
+from t3d.models import autoregressive, pretrain, teacher, text
 from t3d.models.layout import lay_out
 from t3d.models.sdar import load_model, load_tokenizer, mask_id, stop_ids
 from t3d.params import Experiment, PocketModel, Pretraining
@@ -29,7 +29,7 @@ SMALL = Pretraining(
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, monkeypatch_module):
     monkeypatch_module.setattr(pretrain, "_TOKENIZER_PROBLEMS", 100)
-    monkeypatch_module.setattr(pretrain, "_DRAWS_PER_TASK", 60)
+    monkeypatch_module.setattr(text, "_DRAWS_PER_TASK", 60)
     folder = tmp_path_factory.mktemp("pocket")
     return folder, pretrain.pretrain(SMALL, seed=0, device="cpu", folder=folder)
 
@@ -55,7 +55,7 @@ def test_digits_are_single_tokens_and_the_template_is_the_pretraining_text(made)
     ids = tokenizer("it is 20481", add_special_tokens=False)["input_ids"]
     assert [tokenizer.decode([i]) for i in ids[-5:]] == list("20481")
     question = "How many are 3 and 4?"
-    assert tokenizer.decode(encode_prompt(tokenizer, question)) == pretrain.chat_prompt(question)
+    assert tokenizer.decode(encode_prompt(tokenizer, question)) == text.chat_prompt(question)
 
 
 def test_masks_are_uniform_in_number_and_stay_on_the_response():
@@ -118,21 +118,19 @@ def test_a_teacher_begins_with_an_autoregressive_models_weights_and_tokenizer(ne
 
 def test_pretraining_that_is_killed_goes_on_and_ends_as_if_it_never_stopped(made, tmp_path, monkeypatch, capsys):
     tokenizer = load_tokenizer(made[0])
-    corpus = pretrain.build_corpus(tokenizer, SMALL, 0)
+    rows = text.draw_rows(tokenizer.backend_tokenizer, SMALL, 0)
     monkeypatch.setattr(pretrain, "_tokenizer", lambda *_: tokenizer)
-    monkeypatch.setattr(pretrain, "build_corpus", lambda *_: corpus)
+    monkeypatch.setattr(pretrain, "draw_rows", lambda *_: rows)
     monkeypatch.setattr(pretrain, "_CHECKPOINT_EVERY", 5)
     again = {"seed": 0, "device": "cpu", "folder": tmp_path / "teacher"}
-    steps = []
-
-    def dying(step):
-        steps.append(step)
-        if len(steps) == 8:
-            raise KeyboardInterrupt
-        return learning_rate(step, SMALL)
-
     learning_rate = pretrain._learning_rate
-    monkeypatch.setattr(pretrain, "_learning_rate", lambda step, _: dying(step))
+
+    def dying(step, pretraining):
+        if step == 8:
+            raise KeyboardInterrupt
+        return learning_rate(step, pretraining)
+
+    monkeypatch.setattr(pretrain, "_learning_rate", dying)
     with pytest.raises(KeyboardInterrupt):
         pretrain.pretrain(SMALL, checkpoints=Checkpoints(tmp_path / "states", "one"), **again)
     monkeypatch.setattr(pretrain, "_learning_rate", learning_rate)
@@ -145,9 +143,9 @@ def test_pretraining_that_is_killed_goes_on_and_ends_as_if_it_never_stopped(made
 
 def test_a_teachers_states_lie_beside_it_until_it_is_complete(made, tmp_path, monkeypatch):
     tokenizer = load_tokenizer(made[0])
-    corpus = pretrain.build_corpus(tokenizer, SMALL, 0)
+    rows = text.draw_rows(tokenizer.backend_tokenizer, SMALL, 0)
     monkeypatch.setattr(pretrain, "_tokenizer", lambda *_: tokenizer)
-    monkeypatch.setattr(pretrain, "build_corpus", lambda *_: corpus)
+    monkeypatch.setattr(pretrain, "draw_rows", lambda *_: rows)
     monkeypatch.setattr(pretrain, "_CHECKPOINT_EVERY", 5)
     content = {"teachers": {"small": {"source": "pretrain", "pretraining": SMALL.model_dump()}}, "prompt_sets": {}}
     experiment = Experiment.model_validate({"name": "one", "device": "cpu", **content})
