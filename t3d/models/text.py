@@ -46,8 +46,7 @@ def draw_rows(tokenizer: Tokenizer, pretraining: Pretraining, seed: int) -> list
                     if len(rows) < enough:
                         rows.setdefault(key, (prompt, response))
                 progress.update(len(rows))
-            for future in pending:
-                future.cancel()
+            # What is still pending is waited for: to cancel it can keep Python 3.11's pool from ever ending.
     return list(rows.values())
 
 
