@@ -13,7 +13,7 @@ import resource
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -220,6 +220,11 @@ class Making:
     def file(self, suffix: str) -> Path:
         """The path of the file that becomes `<artefact><suffix>`."""
         return self.partial / (self.base.name + suffix)
+
+
+def identity(experiment: Experiment, artefact: str, inputs: Sequence[Manifest]) -> str:
+    """What `artefact` is made of, its recipe and its inputs: states of its training belong to no other."""
+    return recipes.canonical([recipes.digest(experiment, artefact), *(manifest.digest() for manifest in inputs)])
 
 
 @contextmanager

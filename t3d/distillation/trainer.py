@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from transformers import GenerationConfig
 
-from t3d import processes, receipts, recipes
+from t3d import processes, receipts
 from t3d.checkpoints import Checkpoints
 from t3d.distillation import examples as data
 from t3d.distillation import losses, sharding
@@ -89,10 +89,7 @@ def make(experiment: Experiment, run: str, teacher: Path, inputs: Sequence[Path]
             learned = [manifest for manifest in manifests if manifest is not begins]
             examples, steps = data.load(experiment, student, learned, tokenizer, stop_ids(folder), run_seed)
             artefact = f"students/{run}"
-            identity = recipes.canonical(
-                [recipes.digest(experiment, artefact), source.digest(), *(m.digest() for m in manifests)]
-            )
-            checkpoints = Checkpoints(work / run, identity)
+            checkpoints = Checkpoints(work / run, receipts.identity(experiment, artefact, [source, *manifests]))
             # Parts of a model that is spread go to the GPU by themselves.
             weights = folder if begins is None else begins.folder()
             model = load_model(weights, device if processes.count() == 1 else "cpu")

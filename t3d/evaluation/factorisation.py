@@ -82,6 +82,12 @@ def make(experiment: Experiment, model: Path, trajectories: str, shard_manifests
         job.facts["rollouts"] = len(examples)
 
 
+def _step_map_of(example: Example) -> Sequence[int]:
+    if example.step_map is None:
+        raise DataError(f"{example.id} has no step map: the factorisation error is measured on rollouts.")
+    return example.step_map
+
+
 @torch.inference_mode()
 def chains(
     model: SDARForCausalLM,
@@ -111,11 +117,7 @@ def chains(
     for start in range(0, len(examples), batch_size):
         part = examples[start : start + batch_size]
         layout = lay_out([e.row for e in part], [len(e.prompt_ids) for e in part], block_size).to(model.device)
-        step_map = torch.zeros_like(layout.noisy_ids)
-        for row, example in enumerate(part):
-            if example.step_map is None:
-                raise DataError(f"{example.id} has no step map: the factorisation error is measured on rollouts.")
-            step_map[row, layout.is_response[row]] = torch.tensor(example.step_map, device=model.device)
+        step_map = layout.at_responses(_step_map_of(example) for example in part)
         log_p = torch.full((steps, *layout.noisy_ids.shape), float("nan"), device=model.device)
         for step in range(steps):
             masked = layout.is_response & (step_map > step)

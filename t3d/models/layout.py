@@ -6,8 +6,9 @@ distillation share it.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,12 @@ class Layout:
     def by_block(self, values: Tensor) -> Tensor:
         """View `[batch, N]` as `[batch, blocks, block_size]`."""
         return values.view(values.shape[0], -1, self.block_size)
+
+    def at_responses(self, values: Iterable[Sequence[int]]) -> Tensor:
+        """Numbers of each row's response tokens in their places, int64 `[batch, N]`, 0 elsewhere."""
+        placed = torch.zeros_like(self.noisy_ids)
+        placed[self.is_response] = torch.tensor([*chain.from_iterable(values)], device=placed.device)
+        return placed
 
     def attention_mask(self) -> Tensor:
         """Who sees whom, bool `[batch, C + N, C + N]`."""

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
-from t3d import receipts, recipes, sources
+from t3d import receipts, sources
 from t3d.checkpoints import Checkpoints
 from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError
 from t3d.models import autoregressive, pretrain, sdar
@@ -49,7 +49,7 @@ def make(experiment: Experiment, name: str, out: Path, source: Path | None = Non
         initial = autoregressive.check_folder(inputs[0].folder())
     artefact, checkpoints = f"teachers/{name}", None
     if spec.source == "pretrain":
-        identity = recipes.canonical([recipes.digest(experiment, artefact), *(m.digest() for m in inputs)])
+        identity = receipts.identity(experiment, artefact, inputs)
         checkpoints = Checkpoints(Path(str(out).removesuffix(receipts.MANIFEST) + ".states"), identity)
     with receipts.making(experiment, artefact, out, inputs=inputs, device=device) as job:
         if spec.hub is not None:

@@ -52,9 +52,7 @@ def scores(
         part = [trajectories[i] for i in chosen]
         rows = [np.array(t.prompt_ids + t.response_ids) for t in part]
         layout = lay_out(rows, [len(t.prompt_ids) for t in part], block_size).to(model.device)
-        step_map = torch.zeros_like(layout.noisy_ids)
-        for row, trajectory in enumerate(part):
-            step_map[row, layout.is_response[row]] = torch.tensor(trajectory.step_map, device=model.device)
+        step_map = layout.at_responses(trajectory.step_map for trajectory in part)
         log_p = torch.zeros(step_map.shape, dtype=torch.float64, device=model.device)
         for step in range(1, steps + 1):
             committed = step_map == step

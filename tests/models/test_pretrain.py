@@ -116,12 +116,23 @@ def test_a_teacher_begins_with_an_autoregressive_models_weights_and_tokenizer(ne
     assert (tmp_path / "tokenizer.json").read_bytes() == (next_tokens[0] / "tokenizer.json").read_bytes()
 
 
-def test_pretraining_that_is_killed_goes_on_and_ends_as_if_it_never_stopped(made, tmp_path, monkeypatch, capsys):
+@pytest.fixture(scope="module")
+def rows(made):
+    return text.draw_rows(load_tokenizer(made[0]).backend_tokenizer, SMALL, 0)
+
+
+@pytest.fixture
+def saving(made, rows, monkeypatch):
+    """Pretraining that begins at once, with what `made` was made of, and saves its state every five steps."""
     tokenizer = load_tokenizer(made[0])
-    rows = text.draw_rows(tokenizer.backend_tokenizer, SMALL, 0)
     monkeypatch.setattr(pretrain, "_tokenizer", lambda *_: tokenizer)
     monkeypatch.setattr(pretrain, "draw_rows", lambda *_: rows)
     monkeypatch.setattr(pretrain, "_CHECKPOINT_EVERY", 5)
+
+
+def test_pretraining_that_is_killed_goes_on_and_ends_as_if_it_never_stopped(
+    made, saving, tmp_path, monkeypatch, capsys
+):
     again = {"seed": 0, "device": "cpu", "folder": tmp_path / "teacher"}
     learning_rate = pretrain._learning_rate
 
@@ -141,12 +152,7 @@ def test_pretraining_that_is_killed_goes_on_and_ends_as_if_it_never_stopped(made
         assert (tmp_path / "teacher" / name).read_bytes() == (made[0] / name).read_bytes()
 
 
-def test_a_teachers_states_lie_beside_it_until_it_is_complete(made, tmp_path, monkeypatch):
-    tokenizer = load_tokenizer(made[0])
-    rows = text.draw_rows(tokenizer.backend_tokenizer, SMALL, 0)
-    monkeypatch.setattr(pretrain, "_tokenizer", lambda *_: tokenizer)
-    monkeypatch.setattr(pretrain, "draw_rows", lambda *_: rows)
-    monkeypatch.setattr(pretrain, "_CHECKPOINT_EVERY", 5)
+def test_a_teachers_states_lie_beside_it_until_it_is_complete(made, saving, tmp_path, monkeypatch):
     content = {"teachers": {"small": {"source": "pretrain", "pretraining": SMALL.model_dump()}}, "prompt_sets": {}}
     experiment = Experiment.model_validate({"name": "one", "device": "cpu", **content})
     out, save = tmp_path / "teachers" / "small.manifest.json", Checkpoints.save
