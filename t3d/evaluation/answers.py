@@ -16,7 +16,7 @@ from t3d import processes, receipts
 from t3d.errors import ParameterError
 from t3d.evaluation import harness, served
 from t3d.models import autoregressive
-from t3d.models.device import pick_device
+from t3d.models.device import jobs_on_gpu, pick_device
 from t3d.models.sdar import load_model, load_tokenizer, stop_ids
 from t3d.params import AUTOREGRESSIVE, Budget, Experiment, PromptSet
 from t3d.progress import Progress
@@ -68,6 +68,7 @@ def make(experiment: Experiment, benchmark: str, budget: str, model: Path, promp
             if processes.is_main():
                 inputs = [source, questions]
                 job = stack.enter_context(receipts.making(experiment, artefact, out, inputs=inputs, device=device))
+        before = _company(device)
         if is_served:
             rows, speed = _served(experiment, benchmark, source, questions, device)
         else:
@@ -77,7 +78,9 @@ def make(experiment: Experiment, benchmark: str, budget: str, model: Path, promp
                 pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), job.file(".parquet"), compression="zstd")
                 job.facts["questions"] = len(rows)
                 batch_size = experiment.benchmarks[benchmark].batch_size
-                job.receipt["decoding"] = speed | {"batch_size": batch_size, "device": _devices(device)}
+                where = {"batch_size": batch_size, "device": _devices(device)}
+                company = {key: max(before[key], now) for key, now in _company(device).items()}
+                job.receipt["decoding"] = speed | where | company
     processes.leave()
 
 
@@ -150,6 +153,11 @@ def _served(
             "latency_seconds": alone["seconds"] / alone["questions"],
         },
     }
+
+
+def _company(device: str) -> dict[str, int]:
+    """How many jobs there are on this job's GPU: the fewer, the more its speed says."""
+    return {"gpu_jobs": jobs_on_gpu()} if device.startswith("cuda") else {}
 
 
 def _devices(device: str) -> str:

@@ -5,7 +5,8 @@ import glob
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -49,6 +50,18 @@ def claim_gpus(count: int) -> list[int]:
         return list(range(count))
 
 
+def jobs_on_gpu() -> int:
+    """How many jobs of this user have claimed the GPU that this process computes on, itself among them.
+
+    1 where claims cannot be read.
+    """
+    name = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
+    try:
+        return max(1, held([name], Path(tempfile.gettempdir()))[0])
+    except OSError:
+        return 1
+
+
 def device_of(experiment: Experiment) -> str:
     """`cpu` or `cuda`, as the experiment says.
 
@@ -76,16 +89,37 @@ def claim(names: Sequence[str], count: int, folder: Path) -> list[int]:
     Raises:
         OSError: claims cannot be written or locked there.
     """
-    prefix = f"t3d-{os.getuid()}-"
-    with (folder / f"{prefix}claims.lock").open("w") as one_at_a_time:
-        fcntl.flock(one_at_a_time, fcntl.LOCK_EX)
-        held = [sum(_is_held(file) for file in folder.glob(f"{prefix}{glob.escape(name)}.*")) for name in names]
-        chosen = sorted(sorted(range(len(names)), key=held.__getitem__)[:count])
+    with _one_at_a_time(folder) as prefix:
+        counts = [_count(prefix, name, folder) for name in names]
+        chosen = sorted(sorted(range(len(names)), key=counts.__getitem__)[:count])
         for number in chosen:
             file, _ = tempfile.mkstemp(prefix=f"{prefix}{names[number]}.", dir=folder)
             # Open as long as this process lives.
             fcntl.flock(file, fcntl.LOCK_EX)
     return chosen
+
+
+def held(names: Sequence[str], folder: Path) -> list[int]:
+    """How many claims of this user hold each of several things; see `claim`.
+
+    Raises:
+        OSError: claims cannot be read or locked there.
+    """
+    with _one_at_a_time(folder) as prefix:
+        return [_count(prefix, name, folder) for name in names]
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[str]:
+    """Keep other processes from claiming; gives what the names of this user's claims begin with."""
+    prefix = f"t3d-{os.getuid()}-"
+    with (folder / f"{prefix}claims.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield prefix
+
+
+def _count(prefix: str, name: str, folder: Path) -> int:
+    return sum(_is_held(file) for file in folder.glob(f"{prefix}{glob.escape(name)}.*"))
 
 
 def _is_held(claim: Path) -> bool:

@@ -290,7 +290,11 @@ def _measured(row: Any) -> Cell:
 def _device(totals: pd.DataFrame) -> str:
     where = ", ".join(sorted(totals["device"].unique()))
     sizes = ", ".join(str(size) for size in sorted(totals["batch_size"].unique()))
-    return f"Speed is that of this run: on {where}, {sizes} sequences together; jobs may have shared the machine."
+    jobs = "jobs may have shared the machine"
+    if "gpu_jobs" in totals and totals["gpu_jobs"].notna().all():
+        most = int(totals["gpu_jobs"].max())
+        jobs = "each job had its GPU to itself" if most == 1 else f"up to {most} jobs shared a GPU"
+    return f"Speed is that of this run: on {where}, {sizes} sequences together; {jobs}."
 
 
 def parallelism_view(experiment: Experiment, table: ParallelismTable, tidy: pd.DataFrame, totals: pd.DataFrame) -> View:

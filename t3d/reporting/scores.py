@@ -60,8 +60,9 @@ def load_totals(experiment: Experiment, product: Comparison, manifests: list[Pat
     Returns:
         Columns method, seed, benchmark, budget, those of the score's JSON (n, correct, response_tokens,
         denoising_steps, commit_passes, tokens_per_step, tokens_per_forward) and, from its receipt, those of the
-        decoding's speed: tokens_per_second, batch_size, device; of an autoregressive model also engine and
-        one_at_a_time (a dict of questions, tokens_per_second, latency_seconds).
+        decoding's speed: tokens_per_second, batch_size, device, and on a GPU gpu_jobs, how many jobs were on it at
+        once; of an autoregressive model also engine and one_at_a_time (a dict of questions, tokens_per_second,
+        latency_seconds).
 
     Raises:
         MissingInputError: a receipt is not there.

@@ -13,7 +13,7 @@ import torch
 from t3d import launch
 from t3d.errors import ParameterError
 from t3d.models import device
-from t3d.models.device import claim
+from t3d.models.device import claim, held
 from t3d.params.experiment import find
 
 CLAIM = (
@@ -54,6 +54,15 @@ def test_a_claim_lasts_as_long_as_its_process(tmp_path):
     assert claim(["a", "b", "c"], 2, tmp_path) == [0, 1]
     assert claim(["a", "b", "c"], 2, tmp_path) == [0, 2]
     assert claim(["b"], 1, tmp_path) == [0]
+
+
+def test_a_job_knows_how_many_share_what_it_has(start, tmp_path):
+    assert held(["first", "second"], tmp_path) == [0, 0]
+    jobs = [start() for _ in range(3)]
+    assert held(["first", "second"], tmp_path) == [2, 1]
+    jobs[0][0].kill()
+    jobs[0][0].wait()
+    assert held(["first", "second"], tmp_path) == [1, 1]
 
 
 def test_where_claims_cannot_be_written_the_first_gpus_are_taken(monkeypatch, tmp_path, capsys):

@@ -56,6 +56,20 @@ def test_the_rendering(dynamic):
     assert "on cpu, 4 sequences together" in text
 
 
+@pytest.mark.parametrize(
+    ("jobs", "said"),
+    [
+        ([1, 1, 1], "each job had its GPU to itself"),
+        ([1, 14, 3], "up to 14 jobs shared a GPU"),
+        ([1, None, 1], "jobs may have shared the machine"),
+    ],
+)
+def test_the_rendering_says_who_shared_a_gpu(dynamic, jobs, said):
+    tiny, table, totals = dynamic
+    text = decoding_view(tiny, table, decoding_table(tiny, table, totals, reported()), totals.assign(gpu_jobs=jobs))
+    assert f"together; {said}." in text.markdown()
+
+
 def test_another_row_than_the_teacher_is_the_base(tmp_path):
     tiny = experiment()
     table = AccuracyTable(base="t3d", budgets=("b4s2",), **SHOWN)
