@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 
 from t3d import receipts
 from t3d.errors import DataError
-from t3d.evaluation import sandbox
 from t3d.evaluation.programs import PROGRAMS, defines
+from t3d.evaluation.sandbox import Sandbox
 from t3d.params import Benchmark, Experiment
 from t3d.progress import Progress
 from t3d.prompts import sets
@@ -93,12 +93,12 @@ def _run_programs(spec: Benchmark, prompts: list[sets.Prompt], texts: dict[str, 
     def judged(prompt: sets.Prompt) -> dict:
         program = program_in(texts[prompt.id], json.loads(prompt.answer)["entry_point"])
         test = PROGRAMS[prompt.domain](prompt.answer, program)
-        verdict = sandbox.judge(test.source, test.entry_point, test.check, test.limits, spec.sandbox)
+        verdict = box.judge(test.source, test.entry_point, test.check, test.limits)
         return {"extracted": program or None, "correct": verdict.passed, "reason": verdict.reason}
 
     results = {}
     # A thread waits for its program; the programs are processes of their own.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with Sandbox(spec.sandbox) as box, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         for prompt, found in zip(prompts, pool.map(judged, prompts), strict=True):
             results[prompt.id] = found
             progress.advance(1)

@@ -10,7 +10,7 @@ import pytest
 from t3d.errors import DataError, ParameterError
 from t3d.evaluation import asserts
 from t3d.evaluation.programs import PROGRAMS, humaneval_test, mbpp_test
-from t3d.evaluation.sandbox import Limits, judge
+from t3d.evaluation.sandbox import Limits, Sandbox
 from t3d.evaluation.scores import program_in
 from t3d.params.experiment import PROGRAM_DOMAINS
 from t3d.prompts import humaneval
@@ -20,9 +20,15 @@ bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewra
 PROBLEMS = list(humaneval.problems("test", 0))
 
 
-def verdict(problem, text):
+@pytest.fixture(scope="module")
+def box():
+    with Sandbox() as kept:
+        yield kept
+
+
+def verdict(box, problem, text):
     test = humaneval_test(problem.answer, program_in(text, json.loads(problem.answer)["entry_point"]))
-    return judge(test.source, test.entry_point, test.check)
+    return box.judge(test.source, test.entry_point, test.check)
 
 
 def test_there_are_164_and_they_are_for_testing_only():
@@ -32,20 +38,20 @@ def test_there_are_164_and_they_are_for_testing_only():
 
 
 @bubblewrap
-def test_every_solution_of_the_package_passes_and_no_empty_one_does():
+def test_every_solution_of_the_package_passes_and_no_empty_one_does(box):
     with ThreadPoolExecutor(2) as pool:
-        right = list(pool.map(lambda p: verdict(p, humaneval.write_solution(p, Random(0))), PROBLEMS))
-        wrong = list(pool.map(lambda p: verdict(p, "    return None\n"), PROBLEMS[:20]))
+        right = list(pool.map(lambda p: verdict(box, p, humaneval.write_solution(p, Random(0))), PROBLEMS))
+        wrong = list(pool.map(lambda p: verdict(box, p, "    return None\n"), PROBLEMS[:20]))
     assert [(p.id, v.reason) for p, v in zip(PROBLEMS, right, strict=True) if not v.passed] == []
     assert not any(v.passed for v in wrong)
 
 
 @bubblewrap
-def test_a_completion_without_the_signature_is_the_rest_of_the_prompt():
+def test_a_completion_without_the_signature_is_the_rest_of_the_prompt(box):
     problem = next(p for p in PROBLEMS if p.id == "HumanEval/53")
     assert json.loads(problem.answer)["entry_point"] == "add"
-    assert verdict(problem, "    return x + y\n").passed
-    assert not verdict(problem, "    return x - y\n").passed
+    assert verdict(box, problem, "    return x + y\n").passed
+    assert not verdict(box, problem, "    return x - y\n").passed
 
 
 TREE = """class Node:
@@ -90,19 +96,19 @@ MBPP = {
 """What is special -> solution, setup, tests, in the shape of MBPP's rows."""
 
 
-def mbpp_verdict(problem, program):
+def mbpp_verdict(box, problem, program):
     solution, setup, tests = problem
     answer = {"entry_point": entry_point_of(solution, tests), "tests": tests, "setup": setup}
     test = mbpp_test(json.dumps(answer), program)
-    return judge(test.source, test.entry_point, test.check, test.limits)
+    return box.judge(test.source, test.entry_point, test.check, test.limits)
 
 
 @bubblewrap
 @pytest.mark.parametrize("problem", MBPP.values(), ids=MBPP)
-def test_a_solution_passes_its_asserts_and_the_empty_program_does_not(problem):
-    verdict = mbpp_verdict(problem, problem[0])
+def test_a_solution_passes_its_asserts_and_the_empty_program_does_not(box, problem):
+    verdict = mbpp_verdict(box, problem, problem[0])
     assert (verdict.passed, verdict.reason) == (True, "passed")
-    assert not mbpp_verdict(problem, "").passed
+    assert not mbpp_verdict(box, problem, "").passed
 
 
 WRONG = {
@@ -121,21 +127,21 @@ WRONG = {
 
 @bubblewrap
 @pytest.mark.parametrize("program", WRONG)
-def test_a_program_that_does_not_pass_is_told_why(program):
-    assert mbpp_verdict(MBPP["plain data"], program).reason == WRONG[program]
+def test_a_program_that_does_not_pass_is_told_why(box, program):
+    assert mbpp_verdict(box, MBPP["plain data"], program).reason == WRONG[program]
 
 
 @bubblewrap
-def test_a_program_that_does_not_end_fails_at_its_limit():
+def test_a_program_that_does_not_end_fails_at_its_limit(box):
     solution, _, tests = MBPP["plain data"]
     answer = json.dumps({"entry_point": entry_point_of(solution, tests), "tests": tests, "setup": ""})
     test = mbpp_test(answer, "def add(a, b):\n    while True:\n        pass")
     assert test.limits.seconds >= 10
-    assert judge(test.source, test.entry_point, test.check, Limits(seconds=0.5)).reason == "it took more than 0.5 s"
+    assert box.judge(test.source, test.entry_point, test.check, Limits(seconds=0.5)).reason == "it took more than 0.5 s"
 
 
 @bubblewrap
-def test_a_program_sees_the_calls_and_never_what_is_expected():
+def test_a_program_sees_the_calls_and_never_what_is_expected(box):
     spy = """
 import gc, sys
 def add(a, b):
@@ -146,7 +152,7 @@ def add(a, b):
     return "4321" in repr(texts) or any("4321" in o for o in gc.get_objects() if isinstance(o, str))
 """
     problem = (MBPP["plain data"][0], "", ["assert add(1, 2) == 4321"])
-    assert mbpp_verdict(problem, spy).reason == "wrong: False where add(1, 2) == 4321"
+    assert mbpp_verdict(box, problem, spy).reason == "wrong: False where add(1, 2) == 4321"
 
 
 @pytest.mark.parametrize(

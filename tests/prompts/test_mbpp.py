@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from t3d.errors import DataError
-from t3d.evaluation import sandbox
 from t3d.evaluation.programs import PROGRAMS
+from t3d.evaluation.sandbox import Sandbox
 from t3d.evaluation.scores import program_in
 from t3d.prompts import mbpp
 
@@ -44,9 +44,10 @@ def test_a_question_shows_the_task_and_its_assertions():
 def test_the_reference_passes_and_another_program_does_not(row):
     (question,) = mbpp.problems(FILE, [row])
     name = json.loads(question.answer)["entry_point"]
-    for text, passes in ((question.solution, True), (f"```python\ndef {name}(x):\n    return 0\n```", False)):
-        test = PROGRAMS["mbpp"](question.answer, program_in(text, name))
-        assert sandbox.judge(test.source, test.entry_point, test.check).passed == passes
+    with Sandbox() as box:
+        for text, passes in ((question.solution, True), (f"```python\ndef {name}(x):\n    return 0\n```", False)):
+            test = PROGRAMS["mbpp"](question.answer, program_in(text, name))
+            assert box.judge(test.source, test.entry_point, test.check).passed == passes
 
 
 @pytest.mark.parametrize(
