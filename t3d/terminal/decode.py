@@ -125,7 +125,8 @@ def answer(experiment: Experiment, model: Model, budget: str | None, question: s
 
     from t3d.decoding.decoder import Request, decode
     from t3d.models.device import pick_device
-    from t3d.models.sdar import load_model, load_tokenizer, mask_id, stop_ids
+    from t3d.models.folder import load_tokenizer, mask_id, stop_ids
+    from t3d.models.sdar import load_model
     from t3d.prompts.sets import encode_prompt
 
     chosen = parse_budget(budget) if budget else None
@@ -176,7 +177,7 @@ def recorded(experiment: Experiment, model: Model, budget: str | None, question:
     Raises:
         DataError: there is none; the message says what there is.
     """
-    from t3d.models.sdar import load_tokenizer
+    from t3d.models.folder import load_tokenizer
 
     chosen = parse_budget(budget) if budget else None
     if model.name is None:
