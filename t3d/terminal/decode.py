@@ -119,7 +119,12 @@ def answer(experiment: Experiment, model: Model, budget: str | None, question: s
         MissingInputError: the model was not made.
         ParameterError: it is no SDAR, or the budget is none.
     """
-    # These take seconds to load, and a recorded answer needs none of them.
+    chosen = parse_budget(budget) if budget else None
+    folder = model.folder
+    if folder is None:
+        assert model.name is not None
+        folder = receipts.read(manifest_path(experiment, lineage.model(experiment, model.name))).base
+    # These take seconds to load: neither a recorded answer nor an error needs them.
     import torch
     from transformers.utils import logging
 
@@ -129,11 +134,6 @@ def answer(experiment: Experiment, model: Model, budget: str | None, question: s
     from t3d.models.sdar import load_model
     from t3d.prompts.sets import encode_prompt
 
-    chosen = parse_budget(budget) if budget else None
-    folder = model.folder
-    if folder is None:
-        assert model.name is not None
-        folder = receipts.read(manifest_path(experiment, lineage.model(experiment, model.name))).base
     logging.disable_progress_bar()
     device = pick_device(experiment)
     dtype = experiment.dtype_of(model.name or next(iter(experiment.teachers)))
