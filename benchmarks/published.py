@@ -13,7 +13,8 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from t3d.models.sdar import MASK_TOKEN, SDARConfig, SDARForCausalLM
+from t3d.models.folder import MASK_TOKEN, SDARConfig
+from t3d.models.sdar import SDARForCausalLM
 
 SIZES = {
     "tiny": {"hidden_size": 32, "intermediate_size": 64, "layers": 2, "heads": 4, "key_value_heads": 2, "head_dim": 8},

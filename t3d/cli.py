@@ -329,9 +329,14 @@ def decode_question(
     for item in compare or []:
         other, _, how = item.rpartition("@") if "@" in item else (item, "", "")
         asked.append((other or student or teacher, how or budget))
-    answers = []
+    # What cannot be asked is said before the first model is loaded.
+    models = []
     for name, chosen in asked:
-        model = decode.find_model(found, name, seed)
+        models.append((decode.find_model(found, name, seed), chosen))
+        if chosen:
+            decode.parse_budget(chosen)
+    answers = []
+    for model, chosen in models:
         if question is not None:
             answers.append(decode.recorded(found, model, chosen, question))
         elif text is not None:

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from t3d import processes
-from t3d.models.sdar import SDARConfig, SDARForCausalLM, load_model, load_tokenizer
+from t3d.models.folder import SDARConfig, load_tokenizer
+from t3d.models.sdar import SDARForCausalLM, load_model
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "data" / "shipped" / "pocket-sdar"

@@ -5,7 +5,9 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
+from t3d.cli import app
 from tests.conftest import ROOT
 
 
@@ -89,4 +91,4 @@ def test_help_explains_every_verb(project):
     assert done.returncode == 0
     for verb in ("teacher", "prompts", "rollout", "distill", "generate-answers", "score", "table", "figure"):
         assert verb in done.stdout
-        assert t3d(project, verb, "--help").returncode == 0
+        assert CliRunner().invoke(app, [verb, "--help"]).exit_code == 0

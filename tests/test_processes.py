@@ -15,7 +15,8 @@ from t3d.decoding.decoder import Request, decode
 from t3d.errors import MemoryTooSmallError
 from t3d.evaluation import answers
 from t3d.models import teacher
-from t3d.models.sdar import load_model, load_tokenizer, mask_id
+from t3d.models.folder import load_tokenizer, mask_id
+from t3d.models.sdar import load_model
 from t3d.params import Budget, Sampling
 from t3d.prompts import sets
 from t3d.trajectories import rollout, shards

@@ -83,16 +83,39 @@ def write(folder, **source):
     return params.load(path)
 
 
-def fetch(folder, endpoint):
+def start_fetch(folder, endpoint):
     command = [sys.executable, "-m", "t3d.cli", "fetch", "--experiment", "x", "--name", "s", "--work", "work"]
     environment = {k: v for k, v in os.environ.items() if k != "HF_HUB_OFFLINE"}
     environment |= {"HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(folder / "home")}
     environment |= {"HF_HUB_ETAG_TIMEOUT": "2", "HF_HUB_DOWNLOAD_TIMEOUT": "2"}
     command += ["--out", "data/x/sources/s.manifest.json"]
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, timeout=120)
+    return subprocess.Popen(command, stdout=-1, stderr=-1, text=True, cwd=folder, env=environment)
+
+
+def finish(process):
+    said, errors = process.communicate(timeout=120)
+    return subprocess.CompletedProcess(process.args, process.returncode, said, errors)
+
+
+def fetch(folder, endpoint):
+    return finish(start_fetch(folder, endpoint))
 
 
 PINNED = {"revision": COMMIT, "files": {name: sha256(FILES[name]) for name in ("config.json", "model.safetensors")}}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_network(tmp_path_factory):
+    """Fetches of a source that is pinned and of one that is not. The client tries for 25 seconds, beside the tests."""
+    started = {}
+    for pinned in (True, False):
+        folder = tmp_path_factory.mktemp("offline")
+        write(folder, **(PINNED if pinned else {}))
+        started[pinned] = start_fetch(folder, "http://127.0.0.1:9")
+    yield started
+    for process in started.values():
+        process.kill()
+        process.communicate()
 
 
 def test_all_pins_are_printed_at_once(hub, tmp_path):
@@ -148,21 +171,6 @@ def test_what_the_hub_does_not_have_is_one_sentence(hub, tmp_path, source, messa
     assert not (tmp_path / "data" / "x" / "sources" / "s.manifest.json").exists()
 
 
-@pytest.mark.parametrize("pinned", [True, False])
-def test_without_network_the_message_says_what_to_copy_where(tmp_path, pinned):
-    write(tmp_path, **(PINNED if pinned else {}))
-    done = fetch(tmp_path, "http://127.0.0.1:9")
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    if pinned:
-        assert (
-            "hf download owner/model --revision " + COMMIT + " --local-dir hub/owner/model config.json" in done.stderr
-        )
-        assert "set `local: hub/owner/model` there" in done.stderr
-    else:
-        assert "Run `t3d pin` on a machine with network: it prints what to paste" in done.stderr
-
-
 def test_a_local_folder_is_checked_and_used(tmp_path):
     local = tmp_path / "copied"
     local.mkdir()
@@ -204,3 +212,17 @@ def test_a_local_folder_without_a_pin_prints_its_own(tmp_path):
 def test_a_source_that_could_move_or_run_is_refused(tmp_path, source, message):
     with pytest.raises(ParameterError, match=message):
         write(tmp_path, **source)
+
+
+@pytest.mark.parametrize("pinned", [True, False])
+def test_without_network_the_message_says_what_to_copy_where(without_network, pinned):
+    done = finish(without_network[pinned])
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    if pinned:
+        assert (
+            "hf download owner/model --revision " + COMMIT + " --local-dir hub/owner/model config.json" in done.stderr
+        )
+        assert "set `local: hub/owner/model` there" in done.stderr
+    else:
+        assert "Run `t3d pin` on a machine with network: it prints what to paste" in done.stderr

@@ -28,7 +28,8 @@ from t3d.distillation.states import Batch, draw_batch
 from t3d.errors import DataError, TrainingError
 from t3d.models import packed
 from t3d.models.device import autocast, pick_device, worth_compiling
-from t3d.models.sdar import SDARForCausalLM, load_model, load_tokenizer, mask_id, stop_ids
+from t3d.models.folder import load_tokenizer, mask_id, stop_ids
+from t3d.models.sdar import SDARForCausalLM, load_model
 from t3d.params import Experiment, Optimizer, Student
 from t3d.progress import Progress
 from t3d.seeds import seed_for

@@ -17,7 +17,8 @@ from t3d.errors import ParameterError
 from t3d.evaluation import harness, served
 from t3d.models import autoregressive
 from t3d.models.device import jobs_on_gpu, pick_device
-from t3d.models.sdar import load_model, load_tokenizer, stop_ids
+from t3d.models.folder import load_tokenizer, stop_ids
+from t3d.models.sdar import load_model
 from t3d.params import AUTOREGRESSIVE, Budget, Experiment, PromptSet
 from t3d.progress import Progress
 from t3d.prompts import sets

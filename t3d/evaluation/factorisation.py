@@ -21,8 +21,9 @@ from t3d import receipts
 from t3d.distillation.examples import Example
 from t3d.errors import DataError, ParameterError
 from t3d.models.device import pick_device
+from t3d.models.folder import load_tokenizer, mask_id
 from t3d.models.layout import lay_out
-from t3d.models.sdar import SDARForCausalLM, load_model, load_tokenizer, mask_id
+from t3d.models.sdar import SDARForCausalLM, load_model
 from t3d.params import Budget, Experiment
 from t3d.progress import Progress
 from t3d.trajectories import shards

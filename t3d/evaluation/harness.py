@@ -80,7 +80,7 @@ class BlockDiffusionLM(_GenerationOnly):
         # Imported here: scoring recorded answers needs no model, and starts three seconds sooner without one.
         from t3d import processes
         from t3d.decoding.decoder import Request, decode
-        from t3d.models.sdar import mask_id
+        from t3d.models.folder import mask_id
 
         started = time.monotonic()
         responses = processes.share(

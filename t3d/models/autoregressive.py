@@ -8,7 +8,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerBase
 
 from t3d.errors import ParameterError
-from t3d.models import sdar
+from t3d.models import folder as folders
 
 
 def check_folder(folder: str | Path) -> Path:
@@ -18,7 +18,7 @@ def check_folder(folder: str | Path) -> Path:
         MissingInputError: there is no such folder or no `config.json` in it.
         ParameterError: it holds another kind of model.
     """
-    return sdar.check_folder(folder, "qwen3", " of a teacher with attention: causal")
+    return folders.check_folder(folder, "qwen3", " of a teacher with attention: causal")
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
@@ -29,7 +29,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
         ParameterError: the folder holds another kind of model, or the tokenizer has no chat template.
     """
     folder = check_folder(folder)
-    tokenizer = sdar.read_tokenizer(folder)
+    tokenizer = folders.read_tokenizer(folder)
     if tokenizer.chat_template is None:
         raise ParameterError(f"{folder}: the tokenizer has no chat template.")
     return tokenizer

@@ -22,9 +22,10 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
 from t3d.checkpoints import Checkpoints
 from t3d.models.device import autocast
+from t3d.models.folder import MASK_TOKEN, SDARConfig
 from t3d.models.layout import Layout, lay_out_stored
 from t3d.models.packed import compile_layers
-from t3d.models.sdar import MASK_TOKEN, SDARConfig, SDARForCausalLM
+from t3d.models.sdar import SDARForCausalLM
 from t3d.models.text import END, END_OF_TURN, START_OF_TURN, Row, chat_prompt, draw_rows
 from t3d.params import Pretraining
 from t3d.progress import Progress

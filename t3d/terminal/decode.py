@@ -119,20 +119,21 @@ def answer(experiment: Experiment, model: Model, budget: str | None, question: s
         MissingInputError: the model was not made.
         ParameterError: it is no SDAR, or the budget is none.
     """
-    # These take seconds to load, and a recorded answer needs none of them.
-    import torch
-    from transformers.utils import logging
-
-    from t3d.decoding.decoder import Request, decode
-    from t3d.models.device import pick_device
-    from t3d.models.sdar import load_model, load_tokenizer, mask_id, stop_ids
-    from t3d.prompts.sets import encode_prompt
-
     chosen = parse_budget(budget) if budget else None
     folder = model.folder
     if folder is None:
         assert model.name is not None
         folder = receipts.read(manifest_path(experiment, lineage.model(experiment, model.name))).base
+    # These take seconds to load: neither a recorded answer nor an error needs them.
+    import torch
+    from transformers.utils import logging
+
+    from t3d.decoding.decoder import Request, decode
+    from t3d.models.device import pick_device
+    from t3d.models.folder import load_tokenizer, mask_id, stop_ids
+    from t3d.models.sdar import load_model
+    from t3d.prompts.sets import encode_prompt
+
     logging.disable_progress_bar()
     device = pick_device(experiment)
     dtype = experiment.dtype_of(model.name or next(iter(experiment.teachers)))
@@ -176,7 +177,7 @@ def recorded(experiment: Experiment, model: Model, budget: str | None, question:
     Raises:
         DataError: there is none; the message says what there is.
     """
-    from t3d.models.sdar import load_tokenizer
+    from t3d.models.folder import load_tokenizer
 
     chosen = parse_budget(budget) if budget else None
     if model.name is None:

@@ -14,7 +14,8 @@ from t3d import lineage, processes, receipts
 from t3d.decoding.decoder import Request, decode
 from t3d.errors import DataError, ParameterError
 from t3d.models.device import pick_device
-from t3d.models.sdar import SDARForCausalLM, load_model, load_tokenizer, mask_id, stop_ids
+from t3d.models.folder import load_tokenizer, mask_id, stop_ids
+from t3d.models.sdar import SDARForCausalLM, load_model
 from t3d.params import Budget, Experiment, Trajectories
 from t3d.progress import Progress
 from t3d.prompts import sets

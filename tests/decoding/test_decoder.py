@@ -98,7 +98,6 @@ def test_tokens_do_not_depend_on_batch_size_or_order(model, budget, temperature)
         assert [(r.ids, r.step_map, r.finish_reason) for r in other] == [
             (r.ids, r.step_map, r.finish_reason) for r in alone
         ]
-    assert run(model, items[::-1], budget, batch_size=7, sample=sample)[::-1] != []
     backwards = run(model, items[::-1], budget, batch_size=7, sample=sample)[::-1]
     assert [r.ids for r in backwards] == [r.ids for r in alone]
 

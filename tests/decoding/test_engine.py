@@ -70,7 +70,7 @@ def test_prompts_longer_than_a_forward_are_read_in_parts(model, monkeypatch):
 
 
 def test_the_shipped_teacher_answers_alike(teacher, tokenizer):
-    from t3d.models.sdar import mask_id, stop_ids
+    from t3d.models.folder import mask_id, stop_ids
     from t3d.prompts.sets import encode_prompt
     from tests.conftest import SHIPPED
 

@@ -7,7 +7,7 @@ import pytest
 from t3d import params, receipts
 from t3d.distillation import examples
 from t3d.errors import DataError
-from t3d.models.sdar import stop_ids
+from t3d.models.folder import stop_ids
 from t3d.prompts.sets import encode_prompt
 from t3d.trajectories import shards
 from t3d.trajectories.record import Trajectory

@@ -13,8 +13,9 @@ from t3d.errors import DataError, ParameterError
 from t3d.evaluation import factorisation
 from t3d.evaluation.factorisation import Chain, chains, gaps, intervals_up_to, per_rollout
 from t3d.models import teacher
+from t3d.models.folder import load_tokenizer, mask_id
 from t3d.models.masks import block_causal
-from t3d.models.sdar import load_model, load_tokenizer, mask_id
+from t3d.models.sdar import load_model
 from t3d.params import Experiment
 from t3d.reporting.figures.factorisation import total_correlation
 from t3d.trajectories import shards

@@ -6,7 +6,7 @@ import pytest
 
 from t3d.errors import DataError
 from t3d.evaluation import harness
-from t3d.models.sdar import stop_ids
+from t3d.models.folder import stop_ids
 from t3d.params import Budget, Difficulty, Sampling
 from tests.conftest import SHIPPED
 

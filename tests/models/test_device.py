@@ -1,9 +1,11 @@
 """Jobs on a machine with several GPUs."""
 
+import multiprocessing
 import os
-import subprocess
-import sys
+import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,28 +18,33 @@ from t3d.models import device
 from t3d.models.device import claim, held
 from t3d.params.experiment import find
 
-CLAIM = (
-    "import sys; from pathlib import Path; from t3d.models.device import claim;"
-    "print(*claim(['first', 'second'], 1, Path(sys.argv[1])), flush=True); sys.stdin.read()"
-)
-
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Callable[[], tuple[subprocess.Popen[str], int]]]:
-    """Start a process that claims one of two and keeps it: the process, and which it claimed."""
+def start(tmp_path: Path) -> Iterator[Callable[[], tuple[BaseProcess, int]]]:
+    """Start a process that claims one of two and keeps it: the process, and which it claimed.
+
+    Forked, it loads no PyTorch again.
+    """
+    context = multiprocessing.get_context("fork")
     started = []
 
-    def start() -> tuple[subprocess.Popen[str], int]:
-        line = [sys.executable, "-c", CLAIM, str(tmp_path)]
-        process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    def run(said: Connection) -> None:
+        said.send(claim(["first", "second"], 1, tmp_path))
+        time.sleep(600)
+
+    def start() -> tuple[BaseProcess, int]:
+        ours, theirs = context.Pipe(duplex=False)
+        process = context.Process(target=run, args=(theirs,), daemon=True)
+        process.start()
+        theirs.close()
         started.append(process)
-        assert process.stdout is not None
-        return process, int(process.stdout.readline())
+        (number,) = ours.recv()
+        return process, number
 
     yield start
     for process in started:
         process.kill()
-        process.communicate()
+        process.join()
 
 
 def test_jobs_spread_evenly_and_a_killed_one_makes_room(start):
@@ -45,7 +52,7 @@ def test_jobs_spread_evenly_and_a_killed_one_makes_room(start):
     assert [number for _, number in jobs] == [0, 1, 0, 1]
     for killed in (0, 1, 3):
         jobs[killed][0].kill()
-        jobs[killed][0].wait()
+        jobs[killed][0].join()
     # One is left, on the first.
     assert [start()[1] for _ in range(3)] == [1, 0, 1]
 

@@ -8,8 +8,9 @@ from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
 from t3d.checkpoints import Checkpoints
 from t3d.models import autoregressive, pretrain, teacher, text
+from t3d.models.folder import load_tokenizer, mask_id, stop_ids
 from t3d.models.layout import lay_out
-from t3d.models.sdar import load_model, load_tokenizer, mask_id, stop_ids
+from t3d.models.sdar import load_model
 from t3d.params import Experiment, PocketModel, Pretraining
 from t3d.progress import Progress
 from t3d.prompts.sets import encode_prompt

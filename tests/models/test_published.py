@@ -11,7 +11,8 @@ from t3d import params, receipts, sources
 from t3d.distillation import trainer
 from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError
 from t3d.evaluation import answers, scores
-from t3d.models import sdar, teacher
+from t3d.models import teacher
+from t3d.models.folder import load_tokenizer, mask_id, stop_ids
 from t3d.prompts import sets
 from t3d.trajectories import rollout
 
@@ -121,9 +122,9 @@ def test_a_published_folder_goes_through_every_stage(folder, rows, tmp_path):
 
 
 def test_the_mask_is_where_published_models_have_it(folder):
-    tokenizer = sdar.load_tokenizer(folder)
-    assert sdar.mask_id(tokenizer) == published.MASK_ID == 151_669
-    assert sdar.stop_ids(folder) == {151_643, 151_645}
+    tokenizer = load_tokenizer(folder)
+    assert mask_id(tokenizer) == published.MASK_ID == 151_669
+    assert stop_ids(folder) == {151_643, 151_645}
     text = 'def f(x):\n    return "é" * x'
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 

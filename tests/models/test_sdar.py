@@ -8,9 +8,10 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from t3d.errors import MissingInputError, ParameterError
+from t3d.models.folder import load_tokenizer
 from t3d.models.layout import lay_out
 from t3d.models.masks import block_causal
-from t3d.models.sdar import SDARForCausalLM, load_model, load_tokenizer
+from t3d.models.sdar import SDARForCausalLM, load_model
 from tests.conftest import MASK, tiny_model
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from t3d import receipts
-from t3d.models.sdar import load_tokenizer
+from t3d.models.folder import load_tokenizer
 from t3d.params import Budget, Experiment
 from t3d.reporting import figures, tables
 from tests.conftest import SHIPPED

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from base64 import b64decode
 from html import unescape
 from html.parser import HTMLParser
@@ -19,11 +20,22 @@ from tests.reporting import helpers, pages
 OUT = Path("results", "report.html")
 
 
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """The folder of the tiny project, and its experiment."""
+    folder = tmp_path_factory.mktemp("project")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return folder, pages.write_project(folder)
+
+
 @pytest.fixture
-def made(tmp_path, monkeypatch):
-    """The tiny project, which is the working directory."""
+def made(project, tmp_path, monkeypatch):
+    """The experiment of a tiny project of the test's own, which is the working directory."""
+    folder, experiment = project
+    shutil.copytree(folder, tmp_path, symlinks=True, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    return pages.write_project(tmp_path)
+    return experiment
 
 
 def report(made):

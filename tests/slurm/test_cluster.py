@@ -29,6 +29,7 @@ TEACHER = "data/twin/teachers/pocket-sdar.manifest.json"
 PROMPTS = "data/twin/prompts/{}-train.manifest.json"
 IMPATIENT = Path(__file__).parent / "impatient.py"
 KINDS = {"teacher": "teachers", "trajectories": "trajectories", "student": "students", "answers": "answers"}
+SHARD = "data/twin/trajectories/code/0-of-1.manifest.json"
 STUDENT = "data/twin/students/sft-seed0.manifest.json"
 STUDENT_LOG = "logs/twin/students/sft-seed0.log"
 
@@ -95,17 +96,22 @@ def jobs_of(project: Path) -> dict[str, list[dict[str, str]]]:
     return found
 
 
-@pytest.fixture(scope="module")
-def over_time(slurm, tmp_path_factory):
-    """A run whose student trains, and gets a minute. Slurm notices after one or two: it runs beside the rest."""
-    project = make_project(tmp_path_factory.mktemp("over-time"))
-    # What it needs is there: its minute begins at once.
+def make_beginning(project: Path) -> None:
+    """The teacher and the training prompts, without jobs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)
         experiment = params.find("twin")
         teacher.make(experiment, "pocket-sdar", project / TEACHER)
         for name in BENCHMARKS:
             sets.make(experiment, f"{name}-train", project / TEACHER, project / PROMPTS.format(name))
+
+
+@pytest.fixture(scope="module")
+def over_time(slurm, tmp_path_factory):
+    """A run whose student trains, and gets a minute. Slurm notices after one or two: it runs beside the rest."""
+    project = make_project(tmp_path_factory.mktemp("over-time"))
+    # What it needs is there: its minute begins at once.
+    make_beginning(project)
     limits = ("--retries", "0", "--set-resources", "student:runtime=1")
     running = start(project, STUDENT, *limits, nice=10)
     wait_for(lambda: says(project / STUDENT_LOG, "distill sft-seed0: "), seconds=300)
@@ -114,9 +120,10 @@ def over_time(slurm, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def over_memory(slurm, tmp_path_factory):
-    """A run whose teacher gets 100 MB at first; it runs beside the rest as well."""
+    """A run whose shard gets 100 MB at first; it runs beside the rest as well."""
     project = make_project(tmp_path_factory.mktemp("over-memory"))
-    return project, start(project, TEACHER, "--set-resources", "teacher:mem_mb=100 * attempt ** 5")
+    make_beginning(project)
+    return project, start(project, SHARD, "--set-resources", "trajectories:mem_mb=100 * attempt ** 5")
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +195,7 @@ def test_a_job_over_its_memory_is_tried_again_with_more(finished, over_memory):
     assert running.returncode == 0, said[-5000:]
     log = re.search(r"^ +log: \S+, (\S+/logs/slurm/\S+)", said, flags=re.MULTILINE).group(1)
     assert "Exceeded job memory limit" in Path(log).read_text()
-    assert [job["MinMemoryNode"] for job in jobs_of(project)["teacher"]] == ["100M", "3200M"]
+    assert [job["MinMemoryNode"] for job in jobs_of(project)["trajectories"]] == ["100M", "3200M"]
 
 
 def test_a_job_over_its_time_says_so_and_training_resumes_from_its_state(finished, over_time):

@@ -13,7 +13,7 @@ from t3d import params, receipts
 from t3d.decoding.decoder import Request, decode
 from t3d.errors import DataError, ParameterError
 from t3d.evaluation import answers
-from t3d.models.sdar import mask_id, stop_ids
+from t3d.models.folder import mask_id, stop_ids
 from t3d.params import Budget
 from t3d.prompts.sets import encode_prompt
 from t3d.terminal import decode as asking

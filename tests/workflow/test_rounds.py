@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from t3d import lineage, params, receipts
 from t3d.errors import DataError, ParameterError
-from t3d.models.sdar import load_model, load_tokenizer, mask_id
+from t3d.models.folder import load_tokenizer, mask_id
+from t3d.models.sdar import load_model
 from t3d.trajectories import rollout, shards
 from t3d.trajectories.scoring import scores
 from tests.conftest import ROOT, SHIPPED

@@ -104,7 +104,7 @@ def _path(experiment: Experiment, kind: str, cell: Cell) -> Path:
 
 def _tokenizer(experiment: Experiment, teacher: str) -> Any:
     # It takes seconds to load, and pages without answers need none.
-    from t3d.models.sdar import load_tokenizer
+    from t3d.models.folder import load_tokenizer
 
     manifest = receipts.read(manifest_path(experiment, f"teachers/{teacher}"), kind="teachers")
     manifest.check(contents=False)

@@ -1,0 +1,89 @@
+"""What a model's folder says before its weights are loaded: the kind of model, its settings, tokenizer and special ids.
+
+Whoever tokenises and never decodes needs this alone, and starts two seconds sooner than with `sdar.py`.
+"""
+
+import json
+from pathlib import Path
+
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
+
+from t3d.errors import MissingInputError, ParameterError
+
+MASK_TOKEN = "<|MASK|>"
+
+
+class SDARConfig(Qwen3Config):
+    """Qwen3's configuration plus the block size the model was trained for."""
+
+    model_type = "sdar"
+    block_size: int = 4
+
+
+AutoConfig.register("sdar", SDARConfig)
+
+
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of an SDAR folder.
+
+    Raises:
+        MissingInputError: there is no such folder, or no tokenizer in it.
+        ParameterError: the tokenizer has no mask token `<|MASK|>` or no chat template.
+    """
+    folder = check_folder(folder)
+    tokenizer = read_tokenizer(folder)
+    if MASK_TOKEN not in tokenizer.get_vocab():
+        raise ParameterError(f"{folder}: the tokenizer has no mask token {MASK_TOKEN}; this is not an SDAR folder.")
+    if tokenizer.chat_template is None:
+        raise ParameterError(f"{folder}: the tokenizer has no chat template.")
+    return tokenizer
+
+
+def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, whatever it can do; raises `MissingInputError` if there is none."""
+    try:
+        return AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise MissingInputError(f"{folder} holds no readable tokenizer: {str(error).splitlines()[0]}") from error
+
+
+def mask_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Id of the mask token."""
+    return tokenizer.get_vocab()[MASK_TOKEN]
+
+
+def stop_ids(folder: str | Path) -> frozenset[int]:
+    """Ids that end a response: every `eos_token_id` of the generation config and of the config.
+
+    Published chat models name the end of the text in one and the end of the turn in the other.
+
+    Raises:
+        ParameterError: neither names any.
+    """
+    folder = Path(folder)
+    found: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        path = folder / name
+        ids = json.loads(path.read_text()).get("eos_token_id") if path.is_file() else None
+        found |= set(ids if isinstance(ids, list) else [] if ids is None else [ids])
+    if not found:
+        raise ParameterError(f"{folder}: neither generation_config.json nor config.json has eos_token_id.")
+    return frozenset(found)
+
+
+def check_folder(folder: str | Path, kind: str = "sdar", whose: str = "") -> Path:
+    """Check that a folder says it holds a model of `kind`, a `model_type` of transformers.
+
+    Raises:
+        MissingInputError: there is no such folder or no `config.json` in it.
+        ParameterError: it holds another kind of model; `whose` ends the message.
+    """
+    folder = Path(folder)
+    config = folder / "config.json"
+    if not config.is_file():
+        raise MissingInputError(f"{folder} holds no model: there is no {config}.")
+    found = json.loads(config.read_text()).get("model_type")
+    if found != kind:
+        raise ParameterError(f"{config}: model_type is {found!r}, expected {kind!r}{whose}.")
+    return folder
