@@ -68,7 +68,7 @@ def test_a_job_knows_how_many_share_what_it_has(start, tmp_path):
     jobs = [start() for _ in range(3)]
     assert held(["first", "second"], tmp_path) == [2, 1]
     jobs[0][0].kill()
-    jobs[0][0].wait()
+    jobs[0][0].join()
     assert held(["first", "second"], tmp_path) == [1, 1]
 
 

@@ -1,6 +1,6 @@
 """The tables that git keeps are those of the scores that git keeps."""
 
-import tarfile
+import shutil
 
 from t3d.params.experiment import find
 from t3d.reporting import tables
@@ -10,8 +10,7 @@ POCKET = ROOT / "results" / "pocket"
 
 
 def test_a_pocket_table_follows_from_its_scores(tmp_path):
-    with tarfile.open(POCKET / "scores.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
+    shutil.unpack_archive(POCKET / "scores.tar.xz", tmp_path)
     pocket, folder = find("pocket"), tmp_path / "data" / "pocket" / "scores"
     cells = pocket.cells_of(pocket.tables["table9"])
     manifests = [folder / model / benchmark / f"{budget}.manifest.json" for model, benchmark, budget in cells]
