@@ -330,17 +330,16 @@ def decode_question(
         other, _, how = item.rpartition("@") if "@" in item else (item, "", "")
         asked.append((other or student or teacher, how or budget))
     # What cannot be asked is said before the first model is loaded.
-    models = []
-    for name, chosen in asked:
-        models.append((decode.find_model(found, name, seed), chosen))
-        if chosen:
-            decode.parse_budget(chosen)
+    models = [
+        (decode.find_model(found, name, seed), decode.parse_budget(chosen) if chosen else None)
+        for name, chosen in asked
+    ]
     answers = []
-    for model, chosen in models:
+    for model, at in models:
         if question is not None:
-            answers.append(decode.recorded(found, model, chosen, question))
+            answers.append(decode.recorded(found, model, at, question))
         elif text is not None:
-            answers.append(decode.answer(found, model, chosen, text, max_new_tokens))
+            answers.append(decode.answer(found, model, at, text, max_new_tokens))
     console = Console()
     if console.is_terminal:
         replay.show(answers, pace, console)

@@ -105,7 +105,7 @@ def parse_budget(text: str) -> Budget:
         raise ParameterError(f"--budget {text}: {told}.") from error
 
 
-def answer(experiment: Experiment, model: Model, budget: str | None, question: str, max_new_tokens: int) -> Answer:
+def answer(experiment: Experiment, model: Model, budget: Budget | None, question: str, max_new_tokens: int) -> Answer:
     """Decode an answer, greedily, with nothing beside it in the batch.
 
     Args:
@@ -117,9 +117,8 @@ def answer(experiment: Experiment, model: Model, budget: str | None, question: s
 
     Raises:
         MissingInputError: the model was not made.
-        ParameterError: it is no SDAR, or the budget is none.
+        ParameterError: it is no SDAR.
     """
-    chosen = parse_budget(budget) if budget else None
     folder = model.folder
     if folder is None:
         assert model.name is not None
@@ -139,7 +138,7 @@ def answer(experiment: Experiment, model: Model, budget: str | None, question: s
     dtype = experiment.dtype_of(model.name or next(iter(experiment.teachers)))
     loaded, tokenizer = load_model(folder, device, dtype), load_tokenizer(folder)
     size = loaded.config.block_size
-    chosen = chosen or Budget(block_size=size, steps=size)
+    chosen = budget or Budget(block_size=size, steps=size)
     requests = [Request(encode_prompt(tokenizer, question), seed=0)]
 
     def run(length: int):
@@ -165,7 +164,7 @@ def answer(experiment: Experiment, model: Model, budget: str | None, question: s
     )
 
 
-def recorded(experiment: Experiment, model: Model, budget: str | None, question: str) -> Answer:
+def recorded(experiment: Experiment, model: Model, budget: Budget | None, question: str) -> Answer:
     """The answer that the DAG recorded to a question of a benchmark; needs no weights.
 
     Args:
@@ -179,21 +178,20 @@ def recorded(experiment: Experiment, model: Model, budget: str | None, question:
     """
     from t3d.models.folder import load_tokenizer
 
-    chosen = parse_budget(budget) if budget else None
     if model.name is None:
         raise ParameterError(f"{model.label} is no model of experiment {experiment.name}: it has no recorded answers.")
     some: list[str] = []
-    for benchmark in experiment.benchmarks if chosen else ():
+    for benchmark in experiment.benchmarks if budget else ():
         path = manifest_path(experiment, f"answers/{model.name}/{benchmark}/{budget}")
         if not path.is_file():
             continue
         rows = {row["id"]: row for row in pq.read_table(receipts.read(path).file(".parquet")).to_pylist()}
-        if chosen and question in rows:
+        if budget and question in rows:
             row: dict[str, Any] = rows[question]
             return _answer(
                 load_tokenizer(_tokenizer_of(experiment, model)),
                 f"{model.label} {budget} {benchmark}",
-                chosen,
+                budget,
                 (row["response_ids"], row["step_map"], row["response_tokens"]),
                 (row["denoising_steps"], row["commit_passes"], row["finish_reason"]),
                 None,
