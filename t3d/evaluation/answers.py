@@ -69,7 +69,7 @@ def make(experiment: Experiment, benchmark: str, budget: str, model: Path, promp
             if processes.is_main():
                 inputs = [source, questions]
                 job = stack.enter_context(receipts.making(experiment, artefact, out, inputs=inputs, device=device))
-        before = _company(device)
+        before = jobs_on_gpu(device)
         if is_served:
             rows, speed = _served(experiment, benchmark, source, questions, device)
         else:
@@ -79,9 +79,10 @@ def make(experiment: Experiment, benchmark: str, budget: str, model: Path, promp
                 pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), job.file(".parquet"), compression="zstd")
                 job.facts["questions"] = len(rows)
                 batch_size = experiment.benchmarks[benchmark].batch_size
-                where = {"batch_size": batch_size, "device": _devices(device)}
-                company = {key: max(before[key], now) for key, now in _company(device).items()}
-                job.receipt["decoding"] = speed | where | company
+                job.receipt["decoding"] = speed | {"batch_size": batch_size, "device": _devices(device)}
+                # The fewer jobs there were on its GPU, the more its speed says.
+                if before and (after := jobs_on_gpu(device)):
+                    job.receipt["decoding"]["gpu_jobs"] = max(before, after)
     processes.leave()
 
 
@@ -154,11 +155,6 @@ def _served(
             "latency_seconds": alone["seconds"] / alone["questions"],
         },
     }
-
-
-def _company(device: str) -> dict[str, int]:
-    """How many jobs there are on this job's GPU: the fewer, the more its speed says."""
-    return {"gpu_jobs": jobs_on_gpu()} if device.startswith("cuda") else {}
 
 
 def _devices(device: str) -> str:

@@ -50,16 +50,18 @@ def claim_gpus(count: int) -> list[int]:
         return list(range(count))
 
 
-def jobs_on_gpu() -> int:
+def jobs_on_gpu(device: str) -> int | None:
     """How many jobs of this user have claimed the GPU that this process computes on, itself among them.
 
-    1 where claims cannot be read.
+    None on a CPU, and where claims cannot be read or its own is not among them: then nobody knows.
     """
+    if not device.startswith("cuda"):
+        return None
     name = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)
     try:
-        return max(1, held([name], Path(tempfile.gettempdir()))[0])
+        return held([name], Path(tempfile.gettempdir()))[0] or None
     except OSError:
-        return 1
+        return None
 
 
 def device_of(experiment: Experiment) -> str:

@@ -72,6 +72,17 @@ def test_a_job_knows_how_many_share_what_it_has(start, tmp_path):
     assert held(["first", "second"], tmp_path) == [1, 1]
 
 
+def test_nobody_knows_how_many_share_a_gpu_where_claims_cannot_be_read(monkeypatch, tmp_path):
+    monkeypatch.setattr(device.torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(device.torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid="uuid-0"))
+    monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path))
+    assert [device.jobs_on_gpu("cpu"), device.jobs_on_gpu("cuda")] == [None, None]
+    claim(["uuid-0"], 1, tmp_path)
+    assert device.jobs_on_gpu("cuda:0") == 1
+    monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path / "nowhere"))
+    assert device.jobs_on_gpu("cuda") is None
+
+
 def test_where_claims_cannot_be_written_the_first_gpus_are_taken(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path / "nowhere"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
