@@ -1,8 +1,8 @@
 """Starts the process that programs are forked from, in bubblewrap, and asks it for one child after the other.
 
-A sandbox and an interpreter take 50 ms of CPU to start and a child 5 ms, so a sandbox is kept for many programs. What
-is trusted in it is `sandboxed.py` until the fork. A child is killed before the next one starts; what it could have left
-behind is its files, and a sandbox whose folder was written to is not used again.
+A sandbox and its interpreter take ten times as long to start as a child, so one is kept for many programs
+(benchmarks/judge.py). What is trusted in it is `sandboxed.py` until the fork. A child is killed before the next one
+starts; what it could have left behind is its files, and a sandbox whose folder was written to is not used again.
 """
 
 import json
