@@ -109,7 +109,7 @@ def answer(experiment: Experiment, model: Model, budget: Budget | None, question
     """Decode an answer, greedily, with nothing beside it in the batch.
 
     Args:
-        experiment: says the device, and the number format of its models.
+        experiment: says the number format of its models, and the device: `cuda` where there is no GPU means the CPU.
         model: of `find_model`.
         budget: the model's own block size with a step per token if None.
         question: the user's turn, as it is: a prompt set's suffix is not added.
@@ -134,7 +134,9 @@ def answer(experiment: Experiment, model: Model, budget: Budget | None, question
     from t3d.prompts.sets import encode_prompt
 
     logging.disable_progress_bar()
-    device = pick_device(experiment)
+    # A model that was trained on a GPU answers one question on a CPU as well.
+    anywhere = experiment.model_copy(update={"device": "auto"}) if experiment.device == "cuda" else experiment
+    device = pick_device(anywhere)
     dtype = experiment.dtype_of(model.name or next(iter(experiment.teachers)))
     loaded, tokenizer = load_model(folder, device, dtype), load_tokenizer(folder)
     size = loaded.config.block_size

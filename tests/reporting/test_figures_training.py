@@ -62,9 +62,19 @@ def test_a_student_without_a_log_is_named(tmp_path):
         (job.folder() / "config.json").write_text("{}")
     with pytest.raises(CorruptArtefactError, match=r"training\.jsonl is not the log"):
         training.read_log(receipts.read(out))
-    (out.parent / "t3d-seed0" / "config.json").unlink()
-    with pytest.raises(MissingInputError, match=r"config\.json is missing"):
-        training.draw(tiny, tiny.figures["shown"], [out])
+
+
+def test_weights_need_not_be_here_and_the_log_must(tmp_path):
+    tiny = with_figure(kind="training")
+    out = tmp_path / "students" / "t3d-seed0.manifest.json"
+    with receipts.making(tiny, "students/t3d-seed0", out) as job:
+        (job.folder() / "model.safetensors").write_text("weights")
+        (job.folder() / "training.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
+    (out.parent / "t3d-seed0" / "model.safetensors").unlink()
+    assert training.read_log(receipts.read(out))["loss"].tolist() == [1.0]
+    (out.parent / "t3d-seed0" / "training.jsonl").unlink()
+    with pytest.raises(MissingInputError, match=r"training\.jsonl is missing"):
+        training.read_log(receipts.read(out))
 
 
 def test_a_log_edited_behind_its_manifest_is_refused(tmp_path):

@@ -8,6 +8,7 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from t3d import params, receipts
 from t3d.decoding.decoder import Request, decode
@@ -62,6 +63,14 @@ def test_piped_it_is_the_answer_alone(project, tokenizer, response):
     assert line.startswith(f"pocket-sdar b8s2: {expected.length} tokens in {steps} denoising steps")
     assert re.search(r"[\d.]+ s, \d+ tokens/s$", line)
     assert list(project.glob("data/*")) == [project / "data" / "shipped"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_model_of_an_experiment_for_a_gpu_is_asked_on_a_cpu(tokenizer, response):
+    experiment = params.load(ROOT / "params" / "demo.yaml").model_copy(update={"device": "cuda"})
+    found = asking.answer(experiment, asking.find_model(experiment, str(SHIPPED)), Budget.parse("b8s2"), QUESTION, 256)
+    expected = response("b8s2")
+    assert found.text == tokenizer.decode(expected.ids[: expected.length], skip_special_tokens=True)
 
 
 def test_on_a_terminal_two_budgets_are_written_side_by_side(project, response):

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter, ScalarFormatter
 
-from t3d.errors import CorruptArtefactError
+from t3d.errors import CorruptArtefactError, MissingInputError
 from t3d.params import Experiment, TrainingFigure
 from t3d.receipts import Manifest, sha256
 from t3d.reporting.figures.looks import legend_below, light_grid, look_of
@@ -50,13 +50,13 @@ def draw(experiment: Experiment, wanted: TrainingFigure, manifests: list[Path]) 
         manifests: `students/<run>.manifest.json` of every seed, in any order.
 
     Raises:
-        As `by_artefact`; CorruptArtefactError: a log is not what the trainer writes, or not what its manifest lists.
+        As `by_artefact` and `read_log`.
     """
     students = [key for key in experiment.students if key in wanted.students]
     runs = {key: list(experiment.runs_of(key)) for key in students}
     artefacts = [f"students/{run}" for names in runs.values() for run in names]
-    # The log is compared where it is read; a student's weights are gigabytes that no figure looks at.
-    found = by_artefact(experiment, artefacts, manifests, kind="students", contents=False)
+    # Of a student the log alone is read: its weights are gigabytes, and need not be here.
+    found = by_artefact(experiment, artefacts, manifests, kind="students", files=False)
     logs = {key: pd.concat(read_log(found[f"students/{run}"]) for run in names) for key, names in runs.items()}
     shown = [key for key in _TITLES if any(key in log.columns for log in logs.values())]
     columns = min(min(_COLUMNS, key=lambda count: -len(shown) % count), len(shown))
@@ -81,10 +81,13 @@ def read_log(manifest: Manifest) -> pd.DataFrame:
     """The log of a student, one row per optimizer step: step, loss, its parts, gradient_norm, learning_rate.
 
     Raises:
+        MissingInputError: it is not here.
         CorruptArtefactError: there is none, it differs from the manifest's, or it is not what the trainer writes.
     """
     name = f"{manifest.base.name}/{LOG}"
     path = manifest.path.parent / name
+    if name in manifest.files and not path.is_file():
+        raise MissingInputError(f"{path} is missing, though {manifest.path} lists it. Run its stage again.")
     if name not in manifest.files or sha256(path) != manifest.files[name]["sha256"]:
         raise CorruptArtefactError(f"{path} is not the log that {manifest.path} lists. Run its stage again.")
     try:
