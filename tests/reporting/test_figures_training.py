@@ -1,5 +1,7 @@
 """Training curves: which panels are drawn, and what their lines are."""
 
+import json
+
 import pytest
 
 from t3d import receipts
@@ -64,17 +66,23 @@ def test_a_student_without_a_log_is_named(tmp_path):
         training.read_log(receipts.read(out))
 
 
-def test_weights_need_not_be_here_and_the_log_must(tmp_path):
+def test_weights_need_not_be_here_and_the_logs_must(tmp_path):
     tiny = with_figure(kind="training")
-    out = tmp_path / "students" / "t3d-seed0.manifest.json"
-    with receipts.making(tiny, "students/t3d-seed0", out) as job:
+    manifests = [tmp_path / "students" / f"t3d-seed{seed}.manifest.json" for seed in range(2)]
+    folders = [receipts.read(write_student_with_weights(tiny, out)).base for out in manifests]
+    for folder in folders:
+        (folder / "model.safetensors").unlink()
+    training.draw(tiny, tiny.figures["shown"], manifests)
+    (folders[0] / training.LOG).unlink()
+    with pytest.raises(MissingInputError, match=r"t3d-seed0/training\.jsonl is missing"):
+        training.draw(tiny, tiny.figures["shown"], manifests)
+
+
+def write_student_with_weights(experiment, out):
+    with receipts.making(experiment, f"students/{out.name.partition('.')[0]}", out) as job:
         (job.folder() / "model.safetensors").write_text("weights")
-        (job.folder() / "training.jsonl").write_text('{"step": 1, "loss": 1.0}\n')
-    (out.parent / "t3d-seed0" / "model.safetensors").unlink()
-    assert training.read_log(receipts.read(out))["loss"].tolist() == [1.0]
-    (out.parent / "t3d-seed0" / "training.jsonl").unlink()
-    with pytest.raises(MissingInputError, match=r"training\.jsonl is missing"):
-        training.read_log(receipts.read(out))
+        (job.folder() / training.LOG).write_text(json.dumps(entry(1, 1.0)) + "\n")
+    return out
 
 
 def test_a_log_edited_behind_its_manifest_is_refused(tmp_path):

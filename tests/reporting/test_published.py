@@ -31,6 +31,10 @@ def test_a_pocket_table_follows_from_its_scores(unpacked, tmp_path, name):
 
 
 @pytest.mark.parametrize("artefact", ["teachers/pocket-sdar", "students/t3d-seed0"])
-def test_the_published_weights_are_those_that_were_scored(unpacked, artefact):
-    shutil.unpack_archive(POCKET / "weights" / f"{artefact.partition('/')[2]}.tar.xz", unpacked)
-    receipts.read(unpacked / "data" / "pocket" / f"{artefact}.manifest.json").check(contents=True)
+def test_the_published_weights_are_those_that_were_scored(unpacked, tmp_path, artefact):
+    shutil.unpack_archive(POCKET / "weights" / f"{artefact.partition('/')[2]}.tar.xz", tmp_path)
+    scored, published = (
+        receipts.read(folder / "data" / "pocket" / f"{artefact}.manifest.json") for folder in (unpacked, tmp_path)
+    )
+    assert published.digest() == scored.digest()
+    published.check(contents=True)
