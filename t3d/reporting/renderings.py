@@ -284,7 +284,8 @@ def _measured(row: Any) -> Cell:
     digits = {"latency_seconds": 2, "tokens_per_step": 2}.get(row.metric, 1)
     rest = "" if pd.isna(row.low) else f" [{row.low:.1f}, {row.high:.1f}]"
     rest += "" if pd.isna(row.reported) else f" ({row.reported:.{digits}f})"
-    return Cell(f"{row.value:.{digits}f}", rest=rest)
+    # A small model answers in milliseconds.
+    return Cell(f"{row.value:.2g}" if 0.0 < row.value < 0.1 else f"{row.value:.{digits}f}", rest=rest)
 
 
 def _device(totals: pd.DataFrame) -> str:

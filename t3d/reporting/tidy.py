@@ -1,6 +1,11 @@
 """How tidy tables are rounded and written: one format per column, whatever the table."""
 
+from typing import Any
+
 import pandas as pd
+
+_SMALL = "small"
+"""Two decimals, and of what is below 0.1 two digits: a latency may be a millisecond."""
 
 FORMATS = {
     "method": "s",
@@ -22,7 +27,7 @@ FORMATS = {
     "p_value": ".4g",
     "p_adjusted": ".4g",
     "relative_change": ".2f",
-    "value": ".2f",
+    "value": _SMALL,
     "reported": ".2f",
     "difference_from_reported": ".2f",
     "aup": ".2f",
@@ -46,15 +51,21 @@ def rounded(tidy: pd.DataFrame) -> pd.DataFrame:
             tidy[column] = tidy[column].astype("Int64")
         elif form == ".2f":
             tidy[column] = tidy[column].astype(float).round(2) + 0.0  # -0.0 becomes 0.0
-        elif form == ".4g":
-            tidy[column] = [float(f"{p:.4g}") for p in tidy[column].astype(float)]
+        elif form in (_SMALL, ".4g"):
+            tidy[column] = [float(_text(number, form)) for number in tidy[column].astype(float)]
     return tidy
 
 
 def to_csv(tidy: pd.DataFrame) -> str:
     """The table as CSV text."""
     text = {
-        column: ["" if pd.isna(value) else format(value, FORMATS[column]) for value in tidy[column]]
+        column: ["" if pd.isna(value) else _text(value, FORMATS[column]) for value in tidy[column]]
         for column in tidy.columns
     }
     return pd.DataFrame(text).to_csv(index=False, lineterminator="\n")
+
+
+def _text(value: Any, form: str) -> str:
+    if form == _SMALL:
+        form = ".2g" if 0.0 < value < 0.1 else ".2f"
+    return format(value, form)
