@@ -8,6 +8,7 @@ from t3d.reporting import scores
 from t3d.reporting.accuracy import accuracy_table
 from t3d.reporting.decoding import decoding_table
 from t3d.reporting.renderings import accuracy_view, decoding_view
+from t3d.reporting.tidy import to_csv
 from tests.reporting.helpers import experiment, write_score, write_scores
 
 SHOWN = {"caption": "Decoding", "teacher": "teacher", "students": ("t3d",), "benchmarks": ("gsm",)}
@@ -41,6 +42,14 @@ def test_values_are_means_over_seeds_beside_the_papers(dynamic):
     assert t3d["reported"].dropna().to_dict() == {"tokens_per_second": 650, "accuracy": 40}
     assert t3d.loc["accuracy", "difference_from_reported"] == 22.5
     assert tidy.loc["Original", "reported"].isna().all()
+
+
+def test_a_latency_of_a_millisecond_is_not_nought(dynamic):
+    tiny, table, totals = dynamic
+    totals["tokens_per_second"] = 10_000.0
+    tidy = decoding_table(tiny, table, totals, None)
+    assert ",latency_seconds,0.0016," in to_csv(tidy)
+    assert "| 10000.0 | 0.0016 | 8.0 |" in decoding_view(tiny, table, tidy, totals).markdown()
 
 
 @pytest.mark.parametrize("other", [{"table": 1}, {"model": "Another"}, {"block_size": 4}, {"method": "T3D"}])
