@@ -24,7 +24,7 @@ def unpacked(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", ["table4", "table9", "table9-dynamic"])
+@pytest.mark.parametrize("name", ["table4", "table9"])
 def test_a_pocket_table_follows_from_its_scores(unpacked, tmp_path, name):
     pocket, folder = find("pocket"), unpacked / "data" / "pocket" / "scores"
     cells = pocket.cells_of(pocket.tables[name])

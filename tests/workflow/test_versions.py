@@ -252,9 +252,10 @@ def test_what_is_not_up_to_date_is_not_published(whole):
 
 
 def test_an_experiment_that_is_not_versioned_is_named(clone):
-    said = t3d(clone, "publish", "--experiment", "pocket", check=False)
-    assert "dvc.yaml: experiment pocket is not in `foreach` of trajectories" in said
-    assert "experiment pocket has not been published" in t3d(clone, "pull", "--experiment", "pocket", check=False)
+    shutil.copy(clone / "params" / "demo.yaml", clone / "params" / "other.yaml")
+    said = t3d(clone, "publish", "--experiment", "other", check=False)
+    assert "dvc.yaml: experiment other is not in `foreach` of trajectories" in said
+    assert "experiment other has not been published" in t3d(clone, "pull", "--experiment", "other", check=False)
 
 
 def test_a_cell_is_traced_to_its_commands_commits_and_digests(whole):
