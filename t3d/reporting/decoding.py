@@ -11,7 +11,7 @@ import pandas as pd
 from t3d.params import Budget, DecodingTable, Experiment, Place
 from t3d.reporting import paper
 from t3d.reporting.statistics import wilson
-from t3d.reporting.tidy import rounded
+from t3d.reporting.tidy import measured, rounded
 
 METRICS = {
     "tokens_per_second": "Tokens/s",
@@ -22,6 +22,8 @@ METRICS = {
     "accuracy": "Accuracy",
 }
 """Metric, as `params/reported.csv` writes it -> its column in a rendering."""
+
+_DIGITS = {"latency_seconds": 2, "tokens_per_step": 2}
 
 SATURATED, ALONE = "{}, saturated", "{}, batch 1"
 """Label of an autoregressive model -> its two methods."""
@@ -76,6 +78,11 @@ def decoding_table(
     for place in experiment.autoregressive_places(table):
         rows += _autoregressive(place, totals)
     return rounded(pd.DataFrame(rows, columns=list(COLUMNS)))
+
+
+def text_of(metric: str, value: float) -> str:
+    """The value of a metric as table and page show it."""
+    return measured(value, f".{_DIGITS.get(metric, 1)}f")
 
 
 def _autoregressive(place: Place, totals: pd.DataFrame) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from t3d.params import (
     ServedTable,
 )
 from t3d.reporting.accuracy import AVERAGE, base_label
-from t3d.reporting.decoding import ALONE, METRICS, SATURATED
+from t3d.reporting.decoding import ALONE, METRICS, SATURATED, text_of
 from t3d.reporting.parallelism import ALLOWED_LOSS, PENALTY
 
 _SIGNIFICANT = 0.05
@@ -281,11 +281,9 @@ def decoding_view(experiment: Experiment, table: DecodingTable, tidy: pd.DataFra
 
 
 def _measured(row: Any) -> Cell:
-    digits = {"latency_seconds": 2, "tokens_per_step": 2}.get(row.metric, 1)
     rest = "" if pd.isna(row.low) else f" [{row.low:.1f}, {row.high:.1f}]"
-    rest += "" if pd.isna(row.reported) else f" ({row.reported:.{digits}f})"
-    # A small model answers in milliseconds.
-    return Cell(f"{row.value:.2g}" if 0.0 < row.value < 0.1 else f"{row.value:.{digits}f}", rest=rest)
+    rest += "" if pd.isna(row.reported) else f" ({text_of(row.metric, row.reported)})"
+    return Cell(text_of(row.metric, row.value), rest=rest)
 
 
 def _device(totals: pd.DataFrame) -> str:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-_SMALL = "small"
-"""Two decimals, and of what is below 0.1 two digits: a latency may be a millisecond."""
+_MEASURED = "measured"
+"""As `measured` writes it."""
 
 FORMATS = {
     "method": "s",
@@ -27,7 +27,7 @@ FORMATS = {
     "p_value": ".4g",
     "p_adjusted": ".4g",
     "relative_change": ".2f",
-    "value": _SMALL,
+    "value": _MEASURED,
     "reported": ".2f",
     "difference_from_reported": ".2f",
     "aup": ".2f",
@@ -51,7 +51,7 @@ def rounded(tidy: pd.DataFrame) -> pd.DataFrame:
             tidy[column] = tidy[column].astype("Int64")
         elif form == ".2f":
             tidy[column] = tidy[column].astype(float).round(2) + 0.0  # -0.0 becomes 0.0
-        elif form in (_SMALL, ".4g"):
+        elif form in (_MEASURED, ".4g"):
             tidy[column] = [float(_text(number, form)) for number in tidy[column].astype(float)]
     return tidy
 
@@ -65,7 +65,10 @@ def to_csv(tidy: pd.DataFrame) -> str:
     return pd.DataFrame(text).to_csv(index=False, lineterminator="\n")
 
 
+def measured(number: float, form: str = ".2f") -> str:
+    """A measured number as `form` has it, and of one below 0.1 two digits: a latency may be a millisecond."""
+    return format(number, ".2g" if 0.0 < number < 0.1 else form)
+
+
 def _text(value: Any, form: str) -> str:
-    if form == _SMALL:
-        form = ".2g" if 0.0 < value < 0.1 else ".2f"
-    return format(value, form)
+    return measured(value) if form == _MEASURED else format(value, form)

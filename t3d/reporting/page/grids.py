@@ -14,7 +14,7 @@ import pandas as pd
 from t3d.errors import DataError
 from t3d.params import AUTOREGRESSIVE, AccuracyTable, Budget, Comparison, DecodingTable, Experiment
 from t3d.reporting.accuracy import AVERAGE, base_label
-from t3d.reporting.decoding import METRICS
+from t3d.reporting.decoding import METRICS, text_of
 from t3d.versions import trace
 
 _SIGNIFICANT = 0.05
@@ -223,13 +223,12 @@ def _decoding(experiment: Experiment, name: str, table: DecodingTable, tidy: pd.
 
 
 def _measured(row: Any, cell: str) -> Field:
-    digits = {"latency_seconds": 2, "tokens_per_step": 2}.get(row.metric, 1)
     is_accuracy = row.metric == "accuracy"
     detail = [f"{int(row.n)} questions, {_counted(row.seeds)}"]
     if is_accuracy:
         detail.insert(0, f"95 % interval {row.low:.1f} to {row.high:.1f}")
     return Field(
-        text=f"{row.value:.{digits}f}",
+        text=text_of(row.metric, row.value),
         interval=f"[{row.low:.1f}, {row.high:.1f}]" if is_accuracy else "",
         cells=(cell,),
         accuracy=float(row.value) if is_accuracy else None,
