@@ -2,15 +2,13 @@
 
 import re
 import shutil
-from statistics import mean
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from t3d import receipts
 from t3d.params.experiment import find
-from t3d.reporting import tables
+from t3d.reporting import choice, tables
 from tests.conftest import ROOT
 
 POCKET = ROOT / "results" / "pocket"
@@ -46,55 +44,33 @@ def test_the_published_weights_are_those_that_were_scored(unpacked, tmp_path, ar
     published.check(contents=True)
 
 
-class Validation:
-    """What the rule of `params/pocket.yaml` looks at: answers to validation problems, right (100) or wrong (0)."""
-
-    def __init__(self, folder, budgets):
-        self.folder = folder / "data" / "pocket" / "scores"
-        self.cells = [(domain, budget) for domain in ("gsm-validation", "code-validation") for budget in budgets]
-
-    def of(self, runs):
-        """Cell -> accuracy of each question, averaged over runs."""
-        return {cell: np.mean([self._right(run, *cell) for run in runs], axis=0) for cell in self.cells}
-
-    def _right(self, run, domain, budget):
-        return 100.0 * pd.read_parquet(self.folder / run / domain / f"{budget}.parquet")["correct"].to_numpy()
-
-    def chosen(self, rows):
-        """Key of the row with the highest mean of those that lose 1.5 points at most, or of that which loses least."""
-        teacher = self.of(["pocket-sdar"])
-        full_step = [cell for cell in self.cells if cell[1] == "b8s8"]
-        lost = {k: max(teacher[cell].mean() - row[cell].mean() for cell in full_step) for k, row in rows.items()}
-        height = {k: mean(right.mean() for right in row.values()) for k, row in rows.items()}
-        stay = [k for k in rows if lost[k] <= 1.5]
-        return max(stay, key=height.get) if stay else min(rows, key=lost.get)
+@pytest.fixture(scope="module")
+def rows(unpacked):
+    """What the rule of `params/pocket.yaml` looks at, by the names of tables."""
+    pocket = find("pocket")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(unpacked)
+        return {names: choice.summary(pocket, list(names)) for names in (("tuning",), ("beyond", "together"))}
 
 
 @pytest.mark.parametrize("student", ["sft", "redi", "dparallel", "naive-td", "t3d"])
-def test_learning_rates_are_those_that_the_rule_chooses(unpacked, student):
+def test_learning_rates_are_those_that_the_rule_chooses(rows, student):
     pocket = find("pocket")
-    validation = Validation(unpacked, pocket.tables["tuning"].budgets)
     tuned = [key for key in pocket.tables["tuning"].students if re.fullmatch(rf"{student}-\de-4", key)]
-    chosen = validation.chosen({key: validation.of([f"{key}-seed0"]) for key in tuned})
+    labels = {pocket.students[key].label: key for key in tuned}
+    chosen = labels[choice.chosen(rows["tuning",].loc[list(labels)])]
     assert len(tuned) == 4
     assert pocket.students[student].optimizer == pocket.students[chosen].optimizer
 
 
-def test_ours_is_what_the_rule_chooses(unpacked):
-    pocket = find("pocket")
-    validation = Validation(unpacked, ("b8s8", "b8s4", "b8s2", "b8s1", "b4s1"))
-    keys = {*pocket.tables["beyond"].students, *pocket.tables["together"].students}
-    rows = {key: validation.of([f"{key}-seed{seed}" for seed in (0, 1, 2)]) for key in keys}
-    base = rows.pop("t3d")
-    chosen = validation.chosen({key: row for key, row in rows.items() if _wins(row, base)})
-    assert [key for key in keys if pocket.students[key].label.startswith("Ours")] == [chosen]
+def test_ours_is_what_the_rule_chooses(rows):
+    of_all = rows["beyond", "together"]
+    chosen = choice.chosen(of_all[of_all["gain_low"] > 0])
+    assert [label for label in of_all.index if label.startswith("Ours")] == [chosen]
 
 
-def _wins(row, base):
-    """Whether a row's mean over all cells is higher by more than its 95 % interval, paired by question."""
-    by_domain = {}
-    for (domain, budget), right in row.items():
-        by_domain.setdefault(domain, []).append(right - base[domain, budget])
-    differences = [np.mean(cells, axis=0) for cells in by_domain.values()]
-    error = np.sqrt(sum(d.var(ddof=1) / len(d) for d in differences)) / len(differences)
-    return mean(d.mean() for d in differences) > 1.96 * error
+def test_the_rule_prefers_a_row_that_keeps_full_step():
+    rows = pd.DataFrame({"mean": [80.0, 70.0, 60.0], "lost": [1.6, 1.5, 0.0]}, index=["a", "b", "c"])
+    assert choice.chosen(rows) == "b"
+    assert choice.chosen(rows.loc[["a"]]) == "a"
+    assert choice.chosen(rows.assign(lost=[4.0, 3.0, 2.0])) == "c"

@@ -1,0 +1,69 @@
+"""Which row an experiment chooses on validation problems: the rule that `params/pocket.yaml` states.
+
+    python -m t3d.reporting.choice pocket beyond together
+
+prints, for the rows of these tables, what the rule looks at. It goes by static budgets alone.
+"""
+
+import sys
+
+import numpy as np
+import pandas as pd
+
+from t3d.params import Experiment, find
+from t3d.receipts import manifest_path
+from t3d.reporting import scores
+from t3d.reporting.accuracy import base_label
+from t3d.reporting.statistics import paired_bootstrap
+
+TOLERANCE = 1.5
+"""Points that a row may lose against the teacher at one token per step."""
+
+
+def summary(experiment: Experiment, names: list[str]) -> pd.DataFrame:
+    """What the rule looks at, one row per method of accuracy tables `names`, whose scores are below `data/`.
+
+    The tables share teacher, base, benchmarks and budgets, and their benchmarks have as many questions each.
+
+    Returns:
+        Index: the methods' labels, without the teacher's. Columns, percent and points: mean, over benchmarks, static
+        budgets and seeds; gain over the base's mean, gain_low and gain_high, its 95 % bootstrap interval paired by
+        question; lost, against the teacher at one token per step, in the benchmark where it is most.
+
+    Raises:
+        As `scores.load`.
+    """
+    products = [experiment.tables[name] for name in names]
+    parts = [
+        scores.load(
+            experiment, table, [manifest_path(experiment, "/".join(("scores", *c))) for c in experiment.cells_of(table)]
+        )
+        for table in products
+    ]
+    frame = pd.concat(parts).drop_duplicates(["method", "seed", "benchmark", "budget", "id"])
+    frame = frame[frame["threshold"].isna()]
+    # Seeds first, then budgets: each question counts once.
+    shares = frame.groupby(["benchmark", "tokens_per_step", "block_size", "id", "method"])["correct"].mean().unstack()
+    questions = shares.groupby(level=["benchmark", "id"]).mean()
+    teacher, base = experiment.teachers[products[0].teacher].label, base_label(experiment, products[0])
+    full_step = 100 * shares.xs(1, level="tokens_per_step").groupby(level="benchmark").mean()
+    intervals = {method: paired_bootstrap(right, questions[base]) for method, right in questions.items()}
+    found = pd.DataFrame({"mean": 100 * questions.mean()})
+    found["gain"] = found["mean"] - found["mean"][base]
+    found[["gain_low", "gain_high"]] = 100 * np.array([intervals[method] for method in found.index])
+    found["lost"] = full_step.rsub(full_step[teacher], axis=0).max()
+    return found.drop(index=teacher)
+
+
+def chosen(rows: pd.DataFrame) -> str:
+    """The row with the highest mean of those that lose `TOLERANCE` at most; if none does, that which loses least.
+
+    Args:
+        rows: of `summary`, those to choose from.
+    """
+    stay = rows[rows["lost"] <= TOLERANCE]
+    return str(rows["lost"].idxmin() if stay.empty else stay["mean"].idxmax())
+
+
+if __name__ == "__main__":
+    print(summary(find(sys.argv[1]), sys.argv[2:]).round(2).to_string())
