@@ -5,11 +5,13 @@
 prints, for the rows of these tables, what the rule looks at. It goes by static budgets alone.
 """
 
+import argparse
 import sys
 
 import numpy as np
 import pandas as pd
 
+from t3d.errors import ParameterError, T3DError
 from t3d.params import Experiment, find
 from t3d.receipts import manifest_path
 from t3d.reporting import scores
@@ -31,8 +33,11 @@ def summary(experiment: Experiment, names: list[str]) -> pd.DataFrame:
         question; lost, against the teacher at one token per step, in the benchmark where it is most.
 
     Raises:
+        ParameterError: the experiment has no such table.
         As `scores.load`.
     """
+    if unknown := [name for name in names if name not in experiment.tables]:
+        raise ParameterError(f"params/{experiment.name}.yaml has no table {unknown[0]!r}.")
     products = [experiment.tables[name] for name in names]
     parts = [
         scores.load(
@@ -65,5 +70,17 @@ def chosen(rows: pd.DataFrame) -> str:
     return str(rows["lost"].idxmin() if stay.empty else stay["mean"].idxmax())
 
 
+def main() -> None:
+    """Print `summary` of the tables that the command line names."""
+    parser = argparse.ArgumentParser(prog="python -m t3d.reporting.choice", description=__doc__)
+    parser.add_argument("experiment", help="name of a file of params/")
+    parser.add_argument("tables", nargs="+", help="its accuracy tables on validation problems")
+    asked = parser.parse_args()
+    try:
+        print(summary(find(asked.experiment), asked.tables).round(2).to_string())
+    except T3DError as error:
+        sys.exit(f"t3d.reporting.choice: {error}")
+
+
 if __name__ == "__main__":
-    print(summary(find(sys.argv[1]), sys.argv[2:]).round(2).to_string())
+    main()
