@@ -29,6 +29,7 @@ onsuccess:
 
 
 onerror:
+    cancel_jobs(log)
     print(
         f"Stopped. What each job said: {LOGS}/. Finished work is kept; what is left: t3d status --experiment {E.name}"
     )

@@ -56,10 +56,11 @@ def make_project(folder: Path) -> Path:
     return folder
 
 
-def start(project: Path, *arguments: str, nice: int = 0) -> subprocess.Popen:
-    """Snakemake with the profile, looking at its jobs all the time."""
+def start(project: Path, *arguments: str, nice: int = 0, tools: Path | None = None) -> subprocess.Popen:
+    """Snakemake with the profile, looking at its jobs all the time; with `tools` before those of this machine."""
     # `t3d` is found beside Snakemake, here and in the jobs.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    folders = [*([tools] if tools else []), Path(sys.executable).parent, os.environ["PATH"]]
+    path = os.pathsep.join(map(str, folders))
     command = [sys.executable, str(IMPATIENT), "-s", str(ROOT / "Snakefile"), "--cores", "all", "--profile", "slurm"]
     command += ["--latency-wait", "10", *arguments]
     return subprocess.Popen(
@@ -94,6 +95,15 @@ def jobs_of(project: Path) -> dict[str, list[dict[str, str]]]:
         if job["WorkDir"] == str(project):
             found.setdefault(job["Comment"].removeprefix("rule_").partition("_wildcards")[0], []).append(job)
     return found
+
+
+def slow_squeue(folder: Path) -> Path:
+    """Put a `squeue` of a busy cluster into `folder`, and return the file that is there while it takes its time."""
+    looking = folder / "looking"
+    squeue = folder / "squeue"
+    squeue.write_text(f'#!/bin/sh\ntouch {looking}\nsleep 2\nrm {looking}\nexec {shutil.which("squeue")} "$@"\n')
+    squeue.chmod(0o755)
+    return looking
 
 
 def make_beginning(project: Path) -> None:
@@ -198,7 +208,7 @@ def test_a_job_over_its_memory_is_tried_again_with_more(finished, over_memory):
     assert [job["MinMemoryNode"] for job in jobs_of(project)["trajectories"]] == ["100M", "3200M"]
 
 
-def test_a_job_over_its_time_says_so_and_training_resumes_from_its_state(finished, over_time):
+def test_a_job_over_its_time_says_so_and_training_resumes_and_is_cancelled(finished, over_time, tmp_path):
     project, running = over_time
     said = finish(running)
     assert running.returncode == 1
@@ -207,11 +217,14 @@ def test_a_job_over_its_time_says_so_and_training_resumes_from_its_state(finishe
     assert states, said[-5000:]
     log = project / STUDENT_LOG
     log.unlink()
-    again = start(project, STUDENT)
+    # Ctrl-C comes at the worst moment: while Snakemake looks at its jobs, its list of them is empty.
+    looking = slow_squeue(tmp_path)
+    again = start(project, STUDENT, tools=tmp_path)
     try:
         wait_for(lambda: says(log, "resuming after step"), seconds=120)
         step = int(re.search(r"resuming after step (\d+)", log.read_text()).group(1))
         assert step == int(states[-1].stem.removeprefix("step-"))
+        wait_for(looking.exists)
     finally:
         # What Ctrl-C does: the jobs are cancelled, not left behind.
         again.send_signal(signal.SIGINT)
