@@ -1,0 +1,39 @@
+"""GPU-minutes from receipts."""
+
+import pytest
+
+from t3d.reporting import gpu_time
+
+
+def receipt(artefact, begin, end, device="NVIDIA H100", **more):
+    """Of a job that ran between two seconds of one minute."""
+    finished = f"2026-01-01T00:00:{end:02}Z"
+    return {"artefact": artefact, "finished": finished, "seconds": end - begin, "device": device, **more}
+
+
+def test_jobs_that_share_gpus_share_their_time():
+    # Alone for 10 s, two of them for 20 s, three of them on two GPUs for 10 s, one again for 10 s.
+    made = [receipt("a", 0, 40), receipt("b", 10, 40), receipt("c", 30, 50)]
+    of_each = 60 * gpu_time.minutes(made, gpus=2)
+    assert of_each.to_dict() == pytest.approx({"a": 10 + 20 + 20 / 3, "b": 20 + 20 / 3, "c": 20 / 3 + 10})
+    # On one GPU they hold it as long as any of them runs.
+    assert 60 * gpu_time.minutes(made, gpus=1).sum() == pytest.approx(50)
+    # With one for each, as long as they take.
+    assert 60 * gpu_time.minutes(made, gpus=3).sum() == pytest.approx(40 + 30 + 20)
+
+
+def test_jobs_of_several_gpus_and_of_other_machines():
+    made = [
+        receipt("students/a", 0, 30, processes=4),
+        receipt("trajectories/a", 30, 40, speed={"processes": 2}),
+        receipt("answers/a", 40, 45, decoding={"device": "4 x NVIDIA H100"}),
+        receipt("answers/b", 45, 50, decoding={"device": "NVIDIA H100"}),
+        receipt("teachers/a", 0, 30, device="NVIDIA A100"),
+        receipt("prompts/a", 0, 30, device="cpu"),
+    ]
+    of_each = 60 * gpu_time.minutes(made, gpus=4)
+    seconds = {"students/a": 120, "trajectories/a": 20, "answers/a": 20, "answers/b": 5, "teachers/a": 30}
+    assert of_each.to_dict() == pytest.approx(seconds)
+    # One job after another in the same second.
+    after = [receipt("a", 0, 10), receipt("b", 10, 20)]
+    assert 60 * gpu_time.minutes(after, gpus=4).sum() == pytest.approx(20)
