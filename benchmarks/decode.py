@@ -1,6 +1,6 @@
 """How fast is decoding? The engine, the plain decoder and a straightforward Hugging Face loop, in one process.
 
-    python benchmarks/decode.py --sizes 4b 1.7b pocket --out decode.json
+    python -m benchmarks.decode --sizes 4b 1.7b pocket --out decode.json
 
 Random weights of the true shapes are made on the spot: speed does not depend on what is written, and no answer ends
 early. The slow two write shorter responses, which favours them: their cache is shorter.

@@ -1,6 +1,6 @@
 """How fast are programs judged? A sandbox for each of them, and sandboxes that are kept.
 
-    python benchmarks/judge.py --out judge.json
+    python -m benchmarks.judge --out judge.json
 
 Gold answers to problems of `t3d/prompts/code.py` run against their hidden tests; all pass, or there is no measurement.
 """

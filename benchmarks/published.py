@@ -1,6 +1,6 @@
 """An SDAR folder as the hub has them, with random weights: true field names, vocabulary and shapes, no download.
 
-    python benchmarks/published.py --size 1.7b --out hub/sdar     # or 4b, or tiny
+    python -m benchmarks.published --size 1.7b --out hub/sdar     # or 4b, or tiny
 
 Benchmarks measure with it and tests run the whole chain on it. It writes nothing worth reading.
 """

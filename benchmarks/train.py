@@ -1,6 +1,6 @@
 """How fast is a training step? Ours and a plainly written one, and what lies between them, one change at a time.
 
-    python benchmarks/train.py --sizes 1.7b pocket --out train.json     # one GPU; --sizes tiny runs on a CPU
+    python -m benchmarks.train --sizes 1.7b pocket --out train.json     # one GPU; --sizes tiny runs on a CPU
 
 T3D on random rollouts, with random weights of the true shapes: speed does not depend on what is learned. The plain step
 does what the public code does: two forwards of the student and two of the reference, a dense mask built on the CPU,

@@ -204,7 +204,7 @@ def recorded(experiment: Experiment, model: Model, budget: Budget | None, questi
     root = Path("data", experiment.name, "answers", model.name)
     there = sorted({path.name.removesuffix(receipts.MANIFEST) for path in root.glob(f"*/*{receipts.MANIFEST}")})
     if not there:
-        raise DataError(f"{root} holds no recorded answers: make or fetch them first (t3d pull scores).")
+        raise DataError(f"{root} holds no recorded answers: make them, or fetch published ones (t3d pull all).")
     raise DataError(f"{model.name} recorded answers at {', '.join(there)}: choose one with --budget.")
 
 

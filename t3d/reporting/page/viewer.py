@@ -15,6 +15,7 @@ import pandas as pd
 from t3d import receipts
 from t3d.errors import CorruptArtefactError, MissingInputError
 from t3d.params import Budget, Cell, Comparison, Experiment
+from t3d.params.experiment import PROGRAM_DOMAINS
 from t3d.prompts import sets
 from t3d.receipts import Manifest, manifest_path
 from t3d.reporting.scores import by_cell
@@ -23,7 +24,6 @@ from t3d.seeds import seed_for
 QUESTIONS = 12
 """Questions of a benchmark: some 360 answers in the demo's page, a quarter of a megabyte."""
 _MOST = 255
-_PROGRAMS = ("code", "humaneval", "mbpp")
 _COLUMNS = ["id", "response_ids", "step_map", "confidence", "response_tokens", "finish_reason"]
 
 
@@ -120,7 +120,7 @@ def _questions(experiment: Experiment, column: str) -> list[sets.Prompt]:
 
 def _expected(prompt: sets.Prompt) -> str:
     # Of a program, the hidden tests are too long to show; its reference says what was meant.
-    if prompt.domain not in _PROGRAMS:
+    if prompt.domain not in PROGRAM_DOMAINS:
         return prompt.answer
     return re.sub(r"^```\w*\n|\n```$", "", prompt.reference.strip())
 
