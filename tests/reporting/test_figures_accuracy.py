@@ -5,11 +5,11 @@ import json
 import pandas as pd
 import pytest
 
-from t3d import receipts
+from t3d import params, receipts
 from t3d.reporting import scores
 from t3d.reporting.accuracy import accuracy_table
 from t3d.reporting.figures import accuracy
-from t3d.reporting.figures.looks import look_of
+from t3d.reporting.figures.looks import look_of, students_of
 from tests.reporting.helpers import with_figure, write_score, write_scores
 
 SWEEP = ["b8t0.5", "b8t0.99", "b8t0.9"]
@@ -126,11 +126,11 @@ def test_a_model_shown_again_has_its_colour_and_a_line_of_its_own(tmp_path):
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Original", "T3D", "T3D again"]
 
 
-def test_a_students_colour_follows_from_its_place_in_the_experiment():
+def test_a_student_keeps_its_look_when_one_that_no_figure_shows_comes_before_it():
     tiny = with_figure()
     students = {"sft": tiny.students["t3d"], "t3d": tiny.students["t3d"]}
     later = tiny.model_copy(update={"students": students})
-    assert look_of(tiny, "t3d") == look_of(later, "sft") != look_of(later, "t3d")
+    assert look_of(tiny, "t3d") == look_of(later, "t3d") != look_of(later, "sft")
     assert look_of(tiny, "teacher")["linestyle"] == "--"
 
 
@@ -140,3 +140,12 @@ def test_a_students_colour_follows_from_its_place_in_the_experiment():
 )
 def test_a_logarithmic_axis_has_round_ticks(low, high, base, expected):
     assert accuracy._ticks(low, high, base) == expected
+
+
+@pytest.mark.parametrize("name", ["demo", "pocket", "paper"])
+def test_students_of_a_figure_differ_in_colour_and_in_marker(name):
+    experiment = params.find(name)
+    for figure in experiment.figures.values():
+        looks = [look_of(experiment, student) for student in set(students_of(experiment, figure))]
+        for trait in ("color", "marker"):
+            assert len({look[trait] for look in looks}) == len(looks)

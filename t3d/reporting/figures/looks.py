@@ -1,18 +1,18 @@
 """What the figures share: type, a look per model, and a legend that fits below the panels."""
 
 import textwrap
-from itertools import cycle
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
-from t3d.params import Experiment
+from t3d.params import Comparison, Experiment
+from t3d.params.reporting import AnyFigure
 
 # Okabe and Ito's colours, without black (too near the teacher's grey) and yellow (too near the paper).
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_MARKERS = ("o", "s", "^", "D", "v")
+_MARKERS = ("o", "s", "^", "D", "v", "P")
 _TEACHER = {"color": "#404040", "linestyle": "--", "marker": "x", "zorder": 3}
 
 STYLE = {
@@ -35,11 +35,21 @@ _LABEL_CHARACTER, _LABEL_KEY, _LABEL_LINE = 0.07, 0.5, 0.2
 def look_of(experiment: Experiment, model: str) -> dict[str, Any]:
     """Colour and marker of a student, or of a teacher, as arguments of `Axes.plot`.
 
-    They follow from the student's place in the experiment, so that it keeps its colour in every figure.
+    They follow from where the experiment's figures show the student first, so that it keeps them in all of them.
     """
-    students = zip(experiment.students, cycle(_COLOURS), cycle(_MARKERS), strict=False)
-    looks = {key: {"color": colour, "linestyle": "-", "marker": marker} for key, colour, marker in students}
-    return dict(looks.get(model, _TEACHER))
+    if model not in experiment.students:
+        return dict(_TEACHER)
+    shown = [student for figure in experiment.figures.values() for student in students_of(experiment, figure)]
+    place = list(dict.fromkeys([*shown, *experiment.students])).index(model)
+    turn, colour = divmod(place, len(_COLOURS))
+    return {"color": _COLOURS[colour], "linestyle": "-", "marker": _MARKERS[(place + turn) % len(_MARKERS)]}
+
+
+def students_of(experiment: Experiment, figure: AnyFigure) -> list[str]:
+    """Students with a look of their own in a figure; of a row that is another student in each panel, the first."""
+    if isinstance(figure, Comparison):
+        return [row.model for row in experiment.rows_of(figure) if row.model in experiment.students]
+    return list(figure.students)
 
 
 def light_grid(axis: Axes) -> None:
