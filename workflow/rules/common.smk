@@ -1,8 +1,6 @@
 # Which experiment, which file an artefact is, and what each rule needs (`t3d/lineage.py` knows).
 
 import hashlib
-import re
-import subprocess
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
@@ -81,17 +79,3 @@ def on_the_page():
     there = {path.as_posix(): receipts.sha256(path) for path in paths if path.is_file()}
     content = recipes.canonical([E.model_dump(mode="json"), there, code.digest("page")])
     return hashlib.sha256(content.encode()).hexdigest()
-
-
-def cancel_jobs(logs):
-    """Cancel what a run that was interrupted left in Slurm's queue; `logs` are the files in which the run is logged.
-
-    Slurm's executor cancels the jobs on its list, and while it looks at them the list is empty. All of a run have its
-    identifier for their name.
-    """
-    for log in logs:
-        for run in re.findall(r"^SLURM run ID: (\S+)$", Path(log).read_text(), flags=re.MULTILINE):
-            command = ["scancel", f"--name={run}"]
-            done = subprocess.run(command, capture_output=True, text=True)
-            if done.returncode:
-                print(f"Jobs may be left in the queue: {done.stderr.strip()}. Cancel them: {' '.join(command)}")
