@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Iterable
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 import pandas as pd
@@ -45,7 +46,7 @@ def minutes(made: Iterable[dict[str, Any]], gpus: int) -> pd.Series:
     for of_device in moments.values():
         running: dict[str, int] = {}
         before = 0.0
-        for moment, artefact, processes in sorted(of_device):
+        for moment, artefact, processes in sorted(of_device, key=itemgetter(0)):
             total = sum(running.values())
             for name, held in running.items():
                 shares[name] += (moment - before) / 60 * min(gpus, total) * held / total
@@ -76,17 +77,22 @@ def by_stage(experiment: Experiment, gpus: int) -> tuple[pd.DataFrame, pd.Series
     Raises:
         MissingInputError: something that is made unasked is not here.
     """
-    behind = {"unasked": artefacts_of(experiment, products_of(experiment).values())}
-    found = {artefact: receipts.find_receipt(experiment, artefact) for artefact in behind["unasked"]}
-    if missing := [artefact for artefact, receipt in found.items() if receipt is None]:
-        raise MissingInputError(f"{missing[0]} of params/{experiment.name}.yaml is not here: make the tables first.")
-    for name, product in products_of(experiment, on_request=True).items():
-        more = [artefact for artefact in artefacts_of(experiment, [product]) if artefact not in found]
-        of_more = {artefact: receipts.find_receipt(experiment, artefact) for artefact in more}
-        if more and all(of_more.values()):
+    groups = {"unasked": list(products_of(experiment).values())}
+    groups |= {name: [product] for name, product in products_of(experiment, on_request=True).items()}
+    made: dict[str, dict[str, Any]] = {}
+    behind: dict[str, list[str]] = {}
+    for name, products in groups.items():
+        more = [artefact for artefact in artefacts_of(experiment, products) if artefact not in made]
+        found = {artefact: r for artefact in more if (r := receipts.find_receipt(experiment, artefact)) is not None}
+        missing = [artefact for artefact in more if artefact not in found]
+        if missing and name == "unasked":
+            raise MissingInputError(
+                f"{missing[0]} of params/{experiment.name}.yaml is not here: make the tables first."
+            )
+        if more and not missing:
             behind[name] = more
-            found |= of_more
-    of_each = minutes([receipt for receipt in found.values() if receipt is not None], gpus)
+            made |= found
+    of_each = minutes(made.values(), gpus)
     kinds = of_each.groupby(of_each.index.str.partition("/").get_level_values(0), sort=False)
     stages = pd.DataFrame({"jobs": kinds.size(), "minutes": kinds.sum()})
     return stages, pd.Series({name: of_each[of_each.index.isin(artefacts)].sum() for name, artefacts in behind.items()})
