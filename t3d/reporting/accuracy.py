@@ -99,15 +99,16 @@ def _cell(frame: pd.DataFrame, method: str, budget: Budget, benchmark: str) -> d
     chosen = (frame["method"] == method) & (frame["budget"] == str(budget)) & (frame["benchmark"] == benchmark)
     answers = frame[chosen]
     questions = answers.groupby("id")["correct"].mean()
-    n, share = len(questions), questions.mean()
-    low, high = wilson(share * n, n)
+    n, correct = len(questions), int(answers["correct"].sum())
+    low, high = wilson(n * correct / len(answers), n) if n else wilson(0, 0)
     seed_low, seed_high = seed_interval(answers.groupby("seed")["correct"].mean())
     return {
         "block_size": budget.block_size,
         "benchmark": benchmark,
         "n": n,
         "seeds": answers["seed"].nunique(),
-        "accuracy": 100 * share,
+        # One division of counts, so that no order of summation shows in the last digit of a table.
+        "accuracy": 100 * correct / len(answers),
         "low": 100 * low,
         "high": 100 * high,
         "seed_low": 100 * seed_low,

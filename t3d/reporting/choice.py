@@ -16,7 +16,7 @@ from t3d.params import Experiment, find
 from t3d.receipts import manifest_path
 from t3d.reporting import scores
 from t3d.reporting.accuracy import base_label
-from t3d.reporting.statistics import paired_bootstrap
+from t3d.reporting.statistics import paired_bootstrap, points_below
 
 TOLERANCE = 1.5
 """Points that a row may lose against the teacher at one token per step."""
@@ -51,12 +51,16 @@ def summary(experiment: Experiment, names: list[str]) -> pd.DataFrame:
     shares = frame.groupby(["benchmark", "tokens_per_step", "block_size", "id", "method"])["correct"].mean().unstack()
     questions = shares.groupby(level=["benchmark", "id"]).mean()
     teacher, base = experiment.teachers[products[0].teacher].label, base_label(experiment, products[0])
-    full_step = 100 * shares.xs(1, level="tokens_per_step").groupby(level="benchmark").mean()
     intervals = {method: paired_bootstrap(right, questions[base]) for method, right in questions.items()}
-    found = pd.DataFrame({"mean": 100 * questions.mean()})
+    # Counts of answers: what the rule compares must not hang on the last bit of a sum.
+    right, answers = (getattr(frame.groupby("method")["correct"], name)() for name in ("sum", "count"))
+    found = pd.DataFrame({"mean": 100 * right / answers})
     found["gain"] = found["mean"] - found["mean"][base]
     found[["gain_low", "gain_high"]] = 100 * np.array([intervals[method] for method in found.index])
-    found["lost"] = full_step.rsub(full_step[teacher], axis=0).max()
+    full_step = frame[frame["tokens_per_step"] == 1].groupby(["benchmark", "method"])["correct"]
+    right, answers = full_step.sum().unstack(), full_step.count().unstack()
+    lost = points_below(right, answers, right[[teacher]], answers[[teacher]])
+    found["lost"] = pd.DataFrame(lost, columns=right.columns).max()
     return found.drop(index=teacher)
 
 

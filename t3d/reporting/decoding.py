@@ -110,7 +110,7 @@ def _values(cell: pd.DataFrame) -> dict[str, float]:
         "steps": (cell["denoising_steps"] / cell["n"]).mean(),
         "response_tokens": length,
         "tokens_per_step": cell["response_tokens"].sum() / cell["denoising_steps"].sum(),
-        "accuracy": 100 * (cell["correct"] / cell["n"]).mean(),
+        "accuracy": 100 * cell["correct"].sum() / cell["n"].sum(),
     }
 
 

@@ -5,9 +5,12 @@ AUP (arXiv 2601.07568) is a weighted area under accuracy y against tokens per fo
     AUP = rho_1 y_1 + sum_{i>1} (rho_i - rho_{i-1}) (y_i W(y_i) + y_{i-1} W(y_{i-1})) / 2,
     W(y) = min(exp(-3 (1 - y / y_max)), 1),
 
-over the points with y_i >= y_1 - 5. Its limits: it depends on which budgets were run and on y_max; its first term is
-not weighted; and a point that falls below y_1 - 5 takes its whole area along. So y_max is declared in the experiment,
-every method has the same budgets, and an interval stands beside the number.
+over the points with y_i >= y_1 - 5. A point below that is left out, and its neighbours are joined; the curve does not
+end there. AUP has limits. It depends on which budgets were run and on y_max; its first term is not weighted; a point
+that falls just below y_1 - 5 takes its whole area along. So y_max is declared in the experiment, every method has the
+same budgets, and an interval stands beside the number.
+
+Accuracies are multiples of 1/n and often lie exactly on y_1 - 5, so every limit here is checked on counts of answers.
 """
 
 from typing import Any
@@ -16,12 +19,13 @@ import numpy as np
 import pandas as pd
 
 from t3d.params import Budget, Experiment, ParallelismTable
+from t3d.reporting.statistics import points_below
 from t3d.reporting.tidy import rounded
 
 PENALTY = 3.0
 """alpha of the published definition."""
 ALLOWED_LOSS = 5.0
-"""Points of accuracy below y_1 at which a curve ends, as published."""
+"""Points of accuracy below y_1 that a point of the area may lie, as published."""
 _RESAMPLES = 2_000
 
 COLUMNS = (
@@ -30,28 +34,35 @@ COLUMNS = (
 )
 
 
-def aup(parallelism: np.ndarray, accuracy: np.ndarray, best: float) -> np.ndarray:
+def aup(parallelism: np.ndarray, correct: np.ndarray, answers: int, best: float) -> np.ndarray:
     """Accuracy under parallelism.
 
     Args:
         parallelism: tokens per forward rho_i, ascending, `[points]`.
-        accuracy: accuracy y_i in percent, `[..., points]`.
+        correct: how many answers are right, whole numbers, `[..., points]`.
+        answers: of how many; accuracy y_i is 100 correct / answers.
         best: y_max in percent.
 
     Returns:
         `[...]`.
     """
-    kept = accuracy >= accuracy[..., :1] - ALLOWED_LOSS
+    kept = _kept(correct, answers)
+    accuracy = 100 * correct / answers
     weighted = accuracy * np.minimum(np.exp(-PENALTY * (1 - accuracy / best)), 1.0)
     area = parallelism[0] * accuracy[..., 0]
     last_rho, last_height = np.full(area.shape, parallelism[0]), weighted[..., 0]
     for i in range(1, len(parallelism)):
-        # A point that is left out is skipped: the next one is joined to the last that was kept.
+        # The next point is joined to the last that was kept.
         step = (parallelism[i] - last_rho) * (weighted[..., i] + last_height) / 2
         area = np.where(kept[..., i], area + step, area)
         last_rho = np.where(kept[..., i], parallelism[i], last_rho)
         last_height = np.where(kept[..., i], weighted[..., i], last_height)
     return area
+
+
+def _kept(correct: np.ndarray, answers: int) -> np.ndarray:
+    """Which points count, `[..., points]`."""
+    return points_below(correct, answers, correct[..., :1], answers) <= ALLOWED_LOSS
 
 
 def parallelism_table(
@@ -74,47 +85,52 @@ def parallelism_table(
     for benchmark in table.benchmarks:
         for block in blocks:
             budgets = [text for text in table.budgets if Budget.parse(text).block_size == block]
-            target = None
+            teacher = None
             for shown in experiment.rows_of(table):
                 mine = (frame["method"] == shown.label) & (frame["benchmark"] == benchmark)
                 points = _points(frame[mine], totals[(totals["method"] == shown.label)], benchmark, budgets)
-                if target is None:
-                    target = points["accuracy"].iloc[0] - table.tolerance
-                row = {"method": shown.label, "benchmark": benchmark, "block_size": block, "matched_accuracy": target}
+                teacher = points.iloc[0] if teacher is None else teacher
+                row = {"method": shown.label, "benchmark": benchmark, "block_size": block}
+                row["matched_accuracy"] = teacher["accuracy"] - table.tolerance
                 row |= _area(points, table.best_accuracy[benchmark])
-                row |= _fastest(points[points["accuracy"] >= target])
+                lost = points_below(points["correct"], points["answers"], teacher["correct"], teacher["answers"])
+                row |= _fastest(points[lost <= table.tolerance])
                 row["seeds"] = frame[mine]["seed"].nunique()
                 rows.append(row)
     return rounded(pd.DataFrame(rows, columns=list(COLUMNS)))
 
 
 def _points(frame: pd.DataFrame, totals: pd.DataFrame, benchmark: str, budgets: list[str]) -> pd.DataFrame:
-    """One row per budget in order of tokens per forward: accuracy, speed, and each question's share of seeds."""
+    """One row per budget in order of tokens per forward: accuracy, speed, and how many seeds are right by question."""
     rows = []
     for budget in budgets:
         cell = totals[(totals["benchmark"] == benchmark) & (totals["budget"] == budget)]
-        questions = frame[frame["budget"] == budget].groupby("id")["correct"].mean()
+        given = frame[frame["budget"] == budget]
+        correct = int(given["correct"].sum())
         forwards = (cell["denoising_steps"] + cell["commit_passes"]).sum()
         rows.append(
             {
                 "budget": budget,
-                "accuracy": 100 * questions.mean(),
+                "correct": correct,
+                "answers": len(given),
+                "accuracy": 100 * correct / len(given),
                 "tokens_per_forward": cell["response_tokens"].sum() / forwards,
                 "tokens_per_second": cell["tokens_per_second"].mean(),
-                "questions": questions.to_numpy(),
+                "questions": given.groupby("id")["correct"].sum().to_numpy(dtype=np.int64),
             }
         )
     return pd.DataFrame(rows).sort_values("tokens_per_forward", kind="stable", ignore_index=True)
 
 
 def _area(points: pd.DataFrame, best: float) -> dict[str, Any]:
-    rho, accuracy = points["tokens_per_forward"].to_numpy(), points["accuracy"].to_numpy()
+    rho, correct, answers = (points[key].to_numpy() for key in ("tokens_per_forward", "correct", "answers"))
     questions = np.stack(points["questions"].tolist())
     n = questions.shape[1]
-    weights = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES) / n
-    low, high = np.quantile(aup(rho, 100 * weights @ questions.T, best), [0.025, 0.975])
-    kept = int((accuracy >= accuracy[0] - ALLOWED_LOSS).sum())
-    return {"n": n, "aup": float(aup(rho, accuracy, best)), "aup_low": low, "aup_high": high, "points": kept}
+    drawn = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
+    # Every budget was answered by as many seeds, so that all points have as many answers.
+    low, high = np.quantile(aup(rho, drawn @ questions.T, answers[0], best), [0.025, 0.975])
+    area, kept = float(aup(rho, correct, answers[0], best)), int(_kept(correct, answers[0]).sum())
+    return {"n": n, "aup": area, "aup_low": low, "aup_high": high, "points": kept}
 
 
 def _fastest(good: pd.DataFrame) -> dict[str, Any]:

@@ -24,21 +24,39 @@ def plain(points, best):
 @pytest.mark.parametrize(
     "points",
     [
-        [(1.0, 90.0)],
-        [(1.0, 90.0), (2.0, 88.0), (4.0, 86.0)],
-        [(1.0, 90.0), (2.0, 60.0), (4.0, 89.0)],  # a point is left out
-        [(0.8, 70.0), (1.7, 95.0), (3.1, 40.0)],
+        [(1.0, 90)],
+        [(1.0, 90), (2.0, 88), (4.0, 86)],
+        [(1.0, 90), (2.0, 60), (4.0, 89)],  # a point is left out
+        [(1.0, 90), (2.0, 50), (4.0, 88)],
+        [(1.0, 90), (2.0, 85), (4.0, 84)],  # one lies on the limit
+        [(0.8, 70), (1.7, 95), (3.1, 40)],
     ],
 )
 def test_aup_is_the_published_formula(points):
-    rho, accuracy = (np.array(column) for column in zip(*points, strict=True))
-    assert aup(rho, accuracy, 92.0) == pytest.approx(plain(points, 92.0))
-    both = aup(rho, np.stack([accuracy, accuracy / 2]), 92.0)
+    rho, correct = (np.array(column) for column in zip(*points, strict=True))
+    assert aup(rho, correct, 100, 92.0) == pytest.approx(plain(points, 92.0))
+    both = aup(rho, np.stack([2 * correct, correct]), 200, 92.0)
+    assert both[0] == pytest.approx(plain(points, 92.0))
     assert both[1] == pytest.approx(plain([(r, y / 2) for r, y in points], 92.0))
 
 
+def test_a_curve_goes_on_after_a_point_that_is_left_out():
+    # By hand: 90 + 3 (88 exp(-3 (1 - 88/90)) + 90) / 2.
+    assert aup(np.array([1.0, 2.0, 4.0]), np.array([90, 50, 88]), 100, 90.0) == pytest.approx(348.487, abs=0.001)
+
+
+@pytest.mark.parametrize("answers", [160, 500, 1000, 1319, 3000])
+def test_a_loss_of_exactly_the_limit_is_kept_whatever_the_floats_say(answers):
+    """89.1 - 5 and 84.1 are not the same float."""
+    first = np.arange(answers // 4, answers)
+    for lost in (answers // 20, answers // 20 + 1):
+        both = aup(np.array([1.0, 2.0]), np.stack([first, first - lost], axis=1), answers, 200.0)
+        alone = aup(np.array([1.0]), first[:, None], answers, 200.0)
+        assert ((both > alone) == (20 * lost <= answers)).all()
+
+
 def test_without_loss_it_is_the_plain_area():
-    assert aup(np.array([1.0, 2.0, 4.0]), np.full(3, 80.0), 80.0) == pytest.approx(4 * 80.0)
+    assert aup(np.array([1.0, 2.0, 4.0]), np.full(3, 80), 100, 80.0) == pytest.approx(4 * 80.0)
 
 
 def test_the_fastest_budget_keeps_the_teachers_accuracy(tmp_path):

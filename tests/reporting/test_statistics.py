@@ -1,3 +1,4 @@
+from fractions import Fraction
 from itertools import product
 from math import comb, sqrt
 from statistics import mean, stdev
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 
 from t3d.errors import DataError
-from t3d.reporting.statistics import holm, paired_bootstrap, paired_test, seed_interval, wilson
+from t3d.reporting.statistics import holm, paired_bootstrap, paired_test, points_below, seed_interval, wilson
 
 
 @pytest.mark.parametrize(("correct", "n"), [(0, 7), (7, 7), (850, 1000), (1, 2), (131.5, 164)])
@@ -57,6 +58,21 @@ def test_paired_bootstrap_is_the_bootstrap_of_questions():
     assert paired_bootstrap(ours.astype(float), base) == pytest.approx(np.quantile(means, [0.025, 0.975]), abs=0.03)
     assert paired_bootstrap(ours.astype(float), base) == paired_bootstrap(ours.astype(float), base)
     assert paired_bootstrap([1, 0], [1, 0]) == (0.0, 0.0)
+
+
+def test_the_bootstrap_of_several_seeds_has_the_last_digit_right():
+    """Every resample is a whole number of thirds; a sum of rounded thirds would be off in the last digits."""
+    low, high = paired_bootstrap([1 / 3] * 7 + [1.0] * 2, [0.0] * 9)
+    assert all(Fraction(end).limit_denominator(1000) == pytest.approx(end, abs=1e-15) for end in (low, high))
+    assert paired_bootstrap([1 / 3] * 9, [0.0] * 9) == (1 / 3, 1 / 3)
+
+
+@pytest.mark.parametrize(("n", "base_n"), [(160, 160), (1000, 1000), (3000, 1000), (1319, 3957)])
+def test_points_below_is_the_float_nearest_to_the_true_value(n, base_n):
+    correct, base = np.arange(0, n, 7), np.arange(0, base_n, 7)[:, None]
+    found = points_below(correct, n, base, base_n)
+    for i, j in ((0, 0), (5, 9), (20, 11), (len(correct) - 1, 3), (7, -1)):
+        assert found[j, i] == float(100 * (Fraction(int(base[j, 0]), base_n) - Fraction(int(correct[i]), n)))
 
 
 def test_seed_interval_is_the_textbook_formula():
