@@ -9,9 +9,8 @@ import json
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -19,11 +18,10 @@ from rich.table import Table
 from rich.text import Text
 
 from t3d import cost, lineage, receipts, recipes
-from t3d.errors import T3DError
 from t3d.params import Experiment
 from t3d.receipts import MANIFEST, manifest_path
 
-MADE, STALE, MISSING, INCOMPLETE = "made", "stale", "missing", "incomplete"
+MADE, STALE, MISSING, INCOMPLETE = "made", "stale", lineage.MISSING, "incomplete"
 _STYLES = {MADE: "green", STALE: "yellow", MISSING: "dim", INCOMPLETE: "cyan"}
 
 
@@ -93,7 +91,7 @@ def look(experiment: Experiment) -> Status:
     products = lineage.products_of(experiment, on_request=True)
     every = lineage.artefacts_of(experiment, products.values())
     wanted = lineage.artefacts_of(experiment, lineage.products_of(experiment).values())
-    why = dict(_reasons(experiment, every))
+    why = dict(lineage.faults(experiment, every))
     state = {a: MISSING if why[a] == MISSING else STALE if why[a] else MADE for a in every}
     targets = []
     for name, product in products.items():
@@ -114,43 +112,6 @@ def look(experiment: Experiment) -> Status:
         [job for artefact in every if (job := _running(experiment, artefact, state[artefact]))],
         _remaining(experiment, every, [artefact for artefact in wanted if state[artefact] != MADE]),
     )
-
-
-def _reasons(experiment: Experiment, artefacts: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Artefact -> why it has to be made again: `missing`, another reason, or nothing."""
-
-    @cache
-    def recipe(artefact: str) -> str | None:
-        try:
-            return recipes.digest(experiment, artefact)
-        except T3DError:
-            return None
-
-    @cache
-    def digest(path: Path) -> str | None:
-        return receipts.sha256(path) if path.is_file() else None
-
-    for artefact in artefacts:
-        path = manifest_path(experiment, artefact)
-        if not path.is_file():
-            yield artefact, MISSING
-            continue
-        try:
-            manifest = receipts.read(path)
-            manifest.check(contents=False)
-        except T3DError as error:
-            yield artefact, str(error)
-            continue
-        # Its own parameters first: what was made from another thing is told by that thing's.
-        others = [made for made, found in manifest.recipes.items() if recipe(made) != found]
-        # An input need not be here to trust what was made from it; if it is here, it must be the one.
-        inputs = [
-            a for a, found in manifest.inputs.items() if digest(manifest_path(experiment, a)) not in (None, found)
-        ]
-        if others:
-            yield artefact, f"other parameters of {artefact if artefact in others else others[0]}"
-        else:
-            yield artefact, f"{inputs[0]} was made again since" if inputs else ""
 
 
 def _seen(path: Path, finished: float, behind: list[str]) -> str:

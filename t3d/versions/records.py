@@ -24,6 +24,11 @@ def path_of(experiment: str) -> Path:
     return PROVENANCE / f"{experiment}.jsonl"
 
 
+def has(output: str) -> bool:
+    """Whether Snakemake knows how an output was made."""
+    return _place(output).is_file()
+
+
 def collect() -> dict[str, dict[str, Any]]:
     """Output -> record, of everything Snakemake made here and what is still there."""
     found = {}

@@ -1,5 +1,6 @@
 """`t3d trace`: from a cell of a table back to everything it was made from."""
 
+import filecmp
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,14 +33,29 @@ class Origin:
 def table_of(path: Path, experiment: str | None) -> tuple[Experiment, str]:
     """Experiment and table of `results/table1.csv` or `results/<experiment>/table1.csv`.
 
+    `results/table1.csv` is a copy: its content tells whose table it is.
+
     Raises:
-        ParameterError: there is no such experiment or table.
+        ParameterError: there is no such experiment or table, or the copy is no experiment's table.
     """
-    inside = path.parent.name if path.parent.name != "results" else "demo"
-    found = params.find(experiment or inside)
+    if experiment is None:
+        experiment = path.parent.name if path.parent.name != "results" else _experiment_of_copy(path)
+    found = params.find(experiment)
     if path.stem not in found.tables:
         raise ParameterError(f"experiment {found.name} has no table {path.stem!r}: {', '.join(found.tables)}.")
     return found, path.stem
+
+
+def _experiment_of_copy(path: Path) -> str:
+    """The experiment whose table a file below `results/` is a copy of; the default one if there is no such file."""
+    if not path.is_file():
+        return "demo"
+    tables = sorted(path.parent.glob(f"*/{path.name}"))
+    same = [table.parent.name for table in tables if filecmp.cmp(table, path, shallow=False)]
+    if not same:
+        others = ", ".join(str(table) for table in tables) or f"results/<experiment>/{path.name}"
+        raise ParameterError(f"{path} is a copy of no experiment's table. Trace one of these: {others}.")
+    return same[0]
 
 
 def cells(experiment: Experiment, table: str) -> list[str]:

@@ -6,10 +6,11 @@ import pandas as pd
 import pytest
 
 from t3d import params, receipts
+from t3d.lineage import students_of
 from t3d.reporting import scores
 from t3d.reporting.accuracy import accuracy_table
 from t3d.reporting.figures import accuracy
-from t3d.reporting.figures.looks import look_of, students_of
+from t3d.reporting.figures.looks import look_of
 from tests.reporting.helpers import with_figure, write_score, write_scores
 
 SWEEP = ["b8t0.5", "b8t0.99", "b8t0.9"]

@@ -1,13 +1,15 @@
 # Which experiment, which file an artefact is, and what each rule needs (`t3d/lineage.py` knows).
 
 import hashlib
+import json
+from functools import cache
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from t3d import cost, lineage, params, receipts, recipes
 from t3d.errors import T3DError
-from t3d.versions import code
+from t3d.versions import code, unseen
 
 min_version("9.27")
 
@@ -40,13 +42,37 @@ def recipe(artefact):
     return recipes.digest(E, artefact)
 
 
+@cache
+def check_unseen():
+    """Stop if Snakemake would take for finished what is not (`t3d/versions/unseen.py`)."""
+    settings = workflow.dag_settings
+    forces_rules = any("/" not in forced for forced in settings.forcerun)
+    # The processes that run single jobs read this file as well. Whoever forces rules knows what has to be made again.
+    if not workflow.is_main_process or settings.forceall or settings.forcetargets or forces_rules:
+        return
+    made_here = [folder for folder, rule in (("data/", "answers"), ("results/", "table")) if workflow.is_rule(rule)]
+    found = {
+        path: why
+        for path, why in unseen.files_behind(E, settings.targets).items()
+        if path.startswith(tuple(made_here)) and path not in settings.forcerun
+    }
+    if found:
+        path, why = next(iter(found.items()))
+        raise WorkflowError(
+            f"Snakemake would take {path} for finished, but {why}. To make it again, end the command line with\n"
+            f"--forcerun {' '.join([*settings.forcerun, *found])}"
+        )
+
+
 def inputs(artefact):
     """Manifests of what an artefact is made from, its model first."""
+    check_unseen()
     return [manifest(source) for source in lineage.inputs_of(E, artefact)]
 
 
 def material(product):
     """Manifests of what a table or figure is made from."""
+    check_unseen()
     return [manifest(artefact) for artefact in lineage.material_of(E, product)]
 
 
@@ -67,9 +93,13 @@ def stage(name):
 
 
 def shown(product, kind):
-    """What decides a table's or figure's content besides its material: parameters, labels and code."""
-    labels = {key: model.label for models in (E.teachers, E.students, E.benchmarks) for key, model in models.items()}
-    return recipes.canonical([product.model_dump(mode="json"), labels, code.digest(kind)])
+    """What decides a table's or figure's content besides its material: parameters, code, labels in the order of rows, and
+    for a figure the students that all figures show, since its colours follow from them."""
+    labels = [
+        [(key, model.label) for key, model in models.items()] for models in (E.teachers, E.students, E.benchmarks)
+    ]
+    looks = [lineage.students_of(E, figure) for figure in E.figures.values()] if kind == "figures" else []
+    return recipes.canonical([product.model_dump(mode="json"), labels, looks, code.digest(kind)])
 
 
 def on_the_page():
@@ -77,5 +107,6 @@ def on_the_page():
     extra = lineage.products_of(E, on_request=True).keys() - lineage.products_of(E).keys()
     paths = [Path("results", E.name, name) for name in sorted(extra)]
     there = {path.as_posix(): receipts.sha256(path) for path in paths if path.is_file()}
-    content = recipes.canonical([E.model_dump(mode="json"), there, code.digest("page")])
+    # Keys are not sorted, since rows follow the order of students.
+    content = json.dumps([E.model_dump(mode="json"), there, code.digest("page")])
     return hashlib.sha256(content.encode()).hexdigest()

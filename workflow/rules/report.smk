@@ -49,8 +49,8 @@ rule figure:
         "t3d figure --experiment {params.experiment} --name {wildcards.name} --out {output.pdf} {input.material} 2>&1 | tee {log}"
 
 
-# The chosen experiment's table under the name everybody asks for. It asks for the scores as well: a fresh clone holds
-# tables without scores, which Snakemake would take for finished.
+# The chosen experiment's tables and figures under the names everybody asks for. They ask for what is shown as well: a
+# fresh clone holds tables without scores, which Snakemake would take for finished.
 rule chosen_table:
     input:
         table=f"results/{E.name}/{{name}}.csv",
@@ -64,6 +64,23 @@ rule chosen_table:
         "../../environment.yml"
     shell:
         "cp {input.table} {output} 2> {log}"
+
+
+rule chosen_figure:
+    input:
+        pdf=f"results/{E.name}/figures/{{name}}.pdf",
+        png=f"results/{E.name}/figures/{{name}}.png",
+        material=lambda w: material(E.figures[w.name]),
+    output:
+        pdf="results/figures/{name}.pdf",
+        png="results/figures/{name}.png",
+    log:
+        f"{LOGS}/figures/{{name}}.copy.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    shell:
+        "cp {input.pdf} {output.pdf} 2> {log} && cp {input.png} {output.png} 2>> {log}"
 
 
 # What people look at. It shows what is there besides, receipts and answers too, and makes nothing for that: those are no

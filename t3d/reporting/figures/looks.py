@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
-from t3d.params import Comparison, Experiment
-from t3d.params.reporting import AnyFigure
+from t3d import lineage
+from t3d.params import Experiment
 
 # Okabe and Ito's colours, without black (too near the teacher's grey) and yellow (too near the paper).
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -39,17 +39,10 @@ def look_of(experiment: Experiment, model: str) -> dict[str, Any]:
     """
     if model not in experiment.students:
         return dict(_TEACHER)
-    shown = [student for figure in experiment.figures.values() for student in students_of(experiment, figure)]
+    shown = [student for figure in experiment.figures.values() for student in lineage.students_of(experiment, figure)]
     place = list(dict.fromkeys([*shown, *experiment.students])).index(model)
     turn, colour = divmod(place, len(_COLOURS))
     return {"color": _COLOURS[colour], "linestyle": "-", "marker": _MARKERS[(place + turn) % len(_MARKERS)]}
-
-
-def students_of(experiment: Experiment, figure: AnyFigure) -> list[str]:
-    """Students with a look of their own in a figure; of a row that is another student in each panel, the first."""
-    if isinstance(figure, Comparison):
-        return [row.model for row in experiment.rows_of(figure) if row.model in experiment.students]
-    return list(figure.students)
 
 
 def light_grid(axis: Axes) -> None:

@@ -14,12 +14,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter, ScalarFormatter
 
 from t3d.errors import CorruptArtefactError, MissingInputError
+from t3d.lineage import LOG
 from t3d.params import Experiment, TrainingFigure
 from t3d.receipts import Manifest, sha256
 from t3d.reporting.figures.looks import legend_below, light_grid, look_of
 from t3d.reporting.inputs import by_artefact
 
-LOG = "training.jsonl"
 _TITLES = {
     "loss": "Loss",
     "likelihood_term": "Likelihood term",

@@ -1,0 +1,154 @@
+"""What Snakemake alone would take for finished: it is planned, or Snakemake stops and says what to type."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from t3d.params import load
+from t3d.versions import unseen
+from tests.conftest import ROOT
+from tests.workflow.small import EVALUATIONS, MODULE, run, twin, write
+from tests.workflow.test_dag import REPORT
+
+TABLE, FIGURE = "results/demo/table1.csv", "results/demo/figures/accuracy.pdf"
+
+
+@pytest.fixture
+def project(demo, tmp_path):
+    """The small demo in a folder that a test may change."""
+    for name in ("params", "data", "results", ".snakemake"):
+        shutil.copytree(demo / name, tmp_path / name, symlinks=True)
+    return tmp_path
+
+
+@pytest.fixture
+def clone(project):
+    """What git keeps of it: parameters, tables and figures."""
+    for name in ("data", ".snakemake"):
+        shutil.rmtree(project / name)
+    (project / "results" / "table1.csv").unlink()
+    (project / "data").mkdir()
+    (project / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
+    return project
+
+
+def snakemake(project, *arguments, rules="Snakefile", check=True):
+    command = [*MODULE["snakemake"], "-s", str(ROOT / rules), "--cores", "1", *arguments]
+    return run(project, command, check)
+
+
+def planned(project, *arguments):
+    output = snakemake(project, "-n", *arguments)
+    paths = re.findall(r"^\s+output: (\S+?)(?:,|$)", output, flags=re.MULTILINE)
+    return {re.sub(r"^(data/demo|results)/", "", path).removesuffix(".manifest.json") for path in paths}
+
+
+def forced(output):
+    """The end of the command line that a message advises."""
+    return re.search(r"--forcerun .*", output).group().split()
+
+
+@pytest.mark.parametrize("target", [TABLE, FIGURE, "results/demo/table1.md", "results/demo/figures/accuracy.png"])
+def test_a_table_of_git_whose_scores_are_missing_is_not_called_finished(clone, target):
+    output = snakemake(clone, "-n", target, check=False)
+    assert "for finished" in output
+    assert "b8s2.manifest.json, which it shows, is missing" in output
+    assert planned(clone, target, *forced(output)) >= EVALUATIONS
+
+
+def test_copies_outside_git_plan_what_they_show(clone):
+    assert planned(clone, "results/table1.csv") >= EVALUATIONS | {"demo/table1.csv", "table1.csv"}
+    assert planned(clone, "results/figures/accuracy.pdf") >= EVALUATIONS | {"demo/figures/accuracy.pdf"}
+
+
+def test_without_records_a_changed_parameter_stops_with_what_to_type(project):
+    shutil.rmtree(project / ".snakemake")
+    content = twin()
+    content["students"]["t3d"]["optimizer"]["learning_rate"] = 1e-5
+    write(project, content)
+    output = snakemake(project, "-n", check=False)
+    assert "students/t3d-seed0.manifest.json" in forced(output)
+    assert planned(project, *forced(output)) == {"students/t3d-seed0"} | EVALUATIONS | REPORT
+
+
+def test_without_records_a_table_stops_too(project):
+    """Its labels may have changed. Nothing that is expensive is made again."""
+    shutil.rmtree(project / ".snakemake")
+    output = snakemake(project, "-n", check=False)
+    assert "Snakemake would take results/demo/table1.csv for finished, but it has no record" in output
+    assert planned(project, *forced(output)) == REPORT
+
+
+def test_a_score_that_was_deleted_is_made_again(project):
+    (project / "data" / "demo" / "scores" / "t3d-seed0" / "gsm" / "b8s2.manifest.json").unlink()
+    output = snakemake(project, "-n", TABLE, check=False)
+    assert planned(project, TABLE, *forced(output)) == {"scores/t3d-seed0/gsm/b8s2", "demo/table1.csv"}
+
+
+def test_the_order_of_students_plans_what_shows_them(project):
+    content = twin()
+    content["students"] = dict(reversed(content["students"].items()))
+    write(project, content)
+    assert planned(project) == REPORT
+
+
+def test_students_of_another_figure_plan_the_figures_and_no_table(project):
+    """Colours follow from the students of all figures."""
+    content = twin()
+    training = content["figures"].pop("training") | {"students": ["t3d", "sft"]}
+    content["figures"] = {"training": training, **content["figures"]}
+    write(project, content)
+    assert planned(project) == {"demo/figures/accuracy.pdf"}
+
+
+def test_a_reviewer_is_refused_before_anything_is_touched(project):
+    """The archive of an experiment may hold manifests without answers."""
+    answers = project / "data" / "demo" / "answers" / "t3d-seed0" / "gsm" / "b8s2.parquet"
+    content = twin()
+    content["figures"]["commits"] |= {"on_request": False, "budgets": ["b8s2"]}
+    write(project, content)
+    drawn = project / "results" / "demo" / "figures" / "commits.pdf"
+    snakemake(project, f"results/demo/figures/{drawn.name}")
+    answers.unlink()
+    before = drawn.read_bytes()
+    output = snakemake(project, "--forceall", rules="workflow/report.smk", check=False)
+    assert "of 1 a file is missing (data/demo/answers/t3d-seed0/gsm/b8s2.parquet)" in " ".join(output.split())
+    assert drawn.read_bytes() == before
+    # The whole workflow answers again, and other tables do not need the answers.
+    target = "results/demo/figures/commits.pdf"
+    output = snakemake(project, "-n", target, check=False)
+    assert planned(project, target, *forced(output)) == {"answers/t3d-seed0/gsm/b8s2", "demo/figures/commits.pdf"}
+    assert "100%" in snakemake(project, TABLE, "--forceall", rules="workflow/report.smk")
+
+
+def test_weights_that_were_deleted_are_not_missed_by_what_does_not_read_them(project, monkeypatch):
+    monkeypatch.chdir(project)
+    experiment = load(project / "params" / "demo.yaml")
+    for weights in (project / "data" / "demo" / "students").rglob("*.safetensors"):
+        weights.unlink()
+    assert unseen.files_behind(experiment, []) == {}
+    drawn = "results/demo/figures/training.pdf"
+    Path(drawn).touch()
+    assert list(unseen.files_behind(experiment, [drawn])) == [drawn]
+
+
+def test_a_manifest_that_cannot_be_read_is_made_again(project, monkeypatch):
+    monkeypatch.chdir(project)
+    path = "data/demo/scores/t3d-seed0/gsm/b8s2.manifest.json"
+    (project / path).write_text("{")
+    shutil.rmtree(project / ".snakemake")
+    experiment = load(project / "params" / "demo.yaml")
+    assert "is not a manifest" in unseen.files_behind(experiment, [TABLE])[path]
+
+
+def test_a_copy_of_another_experiments_table_is_replaced(project):
+    """Whatever the records say: two experiments have a table of that name."""
+    copy = project / "results" / "table1.csv"
+    copy.write_text("method\n")
+    os.utime(copy)
+    shutil.rmtree(project / ".snakemake")
+    output = snakemake(project, "-n", "results/table1.csv", check=False)
+    assert "results/table1.csv" in forced(output)
