@@ -16,9 +16,9 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 
+from t3d.evaluation.extraction import program_in
 from t3d.evaluation.programs import ProgramTest
 from t3d.evaluation.sandbox import Sandbox, Verdict, check_cases
-from t3d.evaluation.scores import program_in
 from t3d.prompts import code
 
 

@@ -3,16 +3,17 @@
 A domain of programs has one function here; `scores.py` runs what it returns in `sandbox.py`.
 """
 
+import ast
 import builtins
 import json
 import random
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 from t3d.evaluation import asserts
+from t3d.evaluation.extraction import defines
 from t3d.evaluation.sandbox import Limits, Program, check_cases
 
 Check = Callable[[Program], None]
@@ -22,7 +23,8 @@ Check = Callable[[Program], None]
 class ProgramTest:
     """A program, the function it should define, and what that function must do."""
 
-    source: str
+    source: str | tuple[str, ...]
+    """The program, or it and what stands before or after it in its module."""
     entry_point: str
     check: Check
     limits: Limits | None = None
@@ -42,23 +44,25 @@ def humaneval_test(answer: str, program: str) -> ProgramTest:
     """
     tests = json.loads(answer)
     name, prompt = tests["entry_point"], tests["prompt"]
-    source = f"{prompt}    pass\n\n{program}" if defines(program, name) else prompt + program
+    source = (_with_body(prompt), program) if defines(program, name) else prompt + program
     return ProgramTest(source, name, _reference_check(tests))
 
 
-def defines(program: str, function: str) -> bool:
-    """Whether a program, perhaps a broken one, defines a function."""
-    return re.search(rf"^def {re.escape(function)}\b", program, re.MULTILINE) is not None
+def _with_body(prompt: str) -> str:
+    # A prompt ends where the body of its function begins.
+    return f"{prompt}    pass\n"
 
 
 def _reference_check(tests: dict[str, str]) -> Check:
-    def check(candidate: Callable[..., Any]) -> None:
-        # A prompt ends where the body of its function begins.
-        source = f"{tests['prompt']}    pass\n\n{tests['test']}"
+    # One check calls the function by its name, too.
+    name = tests["entry_point"]
+    tree = asserts.with_wrapped_calls(ast.parse(_with_body(tests["prompt"]) + tests["test"]), {"candidate", name})
+    code = compile(tree, "<test>", "exec")
+
+    def check(candidate: Program) -> None:
         namespace: dict[str, Any] = {"__builtins__": vars(builtins) | {"__import__": _seeded_import}}
-        exec(compile(source, "<test>", "exec"), namespace)
-        # One check calls the function by its name, too.
-        namespace[tests["entry_point"]] = candidate
+        exec(code, namespace)
+        namespace[name] = candidate
         namespace["check"](candidate)
 
     return check
@@ -77,7 +81,7 @@ def _seeded_import(name: str, *rest: Any) -> "ModuleType | _SeededRandom":
     return _SeededRandom() if name == "random" else __import__(name, *rest)
 
 
-# The slowest of MBPP's own solutions, 123, computes for 3 s; 5 s end it on a busy machine.
+# The slowest of MBPP's own solutions, 123, computes for 3 s here; other machines are slower.
 _MBPP_LIMITS = Limits(seconds=15.0)
 
 
@@ -99,7 +103,7 @@ def mbpp_test(answer: str, program: str) -> ProgramTest:
         for statement in statements:
             asserts.run(statement, candidate)
 
-    return ProgramTest(f"{program}\n\n{imports}{tests['setup']}", name, check, _MBPP_LIMITS)
+    return ProgramTest((program, imports + tests["setup"]), name, check, _MBPP_LIMITS)
 
 
 PROGRAMS: dict[str, Callable[[str, str], ProgramTest]] = {

@@ -9,11 +9,19 @@ import ctypes
 import gc
 import json
 import os
+import random
 import resource
+import select
 import signal
 import socket
 import struct
 import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from decimal import Decimal
+from fractions import Fraction
+from types import ModuleType
 from typing import Any
 
 # Modules that programs import: they find them loaded.
@@ -21,41 +29,128 @@ _COMMON = (
     *("bisect", "cmath", "collections", "copy", "datetime", "functools", "heapq", "itertools"),
     *("math", "operator", "random", "re", "string"),
 )
+WRAPPERS: dict[str, Callable[[Any], Any]] = {
+    function.__name__: function
+    for function in (
+        *(bool, int, float, str, list, tuple, set, frozenset, dict),
+        *(sorted, len, sum, min, max, any, all, abs, round),
+    )
+}
+"""Builtins that a test may call with what the program returns, which need not be plain data then."""
+
+# Larger results would keep the trusted side busy: with the digits of a number, the size of a range, the exponent of a
+# Decimal, the items of a set or dict that have one hash.
+_LONGEST_INT, _LONGEST_RANGE, _LARGEST_EXPONENT, _MOST_COLLISIONS = 100_000, 10**6, 5000, 100
+# `json` writes and reads decimal numbers of up to 4300 digits; hexadecimal ones have no limit and cost linear time.
+_DECIMAL_BITS = 8192
+_KEYS: Any = type({}.keys())
+_ITEMS: Any = type({}.items())
 _SOCKET = 3
 _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _SECCOMP_MODE_FILTER = 22, 38, 2
 
 
 def encode(value: Any) -> Any:
-    """Plain data as JSON: a list, tuple, set, dict or complex number says which it is.
+    """Plain data as JSON: what JSON lacks, such as a tuple, a set or a Fraction, says which it is.
 
-    A `Counter` or a named tuple is the dict or tuple it derives from, to which it is equal.
+    What derives from a type of plain data is a value of that type: a `Counter` is a dict, an `IntEnum` an int. The two
+    are equal, unless the derived class says otherwise.
 
     Raises:
-        TypeError: `value` holds something else.
+        TypeError: `value` is or holds something else.
     """
-    if value is None or type(value) in (bool, int, float, str):
+    if value is None or isinstance(value, bool):
         return value
-    for kind in (list, tuple, set, frozenset):
+    # The methods of the plain types: a derived class may have others.
+    if isinstance(value, int):
+        number = int.__int__(value)
+        return number if number.bit_length() <= _DECIMAL_BITS else {"int": hex(number)}
+    if isinstance(value, float):
+        return float.__float__(value)
+    if isinstance(value, str):
+        return str.__str__(value)
+    for kind in (list, tuple, set, frozenset, deque):
         if isinstance(value, kind):
             return {kind.__name__: [encode(item) for item in value]}
     if isinstance(value, dict):
         return {"dict": [[encode(key), encode(item)] for key, item in value.items()]}
-    if type(value) is complex:
+    if isinstance(value, _KEYS):
+        return {"keys": [[encode(key), None] for key in value]}
+    if isinstance(value, _ITEMS):
+        return {"items": [[encode(key), encode(item)] for key, item in value]}
+    if isinstance(value, complex):
         return {"complex": [value.real, value.imag]}
+    if isinstance(value, range):
+        return {"range": [encode(bound) for bound in (value.start, value.stop, value.step)]}
+    if isinstance(value, bytes | bytearray):
+        return {"bytes": memoryview(value).hex()}
+    if isinstance(value, Fraction):
+        return {"Fraction": [encode(value.numerator), encode(value.denominator)]}
+    if isinstance(value, Decimal):
+        return {"Decimal": Decimal.__str__(value)}
     raise TypeError(f"{type(value).__name__} is not plain data")
 
 
 def decode(content: Any) -> Any:
-    """The inverse of `encode`."""
+    """The inverse of `encode`.
+
+    Raises:
+        ValueError: an honest program has no such value; other errors, too, if `content` is not what `encode` gives.
+    """
     if not isinstance(content, dict):
         return content
     ((name, items),) = content.items()
-    if name == "dict":
-        return {decode(key): decode(item) for key, item in items}
-    if name == "complex":
-        return complex(*items)
-    makers = {"list": list, "tuple": tuple, "set": set, "frozenset": frozenset}
-    return makers[name](decode(item) for item in items)
+    return _DECODERS[name](items)
+
+
+def _int(digits: str) -> int:
+    if len(digits) > _LONGEST_INT:
+        raise ValueError(f"a number of {len(digits)} hexadecimal digits")
+    return int(digits, 16)
+
+
+def _range(bounds: list[Any]) -> range:
+    value = range(*map(decode, bounds))
+    if len(value) > _LONGEST_RANGE:
+        raise ValueError(f"a range of {len(value)} numbers")
+    return value
+
+
+def _decimal(text: str) -> Decimal:
+    value = Decimal(str(text))
+    if value.is_finite() and abs(value.adjusted()) > _LARGEST_EXPONENT:
+        raise ValueError(f"the exponent of {text[:20]}")
+    return value
+
+
+def _hashed(items: Iterable[Any]) -> list[Any]:
+    """Decoded items of a set or dict, unless its hash table would take quadratic time."""
+    found = [decode(item) for item in items]
+    hashes = sorted(map(hash, found))
+    if any(a == b for a, b in zip(hashes, hashes[_MOST_COLLISIONS:], strict=False)):
+        raise ValueError("items with one hash")
+    return found
+
+
+def _dict(items: list[list[Any]]) -> dict[Any, Any]:
+    return dict(zip(_hashed(key for key, _ in items), (decode(item) for _, item in items), strict=True))
+
+
+_DECODERS: dict[str, Callable[[Any], Any]] = {
+    "int": _int,
+    "list": lambda items: [decode(item) for item in items],
+    "tuple": lambda items: tuple(decode(item) for item in items),
+    "deque": lambda items: deque(decode(item) for item in items),
+    "set": lambda items: set(_hashed(items)),
+    "frozenset": lambda items: frozenset(_hashed(items)),
+    "dict": _dict,
+    "keys": lambda items: _dict(items).keys(),
+    "items": lambda items: _dict(items).items(),
+    "complex": lambda parts: complex(*parts),
+    "range": _range,
+    "bytes": bytes.fromhex,
+    "Fraction": lambda parts: Fraction(*map(decode, parts)),
+    "Decimal": _decimal,
+}
 
 
 def _reply(message: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]:
@@ -64,8 +159,12 @@ def _reply(message: dict[str, Any], namespace: dict[str, Any]) -> dict[str, Any]
             exec(compile(message["program"], "<answer>", "exec"), namespace)
             return {"value": None}
         if "expression" in message:
-            return {"value": encode(eval(compile(message["expression"], "<test>", "eval"), namespace))}
-        return {"value": encode(namespace[message["function"]](*decode(message["arguments"])))}
+            value = eval(compile(message["expression"], "<test>", "eval"), namespace)
+        else:
+            value = namespace[message["function"]](*decode(message["arguments"]))
+        for name in message["wrappers"]:
+            value = WRAPPERS[name](value)
+        return {"value": encode(value)}
     except BaseException as error:  # SystemExit and KeyboardInterrupt as well: a program that exits has no result
         return {"error": f"{type(error).__name__}: {error}"[:200]}
 
@@ -86,17 +185,34 @@ def _fork_children(system_calls: bytes) -> None:
         message, files, _, _ = socket.recv_fds(control, 4096, 1)
         if not message:
             sys.exit()
-        limits = [(getattr(resource, name), value) for name, value in json.loads(message).items()]
+        cpu_seconds, resources = json.loads(message)
+        limits = [(getattr(resource, name), value) for name, value in resources.items()]
         child = os.fork()
         if not child:
             control.detach()
             return _confine(limits, files[0], libc, program_filter)
         os.close(files[0])
+        _wait_or_kill(control, child, cpu_seconds, libc)
         told = control.recv(16)
         os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
+        _, _, used = os.wait4(child, 0)
         if told:
-            control.send(b"untouched" if os.stat(".").st_ctime_ns == untouched else b"touched")
+            is_untouched = os.stat(".").st_ctime_ns == untouched
+            control.send(json.dumps([is_untouched, used.ru_utime + used.ru_stime]).encode())
+
+
+def _wait_or_kill(control: socket.socket, child: int, cpu_seconds: float, libc: ctypes.CDLL) -> None:
+    """Wait for a message, and meanwhile kill the child when its time is over."""
+    clock = ctypes.c_int()
+    libc.clock_getcpuclockid(child, ctypes.byref(clock))
+    left = cpu_seconds
+    while not select.select([control], [], [], left)[0]:
+        # A process without threads cannot use more in this time, so there is no need to look more often.
+        left = cpu_seconds - time.clock_gettime(clock.value)
+        if left <= 0:
+            os.kill(child, signal.SIGKILL)
+            return
+        left = max(left, 0.01)
 
 
 def _confine(limits: list[tuple[int, int]], channel: int, libc: ctypes.CDLL, program_filter: bytes) -> None:
@@ -123,9 +239,12 @@ def main() -> None:
     compile("0", "<nothing>", "eval")
     _fork_children(bytes.fromhex(sys.argv[1]))
     requests, answers = os.fdopen(_SOCKET), os.fdopen(os.dup(_SOCKET), "w")
-    namespace: dict[str, Any] = {"__name__": "answer"}
+    # Dataclasses, pickle and `get_type_hints` look a class's module up by its name.
+    module = sys.modules["answer"] = ModuleType("answer")
+    # A fork draws a new seed; the verdict must be the same every time.
+    random.seed(0)
     for line in requests:
-        print(json.dumps(_reply(json.loads(line), namespace)), file=answers, flush=True)
+        print(json.dumps(_reply(json.loads(line), vars(module))), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Final answers are extracted and compared by lm-eval (`harness.py`), programs run
 
 import json
 import os
-import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,14 +14,13 @@ import pyarrow.parquet as pq
 
 from t3d import receipts
 from t3d.errors import DataError
-from t3d.evaluation.programs import PROGRAMS, defines
+from t3d.evaluation.extraction import program_in
+from t3d.evaluation.programs import PROGRAMS
 from t3d.evaluation.sandbox import Sandbox
 from t3d.params import Benchmark, Experiment
 from t3d.progress import Progress
 from t3d.prompts import sets
 
-# A block ends at a fence on a line of its own, or where the token limit cut the answer.
-_FENCED = re.compile(r"```[^\n`]*\n(.*?)(?:\n```|(?<=\n)```|\Z)", re.DOTALL)
 _SCHEMA = pa.schema(
     [
         ("id", pa.string()),
@@ -89,9 +87,9 @@ def _run_programs(spec: Benchmark, prompts: list[sets.Prompt], texts: dict[str, 
     if missing:
         raise DataError(f"no answer is recorded for {len(missing)} questions, {missing[0]} for one.")
     progress = Progress(title, len(prompts))
+    programs = [program_in(texts[prompt.id], json.loads(prompt.answer)["entry_point"]) for prompt in prompts]
 
-    def judged(prompt: sets.Prompt) -> dict:
-        program = program_in(texts[prompt.id], json.loads(prompt.answer)["entry_point"])
+    def judged(prompt: sets.Prompt, program: str) -> dict:
         test = PROGRAMS[prompt.domain](prompt.answer, program)
         verdict = box.judge(test.source, test.entry_point, test.check, test.limits)
         return {"extracted": program or None, "correct": verdict.passed, "reason": verdict.reason}
@@ -99,20 +97,10 @@ def _run_programs(spec: Benchmark, prompts: list[sets.Prompt], texts: dict[str, 
     results = {}
     # A thread waits for its program; the programs are processes of their own.
     with Sandbox(spec.sandbox) as box, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for prompt, found in zip(prompts, pool.map(judged, prompts), strict=True):
+        for prompt, found in zip(prompts, pool.map(judged, prompts, programs), strict=True):
             results[prompt.id] = found
             progress.advance(1)
     return results
-
-
-def program_in(text: str, function: str) -> str:
-    """The program of an answer: its first fenced block that defines `function`, or else its first, or else all of it.
-
-    Blocks around it quote the question, import something or show the function in use. Of two that define it the first
-    is the answer to the question; the paper's code takes the last block, which then often shows a use.
-    """
-    blocks = [match.group(1) for match in _FENCED.finditer(text)]
-    return next((block for block in blocks if defines(block, function)), blocks[0] if blocks else text)
 
 
 def _totals(rows: list[dict], recorded: list[dict]) -> dict:

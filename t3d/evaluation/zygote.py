@@ -24,6 +24,8 @@ from t3d.evaluation import sandboxed, system_calls
 DISK_MB = 16
 """Size of a sandbox's /tmp, and the largest file."""
 _SECONDS = 30.0
+# The order of a set of texts, and with it a verdict, follows from the seed of their hashes.
+_ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 _NOBODY = "65534"
 
 
@@ -49,36 +51,42 @@ class Zygote:
                     stdin=inside.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
-                    env={},
+                    env=_ENVIRONMENT,
                     cwd="/",
                     start_new_session=True,
                     pass_fds=[filter_file.fileno()] if kind == "bubblewrap" else [],
                 )
         self._control.settimeout(_SECONDS)
 
-    def fork(self, resources: dict[str, int]) -> socket.socket | None:
+    def fork(self, cpu_seconds: float, resources: dict[str, int]) -> socket.socket | None:
         """A connection to a new child; None if there is no child.
 
         Args:
-            resources: limits by their name in the module `resource`.
+            cpu_seconds: CPU time after which it is killed.
+            resources: other limits, by their name in the module `resource`.
         """
         ours, inside = socket.socketpair()
         with suppress(OSError):
             with inside:
-                socket.send_fds(self._control, [json.dumps(resources).encode()], [inside.fileno()])
+                socket.send_fds(self._control, [json.dumps([cpu_seconds, resources]).encode()], [inside.fileno()])
             ours.settimeout(_SECONDS)
             if ours.recv(1):
                 return ours
         ours.close()
         return None
 
-    def end(self) -> bool:
-        """End the child; whether another one may follow in this sandbox."""
+    def end(self) -> tuple[bool, float]:
+        """End the child.
+
+        Returns:
+            Whether another one may follow in this sandbox, and the CPU time in seconds that this one has used.
+        """
         try:
             self._control.send(b"end")
-            return self._control.recv(16) == b"untouched"
-        except OSError:
-            return False
+            is_reusable, cpu_seconds = json.loads(self._control.recv(64))
+            return is_reusable, cpu_seconds
+        except (OSError, ValueError):
+            return False, 0.0
 
     def close(self) -> str:
         """End the sandbox with everything in it; what its trusted part said on standard error."""
@@ -92,8 +100,9 @@ class Zygote:
 
 def _command(kind: str, filter_file: IO[bytes]) -> list[str]:
     machine = platform.machine()
-    # The interpreter of a virtual environment, without the environment: programs get the standard library.
-    python = [os.path.realpath(sys.executable), "-ISB"]
+    # The interpreter of a virtual environment, without the environment: programs get the standard library. As `-I`
+    # would, which ignores the seed of hashes, this leaves out the folders of the user and of the script.
+    python = [os.path.realpath(sys.executable), "-sSPB"]
     of_programs = system_calls.in_programs(machine).hex()
     if kind == "process":
         return [*python, sandboxed.__file__, of_programs]
@@ -120,6 +129,7 @@ def _command(kind: str, filter_file: IO[bytes]) -> list[str]:
         *(bwrap, "--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"),
         # Signals from within its namespace do not end or stop process 1.
         "--as-pid-1",
+        *(part for name, value in _ENVIRONMENT.items() for part in ("--setenv", name, value)),
         *("--uid", _NOBODY, "--gid", _NOBODY, "--hostname", "sandbox"),
         *folders,
         *("--ro-bind", sandboxed.__file__, "/sandboxed.py"),

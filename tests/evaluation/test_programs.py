@@ -1,21 +1,26 @@
-"""HumanEval and MBPP through the sandbox: gold solutions pass, empty ones do not, what is expected stays outside."""
+"""Answers judged in the sandbox: gold solutions pass, empty ones do not, what is expected stays outside."""
 
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from random import Random
 
 import pytest
 
 from t3d.errors import DataError, ParameterError
-from t3d.evaluation import asserts
+from t3d.evaluation.extraction import program_in
 from t3d.evaluation.programs import PROGRAMS, humaneval_test, mbpp_test
 from t3d.evaluation.sandbox import Limits, Sandbox
-from t3d.evaluation.scores import program_in
 from t3d.params.experiment import PROGRAM_DOMAINS
 from t3d.prompts import humaneval
 from t3d.prompts.entry_points import entry_point_of
 
+# Domain, answer (the prompt's), text, passes: one line for each way in which right programs were once judged wrong.
+JUDGED = [
+    json.loads(line)
+    for line in (Path(__file__).parent / "judged_answers.jsonl").read_text(encoding="utf-8").splitlines()
+]
 bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 PROBLEMS = list(humaneval.problems("test", 0))
 
@@ -52,6 +57,59 @@ def test_a_completion_without_the_signature_is_the_rest_of_the_prompt(box):
     assert json.loads(problem.answer)["entry_point"] == "add"
     assert verdict(box, problem, "    return x + y\n").passed
     assert not verdict(box, problem, "    return x - y\n").passed
+
+
+@bubblewrap
+@pytest.mark.parametrize("case", JUDGED, ids=lambda case: case["kind"])
+def test_an_answer_is_judged_as_a_reader_would(box, case):
+    program = program_in(case["text"], json.loads(case["answer"])["entry_point"])
+    test = PROGRAMS[case["domain"]](case["answer"], program)
+    verdict = box.judge(test.source, test.entry_point, test.check, test.limits)
+    assert (verdict.passed, verdict.reason) == (case["passes"], verdict.reason)
+
+
+ANSWERS = {
+    "future imports": (0, "from __future__ import annotations\n{solution}", True),
+    "future imports before a docstring": (0, '"""Solved."""\nfrom __future__ import annotations\n{solution}', True),
+    "no imports": (0, "{bare}", True),
+    "the prompt's helper": (38, "{bare}", True),
+    "an iterator where a tuple is asked for": (
+        37,
+        "{solution}\nold = sort_even\ndef sort_even(l): return iter(old(l))",
+        True,
+    ),
+    "an iterator for a list": (34, "{solution}\nold = unique\ndef unique(l): return iter(old(l))", False),
+    "truth": (61, "{solution}\nold = correct_bracketing\ndef correct_bracketing(b): return [object()] * old(b)", True),
+    "the other truth": (61, "def correct_bracketing(b): return object()", False),
+    "a Fraction": (
+        4,
+        "from fractions import Fraction\n{solution}\nold = mean_absolute_deviation\n"
+        "def mean_absolute_deviation(l): return Fraction(old(l))",
+        True,
+    ),
+    "a method": (53, "class Solution:\n    def add(self, x, y): return x + y", False),
+    "a lambda": (53, "add = lambda x, y: x + y", True),
+    "a coroutine": (53, "async def add(x, y): return x + y", False),
+    "text after the body": (53, "    return x + y\n\nThis adds.", False),
+}
+"""What is special -> HumanEval's problem, answer with its solution (with or without the prompt's imports), passes."""
+
+
+@bubblewrap
+@pytest.mark.parametrize(("number", "answer", "passes"), ANSWERS.values(), ids=ANSWERS)
+def test_humaneval_judges_whatever_defines_the_function(box, number, answer, passes):
+    problem = PROBLEMS[number]
+    bare = problem.solution[problem.solution.rindex("def " + json.loads(problem.answer)["entry_point"]) :]
+    text = f"```python\n{answer.format(solution=problem.solution, bare=bare)}\n```"
+    assert verdict(box, problem, text).passed is passes
+
+
+@bubblewrap
+def test_a_quoted_prompt_is_not_the_answer(box):
+    for problem in PROBLEMS[:10]:
+        prompt = json.loads(problem.answer)["prompt"]
+        assert verdict(box, problem, f"```python\n{prompt}```\nSo:\n```python\n{problem.solution}\n```").passed
+        assert not verdict(box, problem, f"```python\n{prompt}```").passed
 
 
 TREE = """class Node:
@@ -116,6 +174,9 @@ WRONG = {
     "def add(a, b):\n    return 1 / 0": "ZeroDivisionError: division by zero",
     "def add(a, b):\n    raise SystemExit(0)": "SystemExit: 0",
     "def add(a, b):\n    return (x for x in [3])": "TypeError: generator is not plain data",
+    "def add(a, b):\n    return 3 + 10**5000": (
+        "wrong: a value with a number of more than 4300 digits where add(1, 2) == 3"
+    ),
     "class Yes:\n    def __eq__(self, other):\n        return True\n\ndef add(a, b):\n    return Yes()": (
         "TypeError: Yes is not plain data"
     ),
@@ -137,7 +198,7 @@ def test_a_program_that_does_not_end_fails_at_its_limit(box):
     answer = json.dumps({"entry_point": entry_point_of(solution, tests), "tests": tests, "setup": ""})
     test = mbpp_test(answer, "def add(a, b):\n    while True:\n        pass")
     assert test.limits.seconds >= 10
-    assert box.judge(test.source, test.entry_point, test.check, Limits(seconds=0.5)).reason == "it took more than 0.5 s"
+    assert box.judge(test.source, test.entry_point, test.check, Limits(seconds=0.5)).reason.startswith("it took more")
 
 
 @bubblewrap
@@ -153,21 +214,6 @@ def add(a, b):
 """
     problem = (MBPP["plain data"][0], "", ["assert add(1, 2) == 4321"])
     assert mbpp_verdict(box, problem, spy).reason == "wrong: False where add(1, 2) == 4321"
-
-
-@pytest.mark.parametrize(
-    "test",
-    [
-        "f(1) == 1",
-        "assert f(1) == 1\nassert f(2) == 2",
-        "assert 1 == 1",
-        "assert g(f(1)) == 1",
-        "assert all(f(x) for x in y)",
-    ],
-)
-def test_tests_of_another_shape_are_refused(test):
-    with pytest.raises(DataError, match=r"a test (is one assert statement|compares what f returns with plain data)"):
-        asserts.read(test, "f")
 
 
 def test_the_entry_point_is_the_function_that_all_tests_call():

@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter, defaultdict, namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -19,16 +18,16 @@ import psutil
 import pytest
 
 from t3d.errors import MissingInputError, ParameterError
-from t3d.evaluation import sandbox, sandboxed
+from t3d.evaluation import sandbox
+from t3d.evaluation.extraction import program_in
 from t3d.evaluation.programs import code_test
 from t3d.evaluation.sandbox import Limits, Sandbox, Verdict, check_cases
-from t3d.evaluation.scores import program_in
 from t3d.prompts import code
 
 bubblewrap = pytest.mark.skipif(
     shutil.which("bwrap") is None, reason="bubblewrap is not installed: the code benchmark cannot be scored here"
 )
-LIMITS = Limits(seconds=2.0, memory_mb=256, output_kb=64)
+LIMITS = Limits(seconds=1.0, memory_mb=256, output_kb=64)
 CASES = check_cases([(2, 4), (10, 100), ([1, 2], [1, 4])])
 PASSED = Verdict(True, "passed")
 
@@ -73,9 +72,10 @@ def test_a_hostile_program_does_not_pass_and_the_next_one_does(source, box):
         verdict = box.judge(source, "f", CASES, LIMITS)
         assert not verdict.passed
         assert len(verdict.reason) <= 200
-        assert time.monotonic() - started < LIMITS.seconds + 3
+        assert time.monotonic() - started < LIMITS.wall_seconds + 3
         assert box.judge(HONEST, "f", CASES, LIMITS) == PASSED
-        assert alone.result() == verdict
+        # On a machine as busy as that either clock ends a program that computes.
+        assert alone.result() == verdict or verdict.reason.startswith("it took more than")
     assert not os.path.exists("/usr/owned")
 
 
@@ -331,7 +331,103 @@ def test_nothing_is_left_when_it_is_closed():
 def test_wrong_answers_say_what_is_wrong(box):
     assert box.judge("def f(x):\n    return x + x", "f", CASES, LIMITS).reason == "wrong: f(10) is 20, not 100"
     assert box.judge("def f(x):\n    return 1 / 0", "f", CASES, LIMITS).reason == "ZeroDivisionError: division by zero"
-    assert box.judge("while True: pass", "f", CASES, Limits(seconds=0.5)).reason == "it took more than 0.5 s"
+    assert box.judge("while True: pass", "f", CASES, Limits(seconds=0.5)).reason.startswith("it took more")
+
+
+KINDS = ["process", pytest.param("bubblewrap", marks=bubblewrap)]
+COMPUTE = (
+    "import time\ndef f(x):\n    end = time.process_time() + x\n    while time.process_time() < end: pass\n    return x"
+)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_time_without_a_core_is_not_counted(kind):
+    """The program is stopped for longer than its limit, as on a machine that is busy with others."""
+    before = set(psutil.Process().children(recursive=True))
+    with (
+        Sandbox(kind) as box,
+        ThreadPoolExecutor(1) as thread,
+        box.program(COMPUTE, "f", Limits(seconds=1.0)) as program,
+    ):
+        call = thread.submit(program, 0.5)
+        started = set(psutil.Process().children(recursive=True)) - before
+        (child,) = (process for process in started if not process.children())
+        child.suspend()
+        time.sleep(1.5)
+        assert not call.done()
+        child.resume()
+        assert call.result() == 0.5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_clocks_end_a_program_and_the_reason_says_which(kind, monkeypatch):
+    with Sandbox(kind) as box:
+        cases = check_cases([(9, 9)])
+        sleeps = box.judge(HOSTILE["sleeps"], "f", cases, Limits(seconds=0.3))
+        assert sleeps.reason == "it took more than 1.2 s of wall-clock time"
+        # On a busy machine wall-clock time could be over first.
+        monkeypatch.setattr(Limits, "wall_seconds", 60.0)
+        assert box.judge(COMPUTE, "f", cases, Limits(seconds=0.5)).reason == "it took more than 0.5 s of CPU time"
+        closes = box.judge(HOSTILE["closes its connection when called"], "f", cases, Limits(seconds=0.5))
+        assert closes.reason == "it ended"
+        assert box.judge(COMPUTE, "f", check_cases([(0.2, 0.2)]), Limits(seconds=0.5)) == PASSED
+
+
+ORDERS = {
+    "a set of texts": "list({str(n) for n in range(x)})",
+    "the first of equals": "max({'aa', 'bb', 'c'}, key=len)",
+    "a set of tuples": "[*{(str(n), n) for n in range(x)}]",
+    "hashes": "[hash('a'), hash(b'a')]",
+    "chance": "__import__('random').sample(range(1000), x)",
+}
+"""Values that follow from the seed of hashes or of chance."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_program_returns_the_same_every_time(kind):
+    def values():
+        with Sandbox(kind) as box:
+            for expression in ORDERS.values():
+                with box.program(f"def f(x):\n    return {expression}", "f", LIMITS) as program:
+                    yield program(20)
+
+    assert list(values()) == list(values()) == list(values())
+
+
+@bubblewrap
+def test_true_is_not_one_at_any_depth(box):
+    for expected, equals, others in [
+        ([1, 0], ["[1, 0]"], ["[True, False]", "[1.0, 0]", "(1, 0)"]),
+        ([True], ["[1 == 1]"], ["[1]"]),
+        ({"a": [1]}, ["{'a': [1]}"], ["{'a': [True]}"]),
+        ({1: 2}, ["{1: 2}"], ["{True: 2}", "{1.0: 2}"]),
+        ({1, (2, 3)}, ["{1, (2, 3)}"], ["{True, (2, 3)}", "{1, (2.0, 3)}"]),
+        (1, ["1", "__import__('signal').SIGHUP"], ["True", "1.0"]),
+        ("a", ["'a'"], ["b'a'"]),
+    ]:
+        for text in equals:
+            assert box.judge(f"def f(x): return {text}", "f", check_cases([(0, expected)]), LIMITS) == PASSED
+        for text in others:
+            assert not box.judge(f"def f(x): return {text}", "f", check_cases([(0, expected)]), LIMITS).passed
+
+
+@bubblewrap
+def test_a_reason_can_be_written_to_a_file(box):
+    for source in ("raise ValueError('\\udfff')", "def f(x): return '\\ud800'", "def f(x): return {'\\ud800': 1}"):
+        verdict = box.judge(source, "f", CASES, LIMITS)
+        assert not verdict.passed
+        assert "\\ud" in verdict.reason.encode("utf-8").decode()
+    number = box.judge("def f(x): return 10 ** 5000", "f", CASES, LIMITS)
+    assert number.reason == "wrong: f(2) is a value with a number of more than 4300 digits, not 4"
+
+
+@bubblewrap
+def test_sources_share_a_module(box):
+    sources = (
+        "import math\nroot = math.sqrt",
+        "from __future__ import annotations\ndef f(x: Any): return int(root(x))",
+    )
+    assert box.judge(sources, "f", check_cases([(16, 4)]), LIMITS) == PASSED
 
 
 @bubblewrap
@@ -341,29 +437,6 @@ def test_a_check_that_stumbles_is_a_failure(box):
 
     reason = box.judge("def f(x):\n    return None", "f", check, LIMITS).reason
     assert reason.startswith("wrong kind of value (TypeError")
-
-
-@pytest.mark.parametrize(
-    "value",
-    [None, True, 3, 2.5, "a", [1, [2]], (1, "b"), {1, 2}, {"a": [1], 2: (3,)}, frozenset({1}), float("inf"), 1 - 2j],
-)
-def test_plain_data_come_back_as_they_are(value):
-    again = sandboxed.decode(sandboxed.encode(value))
-    assert again == value
-    assert type(again) is type(value)
-
-
-def test_relatives_of_plain_data_come_back_as_what_they_are_equal_to():
-    point = namedtuple("point", "x y")(1, 2)
-    for value, kind in ((Counter("aab"), dict), (defaultdict(int, {1: 2}), dict), (point, tuple)):
-        again = sandboxed.decode(sandboxed.encode(value))
-        assert again == value
-        assert type(again) is kind
-
-
-def test_other_values_are_no_plain_data():
-    with pytest.raises(TypeError, match="object is not plain data"):
-        sandboxed.encode([object()])
 
 
 def test_the_weaker_sandbox_must_be_asked_for(monkeypatch):

@@ -68,26 +68,6 @@ def test_scores_carry_the_recipes_of_all_they_came_from(stages):
     assert set(recipes) == {"scores/m/b/b8s1", "answers/m/b/b8s1", "prompts/q", "teachers/m"}
 
 
-PROGRAMS = {
-    "```python\ndef f(s):\n    return s\n```": "def f(s):\n    return s",
-    "Here:\n```\ndef f(s): return 1\n```\nand\n```python\nx\n```": "def f(s): return 1",
-    "```python\ndef f(s):\n    return s[": "def f(s):\n    return s[",
-    "def f(s): return s": "def f(s): return s",
-    "": "",
-    # Another block before it; a use after it; a second version; none that defines the function.
-    "```python\nimport re\n```\nThen:\n```python\ndef f(s): return 2\n```": "def f(s): return 2",
-    "```py\ndef f(s): return 3\n```\nUse:\n```Python\nprint(f(1))\n```": "def f(s): return 3",
-    "```python\ndef f(s): return 4\n```\nShorter:\n```python\nf = str\n\ndef f(s): return 5\n```": "def f(s): return 4",
-    "```python\ndef g(s): return 6\n```\n```python\ndef h(s): return 7\n```": "def g(s): return 6",
-    "```python\n```\n```python\ndef f(s): return 8\n```": "def f(s): return 8",
-}
-
-
-@pytest.mark.parametrize("text", PROGRAMS)
-def test_the_program_of_an_answer_is_its_first_block_that_defines_the_function(text):
-    assert scores.program_in(text, "f") == PROGRAMS[text]
-
-
 @pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 def test_programs_are_run_against_their_hidden_tests(tmp_path):
     """A gold program passes, another's does not; the receipts carry what they came from."""
@@ -104,6 +84,7 @@ def test_programs_are_run_against_their_hidden_tests(tmp_path):
     prompts = sets.read(receipts.read(made["q"]))
     texts = [prompt.reference for prompt in prompts]
     texts[1] = texts[0]
+    texts[2] = f"> {texts[2]}".replace("\n", "\n> ")
     texts[3] = "```python\nimport sys\nsys.exit(0)\n```"
     counts = {"response_tokens": 1, "denoising_steps": 1, "commit_passes": 0, "finish_reason": "stop"}
     rows = [{"id": prompt.id, "text": text, **counts} for prompt, text in zip(prompts, texts, strict=True)]
@@ -116,6 +97,15 @@ def test_programs_are_run_against_their_hidden_tests(tmp_path):
     assert [row["correct"] for row in found] == [True, False, True, False]
     assert [row["reason"] for row in found if row["correct"]] == ["passed", "passed"]
     assert found[3]["reason"].startswith("SystemExit")
+    assert found[2]["extracted"].startswith("def f(")
+    # Half a surrogate pair in a message cannot be written as UTF-8: the reason shows its number.
+    rows[3]["text"] = "```python\ndef f(x):\n    raise ValueError('\\ud800')\n```"
+    with receipts.making(experiment, "answers/m/b/b8s1", made["answers"], inputs=inputs) as job:
+        pq.write_table(pa.Table.from_pylist(rows), job.file(".parquet"))
+        job.receipt["decoding"] = {"tokens_per_second": 1.0, "batch_size": 1, "device": "cpu"}
+    scores.make(experiment, made["answers"], made["q"], made["scores"])
+    found = pq.read_table(receipts.read(made["scores"]).file(".parquet")).to_pylist()
+    assert (found[3]["correct"], found[3]["reason"]) == (False, "ValueError: \\ud800")
 
 
 def test_mathematics_is_scored_with_a_reason_for_each_answer(tmp_path):

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from t3d.evaluation.scores import program_in
+from t3d.evaluation.extraction import program_in
 from t3d.params import Difficulty
 from t3d.prompts import code
 

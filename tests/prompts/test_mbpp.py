@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from t3d.errors import DataError
+from t3d.evaluation.extraction import program_in
 from t3d.evaluation.programs import PROGRAMS
 from t3d.evaluation.sandbox import Sandbox
-from t3d.evaluation.scores import program_in
 from t3d.prompts import mbpp
 
 FULL = {
