@@ -35,7 +35,8 @@ def files_behind(experiment: Experiment, targets: Iterable[str]) -> dict[str, st
     products, artefacts = _asked(experiment, targets)
     artefacts += [a for product in products.values() for a in lineage.material_of(experiment, product)]
     named = {path.as_posix() for path in _named(targets)}
-    return dict(_taken(experiment, products, named)) | _stale(experiment, artefacts)
+    stale = _stale(experiment, artefacts)
+    return stale | {path: why for path, why in _taken(experiment, products, named) if path not in stale}
 
 
 def _stale(experiment: Experiment, artefacts: Iterable[str]) -> dict[str, str]:

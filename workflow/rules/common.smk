@@ -59,7 +59,7 @@ def check_unseen():
     if found:
         path, why = next(iter(found.items()))
         raise WorkflowError(
-            f"Snakemake would take {path} for finished, but {why}. To make it again, end the command line with\n"
+            f"Snakemake would take {path} for finished, but: {why}. To make it again, end the command line with\n"
             f"--forcerun {' '.join([*settings.forcerun, *found])}"
         )
 
