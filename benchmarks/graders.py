@@ -16,7 +16,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -217,16 +217,18 @@ def judge(benchmark: Benchmark, kind: str = "bubblewrap") -> list[tuple[Case, bo
         verdict = box.judge(test.source, test.entry_point, test.check, test.limits)
         return verdict.passed, verdict.reason
 
-    def compare(case: Case) -> tuple[bool, str]:
-        return boxed.compare(case.answer, boxed.last_box(case.text))
-
-    # Answers are compared in one process, one by one; programs have processes of their own.
-    threads = len(os.sched_getaffinity(0)) if benchmark.domain else 1
-    with Sandbox(kind) as box, ThreadPoolExecutor(threads) as pool:
-        for case, verdict in zip(cases, pool.map(run if benchmark.domain else compare, cases), strict=True):
+    cores = len(os.sched_getaffinity(0))
+    # A thread waits for its program. A process compares one answer after the other, so that each core needs one.
+    pool: Executor = ThreadPoolExecutor(cores) if benchmark.domain else ProcessPoolExecutor(cores)
+    with Sandbox(kind) as box, pool:
+        for case, verdict in zip(cases, pool.map(run if benchmark.domain else _compare, cases), strict=True):
             verdicts.append((case, *verdict))
             progress.advance(1)
     return verdicts
+
+
+def _compare(case: Case) -> tuple[bool, str]:
+    return boxed.compare(case.answer, boxed.last_box(case.text))
 
 
 def table(judged: dict[str, list[tuple[Case, bool, str]]]) -> str:
