@@ -66,13 +66,13 @@ class Benchmark:
 
 
 def _another_answer(answers: list[str], number: int) -> str:
-    """The next question's answer that has other digits and letters."""
+    """The next question's answer that has other digits, or letters if one has none: `x=5` is no other answer than 5."""
     following = answers[number + 1 :] + answers[:number]
     return next((a for a in following if sorted(_signs(a)) != sorted(_signs(answers[number]))), "no other")
 
 
 def _signs(text: str) -> list[str]:
-    return re.findall(r"\w", text)
+    return re.findall("[1-9]", text) or re.findall(r"\w", text)
 
 
 def _other_sign(gold: str, _: str) -> str:

@@ -1,7 +1,7 @@
 r"""Answers in `\boxed{}`: the one of a response, and whether it equals the gold one as mathematics.
 
 What is equal is decided by `comparison.py`, in the process of `equality.py`; docs/benchmarks.md lists what counts.
-`harness.py` makes this lm-eval's filter `last_box` and metric `math_verify`.
+`harness.py` makes this lm-eval's filter `last_box` and metric `math_equality`.
 """
 
 import json

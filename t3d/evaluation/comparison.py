@@ -121,10 +121,12 @@ def _same_sets(gold: Node, answer: Node) -> bool:
     """Unions, sets with a name, and what a gold inequality allows, compared as sets of numbers."""
     if isinstance(answer, Relation):
         return False
-    one, other = _as_set(gold), _as_set(answer)
-    if one is None or other is None:
+    try:
+        other = _as_set(answer)
+        one = None if other is None else _as_set(gold)
+        return one is not None and (one == other or bool(one.symmetric_difference(other).is_empty))
+    except values.UNDECIDED:
         return False
-    return one == other or bool(one.symmetric_difference(other).is_empty)
 
 
 def _as_set(node: Node) -> Any:
@@ -145,7 +147,8 @@ def _as_set(node: Node) -> Any:
     if isinstance(node, Relation):
         signs = {"=": "==", r"\le": "<=", r"\ge": ">=", r"\ne": "!="}
         pairs = zip(exact, node.operators, exact[1:], strict=False)
-        return And(*(Rel(left, right, signs.get(sign, sign)) for left, sign, right in pairs)).as_set()
+        condition = And(*(Rel(left, right, signs.get(sign, sign)) for left, sign, right in pairs))
+        return condition.as_set() if len(condition.free_symbols) == 1 else None
     if node.brackets == "{}":
         return FiniteSet(*exact)
     if len(exact) != 2 or node.brackets not in ("()", "(]", "[)", "[]") or exact[0] >= exact[1]:

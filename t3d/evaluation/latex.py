@@ -36,7 +36,7 @@ _UNICODE = str.maketrans(
 
 def _repeating(match: re.Match) -> str:
     r"""`0.1\overline{6}` as a fraction."""
-    whole, once, again = match.group(1) or "0", match.group(2), match.group(3)
+    whole, once, again = match.group(1) or "0", match.group(2), match.group(3) or match.group(4)
     value = Fraction(int(whole + once + again) - int(whole + once), (10 ** len(again) - 1) * 10 ** len(once))
     return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
 
@@ -52,7 +52,10 @@ def _joined(match: re.Match) -> str:
     return re.sub(r"\D", "", match.group())
 
 
+_DEGREE = r"(?:\\circ|\\degree|°)"
 _RULES: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = (
+    # Dollars and brackets around mathematics are no part of it; dollars of money are dropped below.
+    (r"(?<!\\)\\[()\[\]]", ""),
     # How a fraction or a bracket is set says nothing.
     (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
     (r"\\displaystyle(?![a-zA-Z])", ""),
@@ -71,25 +74,28 @@ _RULES: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = (
     (r"\\!", ""),
     (r"\s*\{\s*,\s*\}\s*", "{,}"),
     # Blanks. An escaped one goes as a whole: its backslash alone would escape what follows.
-    (r"(?<!\\)\\(?:[,;:>]|\s|q?quad(?![a-zA-Z])|(?:thin|med|thick)space(?![a-zA-Z]))|~|\s", " "),
+    (r"(?<!\\)\\(?:[,;:>]|\s|(?:thin|med|thick)space(?![a-zA-Z]))|~|\s", " "),
     (r"(?<=\d)\{,\}(?=\d{3}(?!\d))", ""),
-    (r"(?<![\d.,/_^ ])\d{1,3}(?: +\d{3})+(?![\d/])", _joined),
+    (r" +", " "),
+    (r"(?<![\d./_^])(?<![\da-zA-Z.] )\d{1,3}(?: \d{3})+(?![\d/])", _joined),
+    (r"\\q?quad(?![a-zA-Z])", " "),
     # What stands for a unit whatever the question.
-    (r"\s*(?:\^ *\{? *(?:\\circ|\\degree|°) *\}?|\\degree(?![a-zA-Z])|°)(?: *(?:\\text\{ *[CF] *\}|[CF]\b))?", ""),
+    (rf" *(?:\^ *(?:\{{ *{_DEGREE} *\}}|{_DEGREE})|\\degree(?![a-zA-Z])|°)(?: *(?:\\text\{{ *[CF] *\}}|[CF]\b))?", ""),
     (r"\\?%|\\text\{ *percent(?:age)? *\}", ""),
     (r"\\\$|\$|[€£¥¢]|\\(?:pounds|euro|cent)(?![a-zA-Z])", ""),
-    (r" *\^ *\{? *\\text\{ *(?:st|nd|rd|th) *\} *\}?", ""),
+    (r" *\^ *(?:\{ *\\text\{ *(?:st|nd|rd|th) *\} *\}|\\text\{ *(?:st|nd|rd|th) *\})", ""),
     # Lists in words.
     (r" *,? *\\text\{ *,? *(?:and|or) *\} *", ", "),
     (r",? +(?:and|or) +", ", "),
     # Numbers.
     (r"(?<![\d}])\.(?=\d)", "0."),
-    (r"(\d*)\.(\d*)\\(?:overline|bar|dot) *\{?(\d+)\}?", _repeating),
-    (r"(?<![\d.,}_^])(\d+) +(\d+) */ *(\d+)(?!\d)", _mixed),
+    (r"(\d*)\.(\d*)\\(?:overline|bar|dot) *(?:\{ *(\d+) *\}|(\d))", _repeating),
+    (r"(?<![\d.}_^])(\d+) +(\d+) */ *(\d+)(?!\d)", _mixed),
     # 6.63e-34, but not 2e-3, which may be a difference.
     (r"(?<![\w.])(\d+\.\d+)[eE]([+-]?\d+)", r"\1\\cdot 10^{\2}"),
-    # latex2sympy reads an integer beside a number as a mixed number: 2(3) as 5.
-    (r"(?<=\d) *(?=\( *-?\d+ *\))", r"\\cdot "),
+    # latex2sympy reads an integer beside a number as a mixed number: 2(3) as 5, (2)\frac{1}{2} as 5/2.
+    (r"(?<![_^\d])(\d+) *(?=\()", r"\1\\cdot "),
+    (r"\) *(?=\(|\\frac|\d)", r")\\cdot "),
     (r"\\varnothing(?![a-zA-Z])|Ø|\\\{ *\\\}", r"\\emptyset "),
     (r"\\leq(?:slant)?(?![a-zA-Z])|<=", r"\\le "),
     (r"\\geq(?:slant)?(?![a-zA-Z])|>=", r"\\ge "),
@@ -184,18 +190,22 @@ def same_words(gold: str, answer: str) -> bool:
     one, other = plain(gold), plain(answer)
     if not one or not other:
         return False
-    return one == other or (one.casefold() == other.casefold() and (is_words(gold) or is_words(answer)))
+    return one == other or (
+        one.casefold() == other.casefold() and any(is_words(text) or has_date(text) for text in (gold, answer))
+    )
 
 
 _MONTHS = "january|february|march|april|may|june|july|august|september|october|november|december"
 _DAYS = "monday|tuesday|wednesday|thursday|friday|saturday|sunday"
 # Words that belong to a number as its digits do: 4:30 p.m. is not 4:30 a.m.
-_NO_UNIT = re.compile(rf"(?i)(?<![a-z])(?:[ap]\.? ?m\.?|noon|midnight|b\.?c\.?e?|a\.?d|{_MONTHS}|{_DAYS})(?![a-z])")
+_NO_UNIT = re.compile(
+    rf"(?i)(?:(?<=[ {{])|(?<=:\d\d))(?:[ap]\.? ?m|b\.?c|a\.?d)\b|(?<![a-z])(?:noon|midnight|{_MONTHS}|{_DAYS})(?![a-z])"
+)
 
 
 def has_date(text: str) -> bool:
     """Whether words of a text are part of a time or a date, and not a unit."""
-    return bool(re.search(r"\d", text) and _NO_UNIT.search(unwrapped(text)))
+    return bool(re.search(r"\d", text) and _NO_UNIT.search(text))
 
 
 _EXPONENT = r"(?: *\^ *(?:\d|\{ *-?\d *\})|[²³])?"
@@ -216,7 +226,8 @@ def without_unit(text: str) -> str:
     while True:
         match = _UNIT.search(text)
         rest = text[: match.start()].rstrip() if match else ""
-        if not rest or rest[-1] in "=+-*/^_(<>":
+        # Only numbers and expressions have units.
+        if not re.search(r"\w", _TEXT.sub("", rest)) or rest[-1] in "=+-*/^_(<>":
             return text
         text = rest
 

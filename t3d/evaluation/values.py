@@ -11,6 +11,8 @@ from typing import Any
 
 DIGITS = 6
 """Significant digits to which decimals are compared."""
+UNDECIDED = (TypeError, ValueError, AttributeError, NotImplementedError, ArithmeticError, RecursionError)
+"""What sympy raises where it cannot compare."""
 # Where two exact values agree to so many digits, algebra decides; where it cannot, the second number does.
 _FIRST, _SECOND = 60, 400
 # A number and its base, 312_5 or (312)_{5}; digits beyond 9 are upper case, since 2a_5 is a product.
@@ -71,11 +73,12 @@ def same(one: Value, other: Value) -> bool:
     """Whether two expressions have one value."""
     from sympy import MatrixBase
 
-    if isinstance(one.exact, MatrixBase) or isinstance(other.exact, MatrixBase):
-        return _same_matrices(one, other)
-    if _equal(one.exact, other.exact):
-        return True
-    return (one.decimal or other.decimal) and _close(one, other)
+    try:
+        if isinstance(one.exact, MatrixBase) or isinstance(other.exact, MatrixBase):
+            return _same_matrices(one, other)
+        return _equal(one.exact, other.exact) or ((one.decimal or other.decimal) and _close(one, other))
+    except UNDECIDED:
+        return False
 
 
 def ratio_of_differences(sides: list[Value]) -> Any:
@@ -85,7 +88,7 @@ def ratio_of_differences(sides: list[Value]) -> Any:
     a, b, c, d = (side.exact for side in sides)
     try:
         ratio = simplify((a - b).expand() / (c - d).expand())
-    except (TypeError, AttributeError):  # one is no expression
+    except UNDECIDED:
         return None
     return ratio if ratio.is_number and ratio.is_finite and ratio.is_real and not ratio.is_zero else None
 
@@ -147,11 +150,8 @@ def _close(one: Value, other: Value) -> bool:
 
     An integer is exact: 70 is not 70.0000001. Beside variables each coefficient is compared.
     """
-    try:
-        first, second = one.exact.doit().expand(), other.exact.doit().expand()
-        terms, others = first.as_coefficients_dict(), second.as_coefficients_dict()
-    except AttributeError:
-        return False
+    first, second = one.exact.doit().expand(), other.exact.doit().expand()
+    terms, others = first.as_coefficients_dict(), second.as_coefficients_dict()
     if not first.is_number or not second.is_number:
         return terms.keys() == others.keys() and all(
             _close_numbers(terms[key], others[key], one.decimal, other.decimal) for key in terms

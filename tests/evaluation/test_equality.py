@@ -183,6 +183,10 @@ PAIRS = {
         ("x>3", r"(3,\infty)", True),
     ],
     "words and numbers": [
+        ("7:15 AM", "7:15am", True),
+        ("2bc", "2cb", True),
+        (r"\text{no}\text{ solution}", r"\text{no}", False),
+        ("7", r"7^{\text{th}}", True),
         (r"\text{4:30 p.m.}", r"4:30 \text{ p.m.}", True),
         (r"4:30 \text{ p.m.}", r"4:30 \text{ a.m.}", False),
         (r"\text{4:30 p.m.}", "4:30 PM", True),
@@ -211,6 +215,11 @@ PAIRS = {
         ("5.4", "5.4¢", True),
     ],
     "thousands and other blanks": [
+        ("x=10080", "x = 10 080", True),
+        ("2,100", r"2 \quad 100", False),
+        ("5", r"\(5\)", True),
+        (r"\frac{1}{6}", r"\frac{0.\overline3}{2}", True),
+        (r"\sin{30^\circ}", r"\sin 30^{\circ}", True),
         ("(1,200)", "1200", False),
         ("(1,200)", "(1, 200)", True),
         (r"\{1,200\}", "1200", False),
@@ -228,6 +237,13 @@ PAIRS = {
         ("5", r"5\ .", True),
     ],
     "numbers side by side": [
+        ("1", r"2(\frac12)", True),
+        ("6", "(2)(3)", True),
+        ("5", "(2)(3)", False),
+        ("1", r"(2)\frac{1}{2}", True),
+        ("3", r"\log_2(8)", True),
+        ("1234.5", "1,234 1/2", True),
+        ("(1,3.5)", "(1,3 1/2)", True),
         ("-3.5", "-3 1/2", True),
         ("5", "3 5/2", False),
         ("6", "2(3)", True),
@@ -238,9 +254,7 @@ PAIRS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("gold", "answer", "equal"), [pair for pairs in PAIRS.values() for pair in pairs], ids=lambda value: str(value)
-)
+@pytest.mark.parametrize(("gold", "answer", "equal"), [pair for pairs in PAIRS.values() for pair in pairs], ids=str)
 def test_pairs(gold, answer, equal):
     assert compare(gold, answer) == (equal, "equal" if equal else "not equal")
 
