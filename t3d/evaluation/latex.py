@@ -93,6 +93,10 @@ _RULES: tuple[tuple[str, str | Callable[[re.Match], str]], ...] = (
     (r"(?<![\d.}_^])(\d+) +(\d+) */ *(\d+)(?!\d)", _mixed),
     # 6.63e-34, but not 2e-3, which may be a difference.
     (r"(?<![\w.])(\d+\.\d+)[eE]([+-]?\d+)", r"\1\\cdot 10^{\2}"),
+    # Arguments in parentheses, and a base beside its argument.
+    (r"(?<![\\a-zA-Z])sqrt(?= *[\d({\[])", r"\\sqrt"),
+    (r"(\^|\\sqrt) *\(([^()]*)\)", r"\1{\2}"),
+    (r"\\log *_ *(\d) ?(\d+)", r"\\log_{\1}{\2}"),
     # latex2sympy reads an integer beside a number as a mixed number: 2(3) as 5, (2)\frac{1}{2} as 5/2.
     (r"(?<![_^\d])(\d+) *(?=\()", r"\1\\cdot "),
     (r"\) *(?=\(|\\frac|\d)", r")\\cdot "),
@@ -118,7 +122,40 @@ def clean(text: str) -> str:
     text = text.translate(_UNICODE)
     for pattern, replacement in _COMPILED:
         text = pattern.sub(replacement, text)
-    return _joined_thousands(re.sub(r"[ .,;]+\Z", "", text).strip())
+    return _braced(_joined_thousands(re.sub(r"[ .,;]+\Z", "", text).strip()))
+
+
+_ARGUMENTS = {r"\frac": 2, r"\binom": 2, r"\sqrt": 1}
+
+
+def _braced(text: str) -> str:
+    r"""With braces around every argument: `\frac12` and `\frac1{2}` as `\frac{1}{2}`."""
+    tokens, units, at = TOKEN.findall(text), [], 0
+    while at < len(tokens):
+        unit, at = _unit(tokens, at)
+        units.append(unit)
+    return "".join(units)
+
+
+def _unit(tokens: list[str], at: int) -> tuple[str, int]:
+    """The text in braces, the command with its arguments or else the token at a place, and the place behind it."""
+    unit, at = tokens[at], at + 1
+    if unit == "{":
+        while at < len(tokens) and tokens[at] != "}":
+            inner, at = _unit(tokens, at)
+            unit += inner
+        return (unit + "}", at + 1) if at < len(tokens) else (unit, at)
+    if unit == r"\sqrt" and "[" in tokens[at : at + 2] and "]" in tokens[at:]:
+        end = tokens.index("]", at) + 1
+        unit, at = unit + "".join(tokens[at:end]).strip(), end
+    for _ in range(_ARGUMENTS.get(unit.partition("[")[0], 0)):
+        while at < len(tokens) and tokens[at] == " ":
+            at += 1
+        if at == len(tokens) or tokens[at] == "}":
+            break
+        argument, at = _unit(tokens, at)
+        unit += argument if argument.startswith("{") else f"{{{argument}}}"
+    return unit, at
 
 
 _ZEROS = re.compile(r"(?<![\d.,_^])\d{1,3}(?:,0\d{2})+(?!\d|,\d{3})")

@@ -72,7 +72,7 @@ def _element(text: str) -> Node:
     # Of a number and its approximation the number counts.
     exact, *approximate = _split(text, {r"\approx": "~"})[0]
     if approximate:
-        text = approximate[-1] if re.fullmatch(r" *\\?[a-zA-Z]+ *", exact) else exact
+        text = approximate[-1] if re.fullmatch(r" *(?:\\?[a-zA-Z]+ *)?", exact) else exact
     sides, operators = _split(text, _OPERATORS)
     if operators and all(side.strip() for side in sides):
         return Relation(tuple(operators), tuple(read(side.strip()) for side in sides))

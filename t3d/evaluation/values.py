@@ -42,8 +42,8 @@ def read(text: str) -> Value | None:
 
     if _SIDE_BY_SIDE.search(text):
         return None
-    # Units and boxes are gone already. By default, letters would lose their case.
-    spelling = NormalizationConfig(units=False, malformed_operators=True, nits=True, boxed="none")
+    # Units and boxes are gone and all braces are there. By default, letters would lose their case.
+    spelling = NormalizationConfig(units=False, malformed_operators=False, nits=True, boxed="none")
     try:
         latex = normalize_latex(_BASED.sub(_based, text), spelling)
         value = latex2sympy(

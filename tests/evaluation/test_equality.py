@@ -251,6 +251,16 @@ PAIRS = {
         ("5", "2 3", False),
         ("-2+7i", r"-2+7\mathrm{i}", True),
     ],
+    "arguments without braces": [
+        (r"\frac{\sqrt3}{2}60", r"30\sqrt{3}", True),
+        ("0", r"17\frac{\sqrt{3}-1}{2}60", False),
+        (r"\frac{\pi}{2}", r"\frac\pi2", True),
+        (r"\frac{1}{\pi}", r"\frac1\pi", True),
+        (r"2\sqrt{3}", "2sqrt(3)", True),
+        (r"\sqrt{\pi}", r"\sqrt\pi", True),
+        ("10", r"\binom52", True),
+        (r"\frac{1}{\sqrt{2}}", r"\sqrt\frac12", True),
+    ],
 }
 
 
