@@ -20,7 +20,7 @@ _DIGITS = r"\d[\dA-F]*|[A-F]+\d[\dA-F]*"
 _BASED = re.compile(rf"(?<![A-Za-z\d.,_^\\}}])(?:\( *({_DIGITS}) *\)|({_DIGITS})) *_ *(?:(\d+)|\{{[( ]*(\d+)[) ]*\}})")
 
 
-# latex2sympy adds two numbers that stand side by side; it takes them for a mixed number.
+# Two numbers side by side; latex2sympy takes them for a mixed number and adds them.
 _SIDE_BY_SIDE = re.compile(r"(?:^|[-+*/(=]) *\d[\d.]* +\d")
 
 
