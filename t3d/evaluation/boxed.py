@@ -1,7 +1,7 @@
 r"""Answers in `\boxed{}`: the one of a response, and whether it equals the gold one as mathematics.
 
-What is equal is decided by math-verify, in the process of `equality.py`; docs/benchmarks.md lists what counts.
-`harness.py` makes this lm-eval's filter `last_box` and metric `math_verify`.
+What is equal is decided by `comparison.py`, in the process of `equality.py`; docs/benchmarks.md lists what counts.
+`harness.py` makes this lm-eval's filter `last_box` and metric `math_equality`.
 """
 
 import json
@@ -12,9 +12,9 @@ import sys
 from functools import lru_cache
 
 from t3d.errors import MissingInputError
-from t3d.evaluation import equality
+from t3d.evaluation import equality, latex
 
-_OPENING = r"\boxed{"
+_OPENING = re.compile(r"\\boxed\s*\{")
 # Braces that group; those that are printed, `\{`, are skipped with every other escaped character.
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 
@@ -24,15 +24,14 @@ def last_box(text: str) -> str:
 
     A box that a token limit cut does not fall back on one before it: it was to replace that one.
     """
-    start = text.rfind(_OPENING)
+    start = max((match.end() for match in _OPENING.finditer(text)), default=-1)
     if start < 0:
         return ""
-    start += len(_OPENING)
     depth = 1
     for match in _BRACE.finditer(text, start):
         depth += {"{": 1, "}": -1}.get(match.group(), 0)
         if depth == 0:
-            return text[start : match.start()].strip()
+            return latex.trim(text[start : match.start()])
     return ""
 
 

@@ -1,51 +1,36 @@
-r"""The process that compares answers with math-verify; `boxed.py` starts it and asks it.
+r"""The process that compares answers; `boxed.py` starts it and asks it.
 
-math-verify limits time by an alarm, which Python hears between two of its operations: it cannot end the one power that
-`9^{9^{9^{9}}}` asks for, and how far it gets depends on how busy the machine is. So each pair is compared in a fork of
-this process, with limits on processor time and memory that the kernel keeps. What math-verify remembers from one pair
-is gone before the next, so that a verdict does not depend on the questions before it.
+No alarm can end the one power that `9^{9^{9^{9}}}` asks for: Python hears it between two of its operations. So each
+pair is compared (`comparison.py`) in a fork of this process, with limits on processor time and memory that the kernel
+keeps. What sympy remembers from one pair is gone before the next, so that a verdict does not depend on the questions
+before it.
 """
 
 import json
 import logging
 import os
-import re
 import resource
 import signal
 import sys
-from typing import Any
+
+from t3d.evaluation.comparison import equal
 
 LONGEST = 1000
 """Characters of an answer; longer ones are wrong without a comparison."""
 _SECONDS = 10
 _MEMORY_MB = 1024
-"""Address space beyond what math-verify and its imports take, 0.06 GB here."""
-# A unit at the end of a number, or the end of a sentence inside the box.
-_END = re.compile(r"(?:\\?%|[\s.])+\Z")
+"""Address space beyond what sympy and the parser take, 0.06 GB here."""
 
-
-def equal(gold: str, answer: str) -> tuple[bool, str]:
-    """Whether two answers in LaTeX are equal, and in a few words why; the first one is the gold one.
-
-    The order counts: `x = 5` is answered by `5`, and a set only by a set.
-    """
-    from math_verify import verify
-
-    found = _parse(answer)
-    if not found:
-        return False, "the answer cannot be read"
-    # Both limits on time are the kernel's; see above.
-    passed = verify(_parse(gold), found, timeout_seconds=None)
-    return passed, "equal" if passed else "not equal"
-
-
-def _parse(answer: str) -> list[Any]:
-    """What math-verify makes of an answer: an expression if it can be read as one, and its normalised text."""
-    from math_verify import LatexExtractionConfig, parse
-
-    boxed = f"\\boxed{{{_END.sub('', answer)}}}"
-    # No extraction of plain expressions: of LaTeX that cannot be read it would take the last number.
-    return parse(boxed, [LatexExtractionConfig(boxed_match_priority=0)], parsing_timeout=None)
+# What compares these is imported, and the grammar's tables are built, before the first fork: no fork has to.
+_KINDS = (
+    ("x^2+2x+1", "(x+1)^{2}"),
+    (r"\frac{1}{3}", "0.333333"),
+    (r"\sqrt{2}+\sqrt{3}", r"\sqrt{5+2\sqrt{6}}"),
+    (r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", r"\begin{pmatrix} 1 \\ 3\pi \end{pmatrix}"),
+    (r"(-\infty,2) \cup (2,\infty)", r"\mathbb{R} \setminus \{2\}"),
+    ("y = 2x+3", "2x-y+3 = 0"),
+    (r"\cot x", r"\frac{\cos x}{\sin x}"),
+)
 
 
 def _equal_in_fork(gold: str, answer: str) -> tuple[bool, str]:
@@ -89,8 +74,8 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     logging.disable(logging.CRITICAL)
-    # This imports the grammar, so that no fork has to.
-    equal("1", "1")
+    for pair in _KINDS:
+        equal(*pair)
     if not _equal_in_fork("1", r"\frac{2}{2}")[0]:
         raise RuntimeError("no comparison works within these limits")
     for line in sys.stdin:

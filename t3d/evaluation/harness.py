@@ -132,8 +132,8 @@ class LastBox(Filter):
         return [[boxed.last_box(text) for text in texts] for texts in resps]
 
 
-@register_metric(metric="math_verify", higher_is_better=True)
-def math_verify(references: list[str], predictions: list[str]) -> dict[str, Any]:
+@register_metric(metric="math_equality", higher_is_better=True)
+def math_equality(references: list[str], predictions: list[str]) -> dict[str, Any]:
     """`exact_match`, 1 or 0, and the reason, of one gold answer and one extracted answer."""
     (gold,), (answer,) = references, predictions
     equal, reason = boxed.compare(gold, answer)

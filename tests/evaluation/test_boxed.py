@@ -26,6 +26,12 @@ BOXES = {
     r"put your final answer within \boxed{}.": "",
     "The answer is 5.": "",
     "boxed{5} \\fbox{5}": "",
+    r"\boxed {5}": "5",
+    "\\boxed\n\t{5}": "5",
+    r"\boxed{4}, no, \boxed {5}": "5",
+    r"\boxed{5\ }": "5",
+    r"\boxed{ (1,2)\  }": "(1,2)",
+    r"\boxed{x \\ }": r"x \\",
     "": "",
 }
 
@@ -51,6 +57,8 @@ EQUAL = [
     ("18", r"\$18"),
     ("18", "$18$"),
     ("18", r"18\text{ dollars}"),
+    ("18", "18 dollars"),
+    ("1450", r"1\,450"),
     ("18", "18.0"),
     ("18", "18."),
     ("18", r"9 \times 2"),
@@ -81,8 +89,6 @@ EQUAL = [
 ]
 UNEQUAL = [
     ("18", "19"),
-    ("18", "18 dollars"),
-    ("1450", r"1\,450"),
     (r"\frac{1}{3}", "0.333"),
     ("0.5", r"50\%"),
     ("x=5", "y=5"),
@@ -156,11 +162,13 @@ def soon(monkeypatch):
 
 def test_a_hostile_answer_is_wrong_and_the_next_one_is_judged(soon):
     reasons = {}
+    # The process starts before the first answer.
+    compare("3", "3")
     for name, answer in HOSTILE.items():
         started = time.monotonic()
         equal, reasons[name] = compare("3", answer)
         assert not equal
-        assert time.monotonic() - started < 4, name
+        assert time.monotonic() - started < 8, name
         assert compare("3", r"\frac{6}{2}") == (True, "equal")
     assert reasons["a tower of exponents"] == "comparing it takes more than 1 s"
     assert reasons["a hundred kilobytes"] == "an answer of more than 1000 characters"
