@@ -19,13 +19,14 @@ from t3d.trajectories.record import Trajectory
 @dataclass(frozen=True)
 class Example:
     """One response x_0 with its prompt; `step_map` (1..S per response token) and `confidence` (the teacher's, when it
-    committed the token) only where a teacher decoded it."""
+    committed the token) only where a teacher decoded it. `left_out`: how many tokens longer the prompt was then."""
 
     id: str
     prompt_ids: list[int]
     response_ids: list[int]
     step_map: list[int] | None = None
     confidence: list[float] | None = None
+    left_out: int = 0
 
     @property
     def row(self) -> np.ndarray:
@@ -87,10 +88,10 @@ def load(
             kept = len(t.response_ids)
             if student.rows.terminal_block == "cut":
                 kept = next((i + 1 for i, token in enumerate(t.response_ids) if token in stop_ids), kept)
+            kept = min(kept, _whole_blocks(student, len(t.prompt_ids)))
             prompt_ids = bare.get(t.prompt_id, t.prompt_ids)
-            kept = min(kept, _whole_blocks(student, len(prompt_ids)))
             recorded = t.response_ids[:kept], t.step_map[:kept], t.confidence[:kept]
-            examples.append(Example(t.prompt_id, prompt_ids, *recorded))
+            examples.append(Example(t.prompt_id, prompt_ids, *recorded, len(t.prompt_ids) - len(prompt_ids)))
     _check_distinct(examples)
     # One order, whatever the number of shards.
     return sorted(examples, key=lambda example: example.id), budget.steps or 0
@@ -114,7 +115,10 @@ def likeliest(name: str, trajectories: Sequence[Trajectory], share: float) -> li
 
 
 def _whole_blocks(student: Student, prompt_length: int) -> int:
-    """Response tokens that a row keeps: up to the end of the last whole block within `rows.max_response_tokens`."""
+    """Response tokens that a row keeps: up to the end of the last whole block within `rows.max_response_tokens`.
+
+    `prompt_length` is the rollout's, whose blocks a row has on the global grid.
+    """
     limit = student.rows.max_response_tokens
     if limit is None:
         return sys.maxsize

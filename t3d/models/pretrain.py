@@ -26,7 +26,7 @@ from t3d.models.folder import MASK_TOKEN, SDARConfig
 from t3d.models.layout import Layout, lay_out_stored
 from t3d.models.packed import compile_layers
 from t3d.models.sdar import SDARForCausalLM
-from t3d.models.text import END, END_OF_TURN, START_OF_TURN, Row, chat_prompt, draw_rows
+from t3d.models.text import END, END_OF_TURN, START_OF_TURN, Row, chat_prompt, draw_rows, shares_of
 from t3d.params import Pretraining
 from t3d.progress import Progress
 from t3d.prompts.domains import DOMAINS
@@ -183,7 +183,7 @@ def _tokenizer(pretraining: Pretraining, seed: int) -> PreTrainedTokenizerFast:
         chat_prompt(problem.question)
         + domain.write(problem, Random(seed_for(seed, "tokenizer", problem.id)))
         + END_OF_TURN
-        for domain in (DOMAINS[name] for name in pretraining.domains)
+        for domain in (DOMAINS[name] for name in shares_of(pretraining))
         for problem in islice(domain.problems("train", seed, pretraining.difficulty), _TOKENIZER_PROBLEMS)
     )
     return build_tokenizer(texts, pretraining.model.vocab_size)
