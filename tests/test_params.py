@@ -365,8 +365,10 @@ def test_a_key_that_stands_twice_is_named_with_its_lines(tmp_path, text, message
 
 
 def test_what_is_merged_can_be_overridden(tmp_path):
-    (tmp_path / "a.yaml").write_text("x: &x {a: 1, b: 1}\ny: &y {<<: *x, a: 2}\nz: {<<: *y, b: 3}\nw: *y")
-    merged = {"x": {"a": 1, "b": 1}, "y": {"a": 2, "b": 1}, "z": {"a": 2, "b": 3}, "w": {"a": 2, "b": 1}}
+    lines = ["x: &x {rate: 1, steps: 1}", "y: &y {<<: *x, rate: 2}", "z: {<<: *y, steps: 3}", "again: *y"]
+    (tmp_path / "a.yaml").write_text("\n".join(lines))
+    second = {"rate": 2, "steps": 1}
+    merged = {"x": {"rate": 1, "steps": 1}, "y": second, "z": {"rate": 2, "steps": 3}, "again": second}
     assert read_yaml(tmp_path / "a.yaml") == merged
 
 
