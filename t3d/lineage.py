@@ -7,7 +7,6 @@ down once.
 from collections.abc import Iterable
 from pathlib import Path
 
-from t3d import receipts
 from t3d.errors import ParameterError, T3DError
 from t3d.params import Experiment, FactorisationFigure, Product, TrainingFigure
 from t3d.trajectories.names import shard_names
@@ -103,6 +102,8 @@ def material_of(experiment: Experiment, product: Product, here: bool = False) ->
 
 
 def _is_here(experiment: Experiment, artefact: str) -> bool:
+    from t3d import receipts  # it asks this module what an artefact is made from
+
     try:
         receipts.check_recipes(receipts.read(receipts.manifest_path(experiment, artefact)), experiment)
     except T3DError:
@@ -119,6 +120,11 @@ def products_of(experiment: Experiment, on_request: bool = False) -> dict[str, P
 
 def artefacts_of(experiment: Experiment, products: Iterable[Product]) -> list[str]:
     """Every artefact behind some tables and figures, inputs before what is made from them."""
+    return origins_of(experiment, (artefact for product in products for artefact in material_of(experiment, product)))
+
+
+def origins_of(experiment: Experiment, artefacts: Iterable[str]) -> list[str]:
+    """Some artefacts and everything they are made from, inputs before what is made from them."""
     found: dict[str, None] = {}
 
     def add(artefact: str) -> None:
@@ -127,9 +133,8 @@ def artefacts_of(experiment: Experiment, products: Iterable[Product]) -> list[st
                 add(source)
             found[artefact] = None
 
-    for product in products:
-        for artefact in material_of(experiment, product):
-            add(artefact)
+    for artefact in artefacts:
+        add(artefact)
     return list(found)
 
 

@@ -47,17 +47,16 @@ def load(
     Args:
         experiment: whose parameters say how the data were decoded.
         student: its objective decides which data it needs, its `rows` how a rollout becomes an example.
-        data: manifests of trajectory shards, or of prompt sets, or of both where `rows.prompt` is `bare`.
+        data: manifests of all its trajectory shards, or of its prompt sets, or of both where `rows.prompt` is `bare`,
+            as `receipts.read_inputs` gives them.
         tokenizer: the teacher's.
         stop_ids: the teacher's ids that end a response, for `rows.terminal_block: cut`.
         seed: which of the student's seeds learns from them; of rollouts by another student it gets those of its own.
 
     Raises:
-        DataError: the data are not those the student names, were decoded on another block grid, or have no scores and
-            `keep` asks for them.
+        DataError: the data were decoded on another block grid, or have no scores and `keep` asks for them.
     """
     if student.prompts:
-        _expect(data, {f"prompts/{name}" for name in student.prompts})
         filler = tokenizer.pad_token_id
         gold = [_gold(prompt, student.block_size, filler) for manifest in data for prompt in sets.read(manifest)]
         _check_distinct(gold)
@@ -65,7 +64,6 @@ def load(
     specs = {name: experiment.trajectories[name] for name in student.trajectories}
     shard_artefacts = {f"trajectories/{n}/{shard}": n for n, spec in specs.items() for shard in shard_names(spec, seed)}
     bare_sets = {f"prompts/{spec.prompts}" for spec in specs.values()} if student.rows.prompt == "bare" else set()
-    _expect(data, shard_artefacts.keys() | bare_sets)
     budget = Budget.parse(next(iter(specs.values())).budget)
     if budget.block_size != student.block_size and student.rows.rollout_blocks == "equal":
         raise DataError(
@@ -137,9 +135,3 @@ def _check_distinct(examples: Sequence[Example]) -> None:
 def _gold(prompt: sets.Prompt, block_size: int, filler: int) -> Example:
     missing = -(len(prompt.prompt_ids) + len(prompt.reference_ids)) % block_size
     return Example(prompt.id, prompt.prompt_ids, prompt.reference_ids + [filler] * missing)
-
-
-def _expect(data: Sequence[receipts.Manifest], wanted: set[str]) -> None:
-    found = {manifest.artefact for manifest in data}
-    if found != wanted:
-        raise DataError(f"this student learns from {', '.join(sorted(wanted))}; found {', '.join(sorted(found))}.")

@@ -55,8 +55,7 @@ def shares_of(pretraining: Pretraining) -> dict[str, int]:
 
     Rows and the tokenizer's texts are drawn in this order; a recipe digest does not hold that of a file.
     """
-    shares: dict[str, int] = {**pretraining.domains}
-    return {name: shares[name] for name in DOMAINS if name in shares}
+    return {name: share for name in DOMAINS for key, share in pretraining.domains.items() if key == name}
 
 
 def _rows_per_domain(pretraining: Pretraining) -> dict[str, int]:

@@ -51,18 +51,13 @@ def make(experiment: Experiment, name: str, teacher: Path, out: Path, source: Pa
     if name not in experiment.prompt_sets:
         raise ParameterError(f"experiment {experiment.name} has no prompt set {name!r}.")
     spec = experiment.prompt_sets[name]
-    inputs = [receipts.read(teacher, kind="teachers")]
+    inputs = receipts.read_inputs(experiment, f"prompts/{name}", [teacher, source])
     folder = inputs[0].folder()
     # Imported here: who only reads a prompt set, or is told that something is wrong, starts three seconds sooner.
     from t3d.models.folder import load_tokenizer
 
     tokenizer = load_tokenizer(folder)
-    manifest = None
-    if spec.source is not None:
-        if source is None:
-            raise ParameterError(f"prompt_sets.{name} reads {spec.source}: give its manifest.")
-        manifest = receipts.read(source, kind="sources")
-        inputs.append(manifest)
+    manifest = None if spec.source is None else inputs[1]
     with receipts.making(experiment, f"prompts/{name}", out, inputs=inputs) as job:
         drawn = _of_file(experiment, name, manifest) if manifest else _generated(experiment, name)
         prompts = []

@@ -140,7 +140,7 @@ def answer(experiment: Experiment, model: Model, budget: Budget | None, question
     loaded, tokenizer = load_model(folder, device, dtype), load_tokenizer(folder)
     size = loaded.config.block_size
     chosen = budget or Budget(block_size=size, steps=size)
-    requests = [Request(encode_prompt(tokenizer, question), seed=0)]
+    requests = [Request(encode_prompt(tokenizer, question), seed=0, name="the question")]
 
     def run(length: int):
         response = decode(

@@ -30,7 +30,7 @@ ENTRIES = {
 """Stage -> the module whose `make` runs it; what this imports belongs to the stage as well."""
 REPORTS = {"tables": "t3d.reporting.tables", "figures": "t3d.reporting.figures", "page": "t3d.reporting.page"}
 """Tables, figures and the report cost seconds: they are made again whenever their code changes, without a number."""
-_WITHOUT = {"t3d", "t3d.errors", "t3d.lineage", "t3d.progress", "t3d.receipts", "t3d.recipes"}
+_WITHOUT = {"t3d", "t3d.circumstances", "t3d.errors", "t3d.lineage", "t3d.progress", "t3d.receipts", "t3d.recipes"}
 # Parameters are in the digest by value; the code that reads them is not.
 _WITHOUT_PACKAGES = ("t3d.params",)
 

@@ -6,7 +6,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from t3d.params.experiment import find
+from t3d.params import find
 from t3d.reporting import choice, gpu_time, tables
 from tests.conftest import ROOT
 
