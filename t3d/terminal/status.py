@@ -117,7 +117,7 @@ def look(experiment: Experiment) -> Status:
 
 
 def _reasons(experiment: Experiment, artefacts: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """Artefact -> why it has to be made again: `missing`, another reason, or nothing."""
+    """Artefact -> why it has to be made again: `missing`, another reason, or nothing. Inputs come first."""
 
     @cache
     def recipe(artefact: str) -> str | None:
@@ -130,7 +130,9 @@ def _reasons(experiment: Experiment, artefacts: Iterable[str]) -> Iterator[tuple
     def digest(path: Path) -> str | None:
         return receipts.sha256(path) if path.is_file() else None
 
+    origins: dict[str, set[str]] = {}
     for artefact in artefacts:
+        origins[artefact] = {artefact}.union(*(origins[source] for source in lineage.inputs_of(experiment, artefact)))
         path = manifest_path(experiment, artefact)
         if not path.is_file():
             yield artefact, MISSING
@@ -149,6 +151,8 @@ def _reasons(experiment: Experiment, artefacts: Iterable[str]) -> Iterator[tuple
         ]
         if others:
             yield artefact, f"other parameters of {artefact if artefact in others else others[0]}"
+        elif wrong := origins[artefact] ^ manifest.recipes.keys():
+            yield artefact, f"its manifest is wrong about {min(wrong)}, going by what it is made from"
         else:
             yield artefact, f"{inputs[0]} was made again since" if inputs else ""
 
@@ -172,7 +176,7 @@ def _running(experiment: Experiment, artefact: str, state: str) -> Running | Non
     path = manifest_path(experiment, artefact)
     kind, _, name = artefact.partition("/")
     partial = path.with_name(path.name.removesuffix(MANIFEST) + ".partial")
-    states = sorted(Path("work", experiment.name, name).glob("step-*.pt")) if kind == "students" else []
+    states = list(Path("work", experiment.name, name).glob("step-*.pt")) if kind == "students" else []
     # A job that ends removes both; a state of a student that is made was left by a job that was killed at its end.
     written = [*([partial, *partial.rglob("*")] if partial.is_dir() else []), *(states if state != MADE else [])]
     times = []
@@ -185,8 +189,14 @@ def _running(experiment: Experiment, artefact: str, state: str) -> Running | Non
     if not times:
         return None
     of = experiment.students[experiment.runs[name][0]].optimizer.steps if kind == "students" else None
-    step = int(states[-1].stem.partition("-")[2]) if states else None
+    step = _last_step(states) if states else None
     return Running(artefact, max(time.time() - max(times), 0.0), step, of)
+
+
+def _last_step(states: list[Path]) -> int:
+    from t3d.checkpoints import step_of  # loads PyTorch, which nothing else here needs
+
+    return max(map(step_of, states))
 
 
 def _remaining(experiment: Experiment, every: Iterable[str], left: list[str]) -> Remaining:

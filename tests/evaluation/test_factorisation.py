@@ -168,7 +168,8 @@ def test_the_stage_keeps_the_gaps_of_every_rollout(tmp_path):
     factorisation.make(experiment, model, "r", manifests[::-1], out)
     manifest = receipts.read(out, kind="factorisation")
     assert manifest.artefact == "factorisation/m/r"
-    assert set(manifest.recipes) == {manifest.artefact, "teachers/m", "trajectories/r/0-of-2", "trajectories/r/1-of-2"}
+    origins = {"teachers/m", "prompts/q", "trajectories/r/0-of-2", "trajectories/r/1-of-2"}
+    assert set(manifest.recipes) == {manifest.artefact, *origins}
     found = pd.read_parquet(manifest.file(".parquet"))
     examples = [Example(r.prompt_id, r.prompt_ids, r.response_ids, r.step_map) for r in rollouts]
     scored = chains(
