@@ -402,6 +402,16 @@ def test_tokens_per_step():
     assert Budget.parse("b8t0.9").tokens_per_step is None
 
 
+def test_a_row_of_several_models_follows_its_columns_and_not_the_order_of_the_file(tmp_path):
+    def edit(content):
+        content["tables"]["table1"]["rows"] = [{"label": "Both", "model": {"code": "sft", "gsm": "redi"}}]
+
+    made = params.load(edited(tmp_path, edit))
+    (row,) = (row for row in made.rows_of(made.tables["table1"]) if row.label == "Both")
+    assert list(row.models.items()) == [("gsm", "redi"), ("code", "sft")]
+    assert row.model == "redi"
+
+
 def test_mask_ratios_must_be_a_distribution():
     with pytest.raises(ValueError, match=r"sum to 0\.9, not 1"):
         States(kind="trajectory", mask_ratios={1.0: 0.9})
