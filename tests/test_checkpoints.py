@@ -1,6 +1,7 @@
 """Training states: the last ones are kept, whole or not at all, and a damaged one is named and is no state."""
 
 import random
+import re
 import resource
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ import subprocess
 import pytest
 import torch
 
+from t3d import receipts
 from t3d.checkpoints import Checkpoints, step_of
 from t3d.errors import TrainingError
 
@@ -134,6 +136,34 @@ def test_a_full_disk_is_a_clear_error_that_keeps_the_last_state(run):
     assert latest(run) == 4
     assert not list(run.glob("*.partial"))
     assert not list(run.glob("step-0000006*"))
+
+
+def write_part(path, state):
+    torch.save(state, path)
+    path.with_name(f"{path.name}.sha256").write_text(f"{receipts.sha256(path)}  {path.name}\n")
+
+
+def test_parts_of_an_unfinished_state_are_forgotten(tmp_path):
+    for name in (
+        "step-0000002.0-of-2.pt",
+        "step-0000002.1-of-2.pt",
+        "step-0000004.1-of-2.pt",
+        "step-0000004.0-of-2.partial",
+    ):
+        write_part(tmp_path / name, {"step": int(name[11])})
+    (tmp_path / "identity").write_text("recipe")
+    assert Checkpoints(tmp_path, "recipe").latest()["step"] == 2
+    kept = [f"step-0000002.{rank}-of-2.pt{end}" for rank in range(2) for end in ("", ".sha256")]
+    assert sorted(path.name for path in tmp_path.glob("step-*")) == kept
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "work").write_text("a file")
+    folder = tmp_path / "work" / "run"
+    with pytest.raises(
+        TrainingError, match=rf"cannot keep training states in {re.escape(str(folder))}: .*Not a directory"
+    ):
+        Checkpoints(folder, "recipe")
 
 
 @pytest.mark.parametrize(

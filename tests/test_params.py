@@ -7,8 +7,7 @@ import yaml
 
 from t3d import params
 from t3d.errors import ParameterError
-from t3d.params import Budget, Rows, States
-from t3d.params.yaml_files import read_yaml
+from t3d.params import Rows, States
 from tests.conftest import ROOT
 
 DEMO = ROOT / "params" / "demo.yaml"
@@ -346,60 +345,6 @@ def test_unknown_experiment_lists_those_that_exist(tmp_path):
     (tmp_path / "a.yaml").write_text("a: [")
     with pytest.raises(ParameterError, match="not valid YAML"):
         params.load(tmp_path / "a.yaml")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("gsm: 1\nlines: [\n]\ngsm: 2", "key 'gsm' stands twice in one mapping, on lines 1 and 4"),
-        ("a: {steps: 40, rate: 1, steps: 4}", "key 'steps' stands twice in one mapping, on line 1"),
-        ("ratios:\n  1: 0.5\n  1.0: 0.5", "key 1.0 stands twice in one mapping, on lines 2 and 3"),
-        ("x: &x {a: 1}\ny:\n  <<: *x\n  <<: *x", "key '<<' stands twice in one mapping, on lines 3 and 4"),
-        ("x: &x {a: 1}\ny: {<<: *x, a: 2, 'a': 3}", "key 'a' stands twice in one mapping, on line 2"),
-    ],
-)
-def test_a_key_that_stands_twice_is_named_with_its_lines(tmp_path, text, message):
-    (tmp_path / "a.yaml").write_text(text)
-    with pytest.raises(ParameterError, match=rf"a\.yaml is not valid YAML: {message}"):
-        params.load(tmp_path / "a.yaml")
-
-
-def test_what_is_merged_can_be_overridden(tmp_path):
-    lines = ["x: &x {rate: 1, steps: 1}", "y: &y {<<: *x, rate: 2}", "z: {<<: *y, steps: 3}", "again: *y"]
-    (tmp_path / "a.yaml").write_text("\n".join(lines))
-    second = {"rate": 2, "steps": 1}
-    merged = {"x": {"rate": 1, "steps": 1}, "y": second, "z": {"rate": 2, "steps": 3}, "again": second}
-    assert read_yaml(tmp_path / "a.yaml") == merged
-
-
-@pytest.mark.parametrize("text", ["b4s1", "b8s8", "b4t0.9", "b16t0.05", "b8t0.0001", "b8t0.9999"])
-def test_budgets_are_written_as_they_are_read(text):
-    assert str(Budget.parse(text)) == text
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["b4", "s4b4", "b4s0", "b4s5", "b0s0", "b4t1.5", "b4t0", "", "b8t.5", "b8t0.50", "b8s02", "b8t0.00001", "b8t1.0"],
-)
-def test_bad_budgets(text):
-    with pytest.raises(ValueError, match=rf"budget '{text}'"):
-        Budget.parse(text)
-
-
-@pytest.mark.parametrize("shown", [lambda t: f"b8t{t:g}", lambda t: f"b8t{t:.4f}", lambda t: f"b8t{t!r}"])
-def test_a_budget_has_one_spelling(shown):
-    """Of a thousand thresholds, what is read is written again; whatever else is written is refused."""
-    for number in range(1, 10_000, 10):
-        text = shown(number / 10_000)
-        try:
-            assert str(Budget.parse(text)) == text
-        except ValueError as error:
-            assert f"is written b8t{number / 10_000:g}" in str(error)  # noqa: PT017
-
-
-def test_tokens_per_step():
-    assert Budget.parse("b8s2").tokens_per_step == 4
-    assert Budget.parse("b8t0.9").tokens_per_step is None
 
 
 def test_a_row_of_several_models_follows_its_columns_and_not_the_order_of_the_file(tmp_path):

@@ -1,17 +1,15 @@
 """A student spread over processes: the gradients, weights, states and files of one that is not."""
 
 import os
-import re
 import signal
 from dataclasses import replace
 
 import pytest
 import torch
 
-from t3d import processes, receipts
+from t3d import processes
 from t3d.checkpoints import Checkpoints
 from t3d.distillation import losses, sharding, trainer
-from t3d.errors import TrainingError
 from t3d.models import packed
 from tests.conftest import tiny_model
 from tests.distillation.test_trainer import setting
@@ -263,25 +261,6 @@ def test_a_process_that_is_killed_while_a_state_is_written_costs_that_state_alon
     assert equal(unbroken, again)
 
 
-def write_part(path, state):
-    torch.save(state, path)
-    path.with_name(f"{path.name}.sha256").write_text(f"{receipts.sha256(path)}  {path.name}\n")
-
-
-def test_parts_of_an_unfinished_state_are_forgotten(tmp_path):
-    for name in (
-        "step-0000002.0-of-2.pt",
-        "step-0000002.1-of-2.pt",
-        "step-0000004.1-of-2.pt",
-        "step-0000004.0-of-2.partial",
-    ):
-        write_part(tmp_path / name, {"step": int(name[11])})
-    (tmp_path / "identity").write_text("recipe")
-    assert Checkpoints(tmp_path, "recipe").latest()["step"] == 2
-    kept = [f"step-0000002.{rank}-of-2.pt{end}" for rank in range(2) for end in ("", ".sha256")]
-    assert sorted(path.name for path in tmp_path.glob("step-*")) == kept
-
-
 def test_a_torn_part_costs_its_state_alone(in_processes, unbroken, monkeypatch, tmp_path):
     dying(monkeypatch, 5, 2, in_processes, tmp_path)
     (tmp_path / "step-0000004.1-of-2.pt").write_bytes(b"torn")
@@ -342,15 +321,6 @@ def test_processes_that_see_different_folders_are_told(in_processes, tmp_path):
     main, other = in_processes(run)
     assert "one process reads the state of step 2, another that of step 0. Every node must see this folder" in main
     assert other == "SystemExit: 0"
-
-
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
-    (tmp_path / "work").write_text("a file")
-    folder = tmp_path / "work" / "run"
-    with pytest.raises(
-        TrainingError, match=rf"cannot keep training states in {re.escape(str(folder))}: .*Not a directory"
-    ):
-        Checkpoints(folder, "recipe")
 
 
 def test_a_state_says_what_was_learned_and_not_which_kernel_learned_it():
