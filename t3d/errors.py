@@ -37,6 +37,10 @@ class ServingError(T3DError):
     """vLLM did not answer."""
 
 
+class DecodingError(T3DError):
+    """A model that decodes or scores computes what is not a finite number."""
+
+
 class TrainingError(T3DError):
     """Training cannot go on: a non-finite loss or gradient, or a state that cannot be restored."""
 

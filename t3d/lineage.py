@@ -4,11 +4,9 @@ The rules of `workflow/` ask here what a job needs, and so do `t3d verify`, `pub
 down once.
 """
 
-from collections.abc import Iterable, Iterator
-from functools import cache
+from collections.abc import Iterable
 from pathlib import Path
 
-from t3d import receipts, recipes
 from t3d.errors import ParameterError, T3DError
 from t3d.params import Comparison, Experiment, FactorisationFigure, Product, TrainingFigure
 from t3d.params.reporting import AnyFigure
@@ -17,8 +15,6 @@ from t3d.trajectories.names import shard_names
 VLLM = Path(__file__).parents[1] / "workflow" / "envs" / "vllm" / ".venv"
 """vLLM's environment; `make vllm-env` ends with a file `installed` in it."""
 
-MISSING = "missing"
-"""The fault of an artefact that is not here."""
 LOG = "training.jsonl"
 """The log in a student's folder."""
 
@@ -104,82 +100,19 @@ def material_of(experiment: Experiment, product: Product, here: bool = False) ->
         return [f"factorisation/{m}/{name}" for m in [product.teacher, *students] for name in product.trajectories]
     kind = "answers" if product.kind == "commits" else "scores"
     served = ["/".join([kind, *place.cell]) for place in experiment.autoregressive_places(product)]
-    if (here or not (VLLM / "installed").is_file()) and any(
-        why for _, why in faults(experiment, served, thorough=False)
-    ):
+    if (here or not (VLLM / "installed").is_file()) and not all(_is_here(experiment, artefact) for artefact in served):
         served = []
     return ["/".join([kind, *cell]) for cell in experiment.cells_of(product)] + served
 
 
-def missing_of(experiment: Experiment, product: Product, here: bool = False) -> dict[str, Path]:
-    """Artefact that a table or figure is made from -> its first file that is not here, or that is no manifest.
+def _is_here(experiment: Experiment, artefact: str) -> bool:
+    from t3d import receipts  # it asks this module what an artefact is made from
 
-    A training figure reads the logs of students; their weights need not be here.
-
-    Args:
-        experiment: whose product it is.
-        product: a table or figure.
-        here: as for `material_of`.
-    """
-    missing = {}
-    for artefact in material_of(experiment, product, here):
-        path = receipts.manifest_path(experiment, artefact)
-        try:
-            listed = [path.parent / name for name in receipts.read(path).files]
-            files = [file for file in listed if file.name == LOG or not isinstance(product, TrainingFigure)]
-        except T3DError:
-            missing[artefact] = path
-            continue
-        if absent := [file for file in files if not file.is_file()]:
-            missing[artefact] = absent[0]
-    return missing
-
-
-def faults(experiment: Experiment, artefacts: Iterable[str], thorough: bool = True) -> Iterator[tuple[str, str]]:
-    """Artefact -> why it has to be made again: `MISSING`, another reason, or nothing. No content is hashed.
-
-    Args:
-        experiment: whose parameters they should fit.
-        artefacts: their names.
-        thorough: look for the files that a manifest lists, compare their sizes, and compare the inputs that are here
-            with those it names. If not, a manifest and the parameters it records are all that is looked at.
-    """
-
-    @cache
-    def recipe(artefact: str) -> str | None:
-        try:
-            return recipes.digest(experiment, artefact)
-        except T3DError:
-            return None
-
-    @cache
-    def digest(path: Path) -> str | None:
-        return receipts.sha256(path) if path.is_file() else None
-
-    for artefact in artefacts:
-        path = receipts.manifest_path(experiment, artefact)
-        if not path.is_file():
-            yield artefact, MISSING
-            continue
-        try:
-            manifest = receipts.read(path)
-            if thorough:
-                manifest.check(contents=False)
-        except T3DError as error:
-            yield artefact, str(error)
-            continue
-        # Its own parameters first: what was made from another thing is told by that thing's.
-        others = [made for made, found in manifest.recipes.items() if recipe(made) != found]
-        if others:
-            yield artefact, f"other parameters of {artefact if artefact in others else others[0]}"
-            continue
-        # An input need not be here to trust what was made from it; if it is here, it must be the one.
-        inputs = [
-            source
-            for source, found in (manifest.inputs if thorough else {}).items()
-            if digest(receipts.manifest_path(experiment, source)) not in (None, found)
-        ]
-        yield artefact, f"{inputs[0]} was made again since" if inputs else ""
+    try:
+        receipts.check_recipes(receipts.read(receipts.manifest_path(experiment, artefact)), experiment)
+    except T3DError:
+        return False
+    return True
 
 
 def students_of(experiment: Experiment, figure: AnyFigure) -> list[str]:
@@ -198,15 +131,11 @@ def products_of(experiment: Experiment, on_request: bool = False) -> dict[str, P
 
 def artefacts_of(experiment: Experiment, products: Iterable[Product]) -> list[str]:
     """Every artefact behind some tables and figures, inputs before what is made from them."""
-    return closure_of(experiment, [a for product in products for a in material_of(experiment, product)])
+    return origins_of(experiment, (artefact for product in products for artefact in material_of(experiment, product)))
 
 
-def closure_of(experiment: Experiment, artefacts: Iterable[str]) -> list[str]:
-    """Some artefacts and all that they are made from, inputs first.
-
-    Raises:
-        KeyError: the experiment makes no such artefact.
-    """
+def origins_of(experiment: Experiment, artefacts: Iterable[str]) -> list[str]:
+    """Some artefacts and everything they are made from, inputs before what is made from them."""
     found: dict[str, None] = {}
 
     def add(artefact: str) -> None:

@@ -8,25 +8,22 @@ Every artefact is written under a temporary name and moved when complete, its ma
 import hashlib
 import json
 import os
-import platform
-import resource
 import shutil
-import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from t3d import recipes
-from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError
+from t3d import circumstances, lineage, recipes
+from t3d.errors import CorruptArtefactError, DataError, MissingInputError, ParameterError
 from t3d.params import Experiment
 
 SCHEMA = 1
 MANIFEST, RECEIPT = ".manifest.json", ".receipt.json"
-_LIBRARIES = ("t3d", "torch", "transformers", "tokenizers", "numpy", "pyarrow", "lm-eval", "reasoning-gym")
+_AGAIN = "Delete it and run its stage again."
+_FIELDS = ("artefact", "recipe", "recipes", "inputs", "files", "facts")
 
 
 @dataclass(frozen=True)
@@ -122,13 +119,15 @@ def read(path: str | Path, kind: str | None = None) -> Manifest:
         raise MissingInputError(f"{path} is missing: make it first (snakemake {path}).")
     try:
         content = json.loads(path.read_text())
-        manifest = Manifest(path, *(content[k] for k in ("artefact", "recipe", "recipes", "inputs", "files", "facts")))
+        manifest = Manifest(path, *(content[k] for k in _FIELDS))
         if content["schema"] != SCHEMA:
             raise CorruptArtefactError(f"{path}: schema {content['schema']}, this version reads {SCHEMA}.")
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise CorruptArtefactError(
-            f"{path} is not a manifest ({error!r}). Delete it and run its stage again."
-        ) from error
+        if unknown := content.keys() - {"schema", *_FIELDS}:
+            raise CorruptArtefactError(f"{path}: unknown key {min(unknown)!r}. {_AGAIN}")
+        if dict(manifest.recipes).get(manifest.artefact) != manifest.recipe:
+            raise CorruptArtefactError(f"{path}: recipes lacks that of {manifest.artefact} itself. {_AGAIN}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptArtefactError(f"{path} is not a manifest ({error!r}). {_AGAIN}") from error
     if kind is not None and not manifest.artefact.startswith(kind + "/"):
         raise CorruptArtefactError(f"{path} describes {manifest.artefact}, expected one of {kind}/.")
     return manifest
@@ -141,13 +140,12 @@ def read_receipt(manifest: Manifest) -> dict[str, Any]:
         MissingInputError: it is not there.
         CorruptArtefactError: it is not JSON.
     """
-    path = Path(str(manifest.base) + RECEIPT)
-    if not path.is_file():
+    if not (path := Path(str(manifest.base) + RECEIPT)).is_file():
         raise MissingInputError(f"{path} is missing: delete {manifest.path} and run its stage again.")
     try:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:
-        raise CorruptArtefactError(f"{path} is not JSON ({error}). Delete it and run its stage again.") from error
+        raise CorruptArtefactError(f"{path} is not JSON ({error}). {_AGAIN}") from error
 
 
 def find_receipt(experiment: Experiment, artefact: str) -> dict[str, Any] | None:
@@ -158,11 +156,49 @@ def find_receipt(experiment: Experiment, artefact: str) -> dict[str, Any] | None
         return None
 
 
+def read_inputs(experiment: Experiment, artefact: str, paths: Iterable[Path | None]) -> list[Manifest]:
+    """Read the manifests of what `artefact` is made from; every verb that makes an artefact begins with this.
+
+    Args:
+        experiment: whose artefact it is.
+        artefact: its name, see `t3d.recipes`.
+        paths: of these manifests, in any order; None stands for one that was not given.
+
+    Returns:
+        All of them, in the order of `lineage.inputs_of`.
+
+    Raises:
+        ParameterError: the experiment makes no such artefact.
+        DataError: one is of another artefact, is not given, or was made from another version of one beside it.
+        MissingInputError, CorruptArtefactError: as `read`.
+    """
+    try:
+        wanted = lineage.inputs_of(experiment, artefact)
+    except (KeyError, IndexError) as error:
+        raise ParameterError(f"experiment {experiment.name} makes no {artefact!r}: unknown {error}.") from error
+    made_from = f"{artefact} is made from {', '.join(wanted) or 'nothing'}"
+    found: dict[str, Manifest] = {}
+    for manifest in (read(path) for path in paths if path is not None):
+        if manifest.artefact not in wanted:
+            raise DataError(f"{manifest.path} is {manifest.artefact}; {made_from}.")
+        if found.setdefault(manifest.artefact, manifest) is not manifest:
+            raise DataError(f"{manifest.path} and {found[manifest.artefact].path} both are {manifest.artefact}.")
+    for name in wanted:
+        if name not in found:
+            raise DataError(f"{made_from}: give {manifest_path(experiment, name)} too.")
+    for manifest in found.values():
+        for name in manifest.inputs.keys() & found.keys():
+            if manifest.inputs[name] != found[name].digest():
+                raise DataError(f"{manifest.path} was made from another {name} than {found[name].path}; make it again.")
+    return [found[name] for name in wanted]
+
+
 def check_recipes(manifest: Manifest, experiment: Experiment) -> None:
     """Check that an artefact and all it was made from were made with the parameters of `experiment`.
 
     Raises:
         ParameterError: they were not; the message names the artefact that no longer fits.
+        CorruptArtefactError: the manifest leaves one of them out, or names another.
     """
     for artefact, found in manifest.recipes.items():
         if recipes.digest(experiment, artefact) != found:
@@ -170,6 +206,11 @@ def check_recipes(manifest: Manifest, experiment: Experiment) -> None:
                 f"{manifest.path}: {artefact} was made with other parameters than params/{experiment.name}.yaml holds "
                 "now. Run snakemake to make it again, or restore the parameters."
             )
+    origins = set(lineage.origins_of(experiment, [manifest.artefact]))
+    if wrong := origins ^ manifest.recipes.keys():
+        name = min(wrong)
+        told = f"recipes lacks {name}, which" if name in origins else f"recipes names {name}, which is nothing that"
+        raise CorruptArtefactError(f"{manifest.path}: {told} {manifest.artefact} is made from. {_AGAIN}")
 
 
 def check_receipt(manifest: Manifest, experiment: Experiment) -> None:
@@ -204,7 +245,7 @@ def _flat(content: Any, name: str = "") -> dict[str, Any]:
 
 @dataclass
 class Making:
-    """An artefact being made; files go to `folder` or `file`, what is worth keeping to `facts` and `receipt`."""
+    """An artefact being made; files go to `folder` or `file`, notes to `facts` and `receipt`."""
 
     base: Path
     partial: Path
@@ -241,15 +282,18 @@ def making(
         device: recorded in the receipt.
 
     Raises:
-        ParameterError: an input was made with other parameters, or `out` is not a manifest's name.
+        ParameterError, CorruptArtefactError: an input does not fit (`check_recipes`), or `out` is no place for it.
     """
     out = Path(out)
     if not out.name.endswith(MANIFEST):
         raise ParameterError(f"--out must end in {MANIFEST}, found {out}")
-    lineage = {artefact: recipes.digest(experiment, artefact)}
+    own = manifest_path(experiment, artefact).absolute()
+    if out.absolute().is_relative_to(Path("data", experiment.name).absolute()) and out.absolute() != own:
+        raise ParameterError(f"--out is {out}, where another artefact belongs; {artefact} belongs in {own}.")
+    digests = {artefact: recipes.digest(experiment, artefact)}
     for manifest in inputs or []:
         check_recipes(manifest, experiment)
-        lineage |= manifest.recipes
+        digests |= manifest.recipes
     base = Path(str(out).removesuffix(MANIFEST))
     partial = base.with_name(base.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -259,21 +303,20 @@ def making(
     try:
         yield job
         files = _listing(partial)
-        manifest_path = partial / out.name
         content = {
             "schema": SCHEMA,
             "artefact": artefact,
-            "recipe": lineage[artefact],
-            "recipes": lineage,
+            "recipe": digests[artefact],
+            "recipes": digests,
             "inputs": {m.artefact: m.digest() for m in inputs or []},
             "files": files,
             "facts": job.facts,
         }
-        _write_json(manifest_path, content)
+        _write_json(partial / out.name, content)
         receipt = {
             "artefact": artefact,
             "params": recipes.artefact_params(experiment, artefact),
-            **_circumstances(device, started),
+            **circumstances.since(started, device),
             **job.receipt,
         }
         _write_json(partial / (base.name + RECEIPT), receipt)
@@ -285,8 +328,7 @@ def making(
 def _move(partial: Path, out: Path) -> None:
     """Replace the artefact: the old manifest goes first, the new one comes last."""
     out.unlink(missing_ok=True)
-    entries = sorted(partial.iterdir(), key=lambda p: p.name == out.name)
-    for entry in entries:
+    for entry in sorted(partial.iterdir(), key=lambda p: p.name == out.name):
         target = out.parent / entry.name
         if entry.is_dir():
             shutil.rmtree(target, ignore_errors=True)
@@ -306,46 +348,3 @@ def sha256(path: Path) -> str:
 
 def _write_json(path: Path, content: Any) -> None:
     path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n")
-
-
-def _circumstances(device: str, started: float) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "seconds": round(time.time() - started, 2),
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "device": device_name(device),
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in _LIBRARIES},
-        "git_commit": _git_commit(),
-    }
-    if device.startswith("cuda"):
-        import torch
-
-        facts["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20)
-    return facts
-
-
-def device_name(device: str) -> str:
-    """What a device is called: `cpu`, or the name of the GPU."""
-    if not device.startswith("cuda"):
-        return "cpu"
-    import torch
-
-    return torch.cuda.get_device_name()
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    """The commit of the code, with `-dirty` where tracked files differ from it."""
-    describe = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
-    try:
-        done = subprocess.run(describe, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()

@@ -14,10 +14,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from t3d.errors import MissingInputError, ParameterError
-from t3d.params import Experiment, Teacher
+from t3d.params import Budget, Experiment, Teacher
+from t3d.params.yaml_files import read_yaml
 
 KINDS = ("sources", "teachers", "prompts", "trajectories", "students", "answers", "scores", "factorisation")
 """First parts of an artefact's name."""
@@ -50,9 +49,11 @@ def artefact_params(experiment: Experiment, artefact: str) -> dict[str, Any]:
     try:
         return _params(experiment, kind, parts)
     except (KeyError, ValueError) as error:
-        raise ParameterError(
-            f"experiment {experiment.name} makes no artefact {artefact!r}: unknown {error}."
-        ) from error
+        raise ParameterError(f"experiment {experiment.name} makes no artefact {artefact!r}: {_told(error)}.") from error
+
+
+def _told(error: KeyError | ValueError) -> str:
+    return f"unknown {error}" if isinstance(error, KeyError) else str(error)
 
 
 def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, Any]:
@@ -86,6 +87,7 @@ def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, An
         return {"seed": seed, "student": spec, "student_seed": run_seed}
     if kind in ("answers", "scores"):
         model, benchmark, budget = parts
+        Budget.parse(budget)
         spec = _dump(experiment.benchmarks[benchmark])
         scoring = {key: spec.pop(key) for key in ("task", "sandbox")}
         if kind == "scores":
@@ -140,4 +142,4 @@ def _without_unset(content: Any) -> Any:
 
 @lru_cache(maxsize=1)
 def _numbers() -> dict[str, int]:
-    return {stage: entry["recipe"] for stage, entry in yaml.safe_load(RECIPES.read_text()).items()}
+    return {stage: entry["recipe"] for stage, entry in read_yaml(RECIPES).items()}

@@ -25,7 +25,7 @@ def identities(name: str) -> dict[str, dict[str, str]]:
     products = lineage.products_of(experiment, on_request=True)
     material = {path: _material(experiment, product) for path, product in products.items()}
     groups = defaultdict(list)
-    for artefact in lineage.closure_of(experiment, [a for artefacts in material.values() for a in artefacts]):
+    for artefact in lineage.origins_of(experiment, [a for artefacts in material.values() for a in artefacts]):
         line = f"{artefact} {recipes.digest(experiment, artefact)}"
         groups["/".join(artefact.split("/")[:2])].append(line)
     rows = {path: experiment.rows_of(p) for path, p in products.items() if isinstance(p, Comparison)}

@@ -7,7 +7,7 @@ import yaml
 
 from t3d import params
 from t3d.errors import ParameterError
-from t3d.params import Budget, Rows, States
+from t3d.params import Rows, States
 from tests.conftest import ROOT
 
 DEMO = ROOT / "params" / "demo.yaml"
@@ -188,6 +188,47 @@ def test_every_experiment_is_valid(path):
             "figures.accuracy: budgets: b8t0.9 has no fixed number of steps",
         ),
         (lambda c: c["students"]["t3d"].update(trajectories=["gsm", "gms"]), "names 'gms', which is not among traj"),
+        (
+            lambda c: c["teachers"].update({"sft-seed0": c["teachers"]["pocket-sdar"]}),
+            "students.sft.seeds: its run sft-seed0 has the name of teachers.sft-seed0; name one of them otherwise",
+        ),
+        (
+            lambda c: c["teachers"].update(sft=c["teachers"]["pocket-sdar"]),
+            "students.sft has the name of teachers.sft; name one of them otherwise",
+        ),
+        (
+            lambda c: c["students"].update({"sft-seed0": c["students"]["redi"]}),
+            "students.sft-seed0 has the name of students.sft.seeds: its run sft-seed0",
+        ),
+        (
+            lambda c: c["teachers"].update({"pocket-sdar.states": c["teachers"]["pocket-sdar"]}),
+            "'pocket-sdar.states' ends in .states, which names a file beside an artefact",
+        ),
+        (
+            lambda c: c["prompt_sets"].update({"gsm-test.partial": c["prompt_sets"]["gsm-test"]}),
+            "'gsm-test.partial' ends in .partial",
+        ),
+        (lambda c: c["students"]["t3d"].update(seeds=[1, 0, 1]), "students.t3d: seeds lists one twice: 1, 0, 1"),
+        (
+            lambda c: c["students"]["sft"].update(prompts=["gsm-train", "gsm-train"]),
+            "students.sft: prompts lists one twice: gsm-train, gsm-train",
+        ),
+        (
+            lambda c: c["students"]["t3d"].update(rows={"max_response_tokens": 7}),
+            "students.t3d: rows.max_response_tokens: 7 tokens hold no whole block of 8",
+        ),
+        (
+            lambda c: c["trajectories"]["gsm"].update(budget="b08s8"),
+            "trajectories.gsm.budget: budget 'b08s8' is written b8s8",
+        ),
+        (
+            lambda c: c["tables"]["table1"]["budgets"].append("b8t0.90"),
+            r"tables.table1.budgets.3: budget 'b8t0.90' is written b8t0.9\.",
+        ),
+        (
+            lambda c: c["tables"]["table1"]["budgets"].append("b8t0.9999999"),
+            "budget 'b8t0.9999999': threshold 0.9999999 has more than 4 decimals",
+        ),
         (lambda c: c["benchmarks"].update(average=c["benchmarks"]["gsm"]), "benchmarks.average: the tables use this"),
         (lambda c: c["students"]["t3d"]["optimizer"].update(micro_batch_size=5), "micro_batch_size 5 does not divide"),
         (lambda c: c["teachers"]["pocket-sdar"].pop("path"), "a teacher with source: shipped needs `path`"),
@@ -306,29 +347,19 @@ def test_unknown_experiment_lists_those_that_exist(tmp_path):
         params.load(tmp_path / "a.yaml")
 
 
-@pytest.mark.parametrize("text", ["b4s1", "b8s8", "b4t0.9", "b16t0.05"])
-def test_budgets_are_written_as_they_are_read(text):
-    assert str(Budget.parse(text)) == text
+def test_a_row_of_several_models_follows_its_columns_and_not_the_order_of_the_file(tmp_path):
+    def edit(content):
+        content["tables"]["table1"]["rows"] = [{"label": "Both", "model": {"code": "sft", "gsm": "redi"}}]
 
-
-@pytest.mark.parametrize("text", ["b4", "s4b4", "b4s0", "b4s5", "b0s0", "b4t1.5", "b4t0", ""])
-def test_bad_budgets(text):
-    with pytest.raises(ValueError, match=r".+"):
-        Budget.parse(text)
-
-
-def test_tokens_per_step():
-    assert Budget.parse("b8s2").tokens_per_step == 4
-    assert Budget.parse("b8t0.9").tokens_per_step is None
+    made = params.load(edited(tmp_path, edit))
+    (row,) = (row for row in made.rows_of(made.tables["table1"]) if row.label == "Both")
+    assert list(row.models.items()) == [("gsm", "redi"), ("code", "sft")]
+    assert row.model == "redi"
 
 
 def test_mask_ratios_must_be_a_distribution():
     with pytest.raises(ValueError, match=r"sum to 0\.9, not 1"):
         States(kind="trajectory", mask_ratios={1.0: 0.9})
-    ratios = States(kind="trajectory").ratio_distribution(steps=8)
-    assert sum(ratios.values()) == pytest.approx(1)
-    assert ratios[1.0] == pytest.approx(0.906, abs=5e-4)
-    assert ratios[0.75] == pytest.approx(0.091, abs=5e-4)
 
 
 def with_recipe(tmp_path, recipe, student="t3d"):

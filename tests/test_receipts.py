@@ -1,12 +1,22 @@
 """Artefacts: whole or absent, checked by digest, and tied to the parameters that made them."""
 
 import json
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from t3d import receipts, recipes
-from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError
+from t3d import circumstances, lineage, receipts, recipes
+from t3d.distillation import trainer
+from t3d.errors import CorruptArtefactError, DataError, MissingInputError, ParameterError
+from t3d.evaluation import answers, factorisation, scores
+from t3d.models import teacher
 from t3d.params import Experiment
+from t3d.prompts import sets
+from t3d.trajectories import rollout
+from tests.artefacts import inputs_of
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -18,8 +28,9 @@ def experiment():
     )
 
 
-def make(experiment, tmp_path, text="content", inputs=None):
+def make(experiment, tmp_path, text="content"):
     out = tmp_path / "p.manifest.json"
+    inputs = inputs_of(experiment, tmp_path, "prompts/p")
     with receipts.making(experiment, "prompts/p", out, inputs=inputs) as job:
         job.file(".jsonl").write_text(text)
         job.facts["prompts"] = 3
@@ -124,3 +135,194 @@ def test_how_a_student_fits_into_memory_does_not_change_its_recipe(experiment):
         content = experiment.model_dump() | {"prompt_sets": prompts, "students": {"s": student}}
         digests.append(recipes.digest(Experiment(**content), "students/s-seed0"))
     assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """An experiment of two of everything, and a function that gives an artefact's manifest, of stubs."""
+    optimizer = {"steps": 2, "batch_size": 2, "learning_rate": 1e-3}
+    student = {"label": "S", "trajectories": ["t"], "states": {"kind": "trajectory"}, "optimizer": optimizer}
+    sets_of = {"p": {"teacher": "m", "split": "train", "count": 3}, "q": {"teacher": "m", "split": "test", "count": 3}}
+    benchmark = {"label": "B", "prompts": "q", "task": "gsm_boxed"}
+    made = Experiment(
+        name="x",
+        device="cpu",
+        teachers={"m": {"source": "pretrain", "pretraining": {}}, "n": {"source": "pretrain", "pretraining": {}}},
+        prompt_sets=sets_of | {"p2": sets_of["p"], "q2": sets_of["q"]},
+        trajectories={"t": {"prompts": "p", "shards": 2}, "t2": {"prompts": "p2"}},
+        students={"s": student | {"objective": {"name": "t3d"}}, "s2": student | {"objective": {"name": "ddo"}}},
+        benchmarks={"b": benchmark, "b2": benchmark | {"prompts": "q2"}},
+    )
+
+    def at(artefact):
+        path = tmp_path / f"{artefact}.manifest.json"
+        if not path.exists():
+            with receipts.making(made, artefact, path, inputs_of(made, tmp_path, artefact)) as job:
+                job.file(".txt").write_text(artefact)
+        return path
+
+    return made, at
+
+
+SHARDS = ("trajectories/t/0-of-2", "trajectories/t/1-of-2")
+WRONG = {
+    "teacher": (
+        lambda made, at, out: teacher.make(made, "m", out, at("teachers/n")),
+        "teachers/n.manifest.json is teachers/n; teachers/m is made from nothing",
+    ),
+    "prompts of another teacher": (
+        lambda made, at, out: sets.make(made, "q", at("teachers/n"), out),
+        "teachers/n.manifest.json is teachers/n; prompts/q is made from teachers/m",
+    ),
+    "prompts with a source": (
+        lambda made, at, out: sets.make(made, "q", at("teachers/m"), out, at("prompts/p")),
+        "prompts/p.manifest.json is prompts/p; prompts/q is made from teachers/m",
+    ),
+    "rollout of other prompts": (
+        lambda made, at, out: rollout.make(made, "t", "0-of-2", at("teachers/m"), at("prompts/p2"), out),
+        "prompts/p2.manifest.json is prompts/p2; trajectories/t/0-of-2 is made from teachers/m, prompts/p",
+    ),
+    "rollout by a student": (
+        lambda made, at, out: rollout.make(
+            made, "t", "0-of-2", at("teachers/m"), at("prompts/p"), out, at("students/s-seed0")
+        ),
+        "s-seed0.manifest.json is students/s-seed0; trajectories/t/0-of-2 is made from teachers/m, prompts/p",
+    ),
+    "student without a shard": (
+        lambda made, at, out: trainer.make(made, "s-seed0", at("teachers/m"), [at(SHARDS[0])], out.parent, out),
+        "students/s-seed0 is made from teachers/m, trajectories/t/0-of-2, trajectories/t/1-of-2: give data/x/",
+    ),
+    "student of a shard given twice": (
+        lambda made, at, out: trainer.make(made, "s-seed0", at("teachers/m"), [at(SHARDS[0])] * 2, out.parent, out),
+        "0-of-2.manifest.json and .*0-of-2.manifest.json both are trajectories/t/0-of-2",
+    ),
+    "answers to another benchmark": (
+        lambda made, at, out: answers.make(made, "b", "b8s2", at("students/s-seed0"), at("prompts/q2"), out),
+        "prompts/q2.manifest.json is prompts/q2; answers/s-seed0/b/b8s2 is made from students/s-seed0, prompts/q",
+    ),
+    "answers of what is no model": (
+        lambda made, at, out: answers.make(made, "b", "b8s2", at("prompts/p"), at("prompts/q"), out),
+        "experiment x makes no 'answers/p/b/b8s2'|prompts/p; answers/p/b/b8s2 is made from students/p, prompts/q",
+    ),
+    "scores by other prompts": (
+        lambda made, at, out: scores.make(made, at("answers/m/b/b8s2"), at("prompts/q2"), out),
+        "prompts/q2.manifest.json is prompts/q2; scores/m/b/b8s2 is made from answers/m/b/b8s2, prompts/q",
+    ),
+    "factorisation of other rollouts": (
+        lambda made, at, out: factorisation.make(made, at("teachers/m"), "t", [at("trajectories/t2/0-of-1")], out),
+        "trajectories/t2/0-of-1; factorisation/m/t is made from teachers/m, trajectories/t/0-of-2",
+    ),
+}
+
+
+@pytest.mark.parametrize("verb", WRONG)
+def test_every_verb_refuses_what_its_artefact_is_not_made_from(whole, tmp_path, verb):
+    made, at = whole
+    call, message = WRONG[verb]
+    out = tmp_path / "out" / "new.manifest.json"
+    with pytest.raises((DataError, ParameterError), match=message):
+        call(made, at, out)
+    assert not out.exists()
+
+
+def test_inputs_come_in_the_order_of_the_lineage_whatever_order_they_are_given_in(whole):
+    made, at = whole
+    given = [at(SHARDS[1]), at("teachers/m"), None, at(SHARDS[0])]
+    found = receipts.read_inputs(made, "students/s-seed0", given)
+    assert [manifest.artefact for manifest in found] == ["teachers/m", *SHARDS]
+
+
+def test_inputs_that_were_made_from_another_version_of_each_other_are_refused(whole, tmp_path):
+    made, at = whole
+    paths = at("answers/m/b/b8s2"), at("prompts/q")
+    receipts.read_inputs(made, "scores/m/b/b8s2", paths)
+    with receipts.making(made, "prompts/q", paths[1], inputs_of(made, tmp_path, "prompts/q")) as job:
+        job.file(".txt").write_text("made again, otherwise")
+    with pytest.raises(DataError, match=r"b8s2.manifest.json was made from another prompts/q than .*q.manifest.json"):
+        receipts.read_inputs(made, "scores/m/b/b8s2", paths)
+
+
+def test_an_artefact_is_not_written_where_another_belongs(whole, tmp_path, monkeypatch):
+    made, at = whole
+    inputs = receipts.read_inputs(made, "answers/s-seed0/b/b8s2", [at("students/s-seed0"), at("prompts/q")])
+    monkeypatch.chdir(tmp_path)
+    place = Path("data", "x", "answers", "s2-seed0", "b", "b8s2.manifest.json")
+    for out in (place, place.absolute()):
+        with (
+            pytest.raises(ParameterError, match="where another artefact belongs; answers/s-seed0/b/b8s2 belongs in"),
+            receipts.making(made, "answers/s-seed0/b/b8s2", out, inputs),
+        ):
+            pass
+    assert not (tmp_path / "data").exists()
+    with receipts.making(made, "answers/s-seed0/b/b8s2", Path("data/x/answers/s-seed0/b/b8s2.manifest.json"), inputs):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda c: c.update(recipes={}), "recipes lacks that of scores/m/b/b8s2 itself"),
+        (lambda c: c["recipes"].pop("scores/m/b/b8s2"), "recipes lacks that of scores/m/b/b8s2 itself"),
+        (lambda c: c["recipes"].update({"scores/m/b/b8s2": "0" * 64}), "recipes lacks that of scores/m/b/b8s2 itself"),
+        (lambda c: c["recipes"].pop("teachers/m"), "recipes lacks teachers/m, which scores/m/b/b8s2 is made from"),
+        (lambda c: c["recipes"].pop("prompts/q"), "recipes lacks prompts/q, which scores/m/b/b8s2 is made from"),
+        (
+            lambda c: c["recipes"].update({"teachers/n": c["recipes"]["teachers/m"]}),
+            "recipes names teachers/n, which is nothing that scores/m/b/b8s2 is made from",
+        ),
+        (lambda c: c["recipes"].update({"prompts/z": "0" * 64}), "makes no artefact 'prompts/z'"),
+        (lambda c: c.update(recipes=None), "is not a manifest"),
+        (lambda c: c.update(recipes=[1]), "is not a manifest"),
+        (lambda c: c.update(colour="red"), "unknown key 'colour'"),
+    ],
+)
+def test_a_manifest_that_leaves_out_a_recipe_is_refused(whole, edit, message):
+    made, at = whole
+    path = at("scores/m/b/b8s2")
+    receipts.check_recipes(receipts.read(path), made)
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises((CorruptArtefactError, ParameterError), match=message):
+        receipts.check_recipes(receipts.read(path), made)
+
+
+def test_everything_an_artefact_comes_from_is_listed_before_it(whole):
+    made, _ = whole
+    found = lineage.origins_of(made, ["scores/s-seed0/b/b8s2"])
+    assert found[-1] == "scores/s-seed0/b/b8s2"
+    assert set(found) == {*SHARDS, "teachers/m", "prompts/p", "prompts/q"} | {
+        f"{kind}/s-seed0{more}" for kind, more in (("students", ""), ("answers", "/b/b8s2"), ("scores", "/b/b8s2"))
+    }
+    for artefact in found:
+        assert set(lineage.inputs_of(made, artefact)) <= set(found[: found.index(artefact)])
+
+
+@pytest.mark.parametrize("budget", ["b08s2", "b8t0.90", "b8s9", "8s2"])
+def test_there_is_no_artefact_of_a_budget_that_is_spelled_otherwise(whole, budget):
+    made, _ = whole
+    with pytest.raises(ParameterError, match=f"makes no artefact 'answers/m/b/{budget}': budget '{budget}'"):
+        recipes.digest(made, f"answers/m/b/{budget}")
+
+
+def test_the_commit_is_that_of_the_code_wherever_it_runs(tmp_path, monkeypatch):
+    def git(*arguments):
+        command = ["git", "-c", "user.name=t3d", "-c", "user.email=t3d@localhost", *arguments]
+        return subprocess.run(command, cwd=tmp_path / "code", capture_output=True, text=True, check=True).stdout.strip()
+
+    code = tmp_path / "code" / "t3d" / "module.py"
+    code.parent.mkdir(parents=True)
+    code.write_text("1\n")
+    git("init", "--quiet")
+    assert circumstances.git_commit(code) is None  # not yet a file of the repository
+    git("add", ".")
+    git("commit", "--quiet", "-m", "code")
+    monkeypatch.chdir(ROOT)
+    assert circumstances.git_commit(code) == git("rev-parse", "HEAD")
+    code.write_text("2\n")
+    assert circumstances.git_commit(code) == git("rev-parse", "HEAD") + "-dirty"
+    # Installed into another project's folder, it is no file of that project.
+    installed = tmp_path / "code" / ".venv" / "module.py"
+    installed.parent.mkdir()
+    shutil.copy(code, installed)
+    assert circumstances.git_commit(installed) is None

@@ -4,6 +4,7 @@ A response is written block by block on the global grid. A block starts as masks
 each denoising step commits some of them (`remasking.py`), and a commit pass writes the finished block into the cache.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from t3d.decoding import remasking, sampling
+from t3d.errors import DecodingError
 from t3d.models.masks import PADDING, block_causal
 from t3d.models.sdar import SDARForCausalLM
 from t3d.params import Budget, Sampling
@@ -18,10 +20,11 @@ from t3d.params import Budget, Sampling
 
 @dataclass(frozen=True)
 class Request:
-    """One item to decode: its prompt's ids and the seed of its draws."""
+    """One item to decode: its prompt's ids, the seed of its draws, and what messages call it."""
 
     prompt_ids: Sequence[int]
     seed: int
+    name: str = "a prompt"
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,9 @@ def decode(
 
     Returns:
         One response per request, in the order of `requests`.
+
+    Raises:
+        DecodingError: the model computes NaN or infinity; the message names the request.
     """
     sample = sample or Sampling()
     if engine is None:
@@ -99,10 +105,25 @@ def decode(
         while batch.rows:
             finished = batch.write_block(stop_ids, sample)
             for row, response in finished:
-                responses[chunk[row]] = response
+                responses[chunk[row]] = checked(requests[chunk[row]], response)
             if on_finished is not None and finished:
                 on_finished(len(finished))
     return [response for response in responses if response is not None]
+
+
+def checked(request: Request, response: Response) -> Response:
+    """The response to a request, if its confidences are numbers.
+
+    Raises:
+        DecodingError: they are not: logits were NaN or infinite.
+    """
+    for place, confidence in enumerate(response.confidence):
+        if not math.isfinite(confidence):
+            raise DecodingError(
+                f"{request.name}: the model computes NaN or infinity at token {place + 1} of the response. Its weights "
+                "are finite, so it overflows in this number format (teachers.<name>.dtype), or was trained wrongly."
+            )
+    return response
 
 
 class _PrefixCache:
@@ -203,7 +224,7 @@ class _Batch:
             chosen = remasking.choose(log_odds, masked, self.budget, step, sample.prompt_guard)
             tokens = torch.where(chosen, drawn, tokens)
             step_map = torch.where(chosen, step[:, None], step_map)
-            confidence = torch.where(chosen, log_odds.sigmoid(), confidence)
+            confidence = torch.where(chosen, sampling.confidence(log_odds), confidence)
             masked = masked & ~chosen
         finished, going = self._record(tokens, step_map, confidence, step, stop_ids)
         keep = torch.tensor(going, dtype=torch.long, device=device)

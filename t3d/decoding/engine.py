@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from t3d.decoding import remasking, sampling
-from t3d.decoding.decoder import Request, Response
+from t3d.decoding.decoder import Request, Response, checked
 from t3d.decoding.memory import check_memory
 from t3d.decoding.network import Network
 from t3d.errors import MemoryTooSmallError
@@ -46,6 +46,7 @@ def decode(
     Raises:
         MemoryTooSmallError: so many sequences of this length do not fit into the GPU's memory; the message says how
             many do.
+        DecodingError: as there.
     """
     if not requests:
         return []
@@ -156,7 +157,7 @@ class _Engine:
                 commits = len(unwritten)
             for slot in ended:
                 owner = owners.pop(slot)
-                responses[owner] = self._response(slot, len(requests[owner].prompt_ids))
+                responses[owner] = checked(requests[owner], self._response(slot, len(requests[owner].prompt_ids)))
                 free.append(slot)
             if on_finished is not None and ended:
                 on_finished(len(ended))
@@ -269,7 +270,7 @@ class _Engine:
         chosen &= going[:, None]
         self.tokens.copy_(torch.where(chosen, drawn, self.tokens))
         self.step_map.copy_(torch.where(chosen, self.step[:, None], self.step_map))
-        self.confidence.copy_(torch.where(chosen, log_odds.sigmoid(), self.confidence))
+        self.confidence.copy_(torch.where(chosen, sampling.confidence(log_odds), self.confidence))
         self.masked &= ~chosen
 
     def _settle(self) -> None:

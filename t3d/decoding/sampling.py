@@ -42,6 +42,14 @@ def draw(logits: Tensor, sampling: Sampling, seeds: Tensor, positions: Tensor, s
     return tokens, chosen.squeeze(-1) - others
 
 
+def confidence(log_odds: Tensor) -> Tensor:
+    """Probabilities of log-odds; NaN where a logit was NaN or infinite, which the log-odds show.
+
+    Whoever reads a confidence (`decoder.checked`) thereby learns of it, without a look at the logits of every step.
+    """
+    return torch.where(log_odds.isfinite(), log_odds.sigmoid(), torch.nan)
+
+
 def tempered(logits: Tensor, sampling: Sampling) -> Tensor:
     """Probabilities `[..., vocabulary]` after temperature, top-k and top-p (nucleus), in float64."""
     scores = logits.double() / sampling.temperature

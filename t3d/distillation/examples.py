@@ -19,13 +19,14 @@ from t3d.trajectories.record import Trajectory
 @dataclass(frozen=True)
 class Example:
     """One response x_0 with its prompt; `step_map` (1..S per response token) and `confidence` (the teacher's, when it
-    committed the token) only where a teacher decoded it."""
+    committed the token) only where a teacher decoded it. `left_out`: how many tokens longer the prompt was then."""
 
     id: str
     prompt_ids: list[int]
     response_ids: list[int]
     step_map: list[int] | None = None
     confidence: list[float] | None = None
+    left_out: int = 0
 
     @property
     def row(self) -> np.ndarray:
@@ -46,17 +47,16 @@ def load(
     Args:
         experiment: whose parameters say how the data were decoded.
         student: its objective decides which data it needs, its `rows` how a rollout becomes an example.
-        data: manifests of trajectory shards, or of prompt sets, or of both where `rows.prompt` is `bare`.
+        data: manifests of all its trajectory shards, or of its prompt sets, or of both where `rows.prompt` is `bare`,
+            as `receipts.read_inputs` gives them.
         tokenizer: the teacher's.
         stop_ids: the teacher's ids that end a response, for `rows.terminal_block: cut`.
         seed: which of the student's seeds learns from them; of rollouts by another student it gets those of its own.
 
     Raises:
-        DataError: the data are not those the student names, were decoded on another block grid, or have no scores and
-            `keep` asks for them.
+        DataError: the data were decoded on another block grid, or have no scores and `keep` asks for them.
     """
     if student.prompts:
-        _expect(data, {f"prompts/{name}" for name in student.prompts})
         filler = tokenizer.pad_token_id
         gold = [_gold(prompt, student.block_size, filler) for manifest in data for prompt in sets.read(manifest)]
         _check_distinct(gold)
@@ -64,7 +64,6 @@ def load(
     specs = {name: experiment.trajectories[name] for name in student.trajectories}
     shard_artefacts = {f"trajectories/{n}/{shard}": n for n, spec in specs.items() for shard in shard_names(spec, seed)}
     bare_sets = {f"prompts/{spec.prompts}" for spec in specs.values()} if student.rows.prompt == "bare" else set()
-    _expect(data, shard_artefacts.keys() | bare_sets)
     budget = Budget.parse(next(iter(specs.values())).budget)
     if budget.block_size != student.block_size and student.rows.rollout_blocks == "equal":
         raise DataError(
@@ -87,10 +86,10 @@ def load(
             kept = len(t.response_ids)
             if student.rows.terminal_block == "cut":
                 kept = next((i + 1 for i, token in enumerate(t.response_ids) if token in stop_ids), kept)
+            kept = min(kept, _whole_blocks(student, len(t.prompt_ids)))
             prompt_ids = bare.get(t.prompt_id, t.prompt_ids)
-            kept = min(kept, _whole_blocks(student, len(prompt_ids)))
             recorded = t.response_ids[:kept], t.step_map[:kept], t.confidence[:kept]
-            examples.append(Example(t.prompt_id, prompt_ids, *recorded))
+            examples.append(Example(t.prompt_id, prompt_ids, *recorded, len(t.prompt_ids) - len(prompt_ids)))
     _check_distinct(examples)
     # One order, whatever the number of shards.
     return sorted(examples, key=lambda example: example.id), budget.steps or 0
@@ -114,7 +113,10 @@ def likeliest(name: str, trajectories: Sequence[Trajectory], share: float) -> li
 
 
 def _whole_blocks(student: Student, prompt_length: int) -> int:
-    """Response tokens that a row keeps: up to the end of the last whole block within `rows.max_response_tokens`."""
+    """Response tokens that a row keeps: up to the end of the last whole block within `rows.max_response_tokens`.
+
+    `prompt_length` is the rollout's, whose blocks a row has on the global grid.
+    """
     limit = student.rows.max_response_tokens
     if limit is None:
         return sys.maxsize
@@ -133,9 +135,3 @@ def _check_distinct(examples: Sequence[Example]) -> None:
 def _gold(prompt: sets.Prompt, block_size: int, filler: int) -> Example:
     missing = -(len(prompt.prompt_ids) + len(prompt.reference_ids)) % block_size
     return Example(prompt.id, prompt.prompt_ids, prompt.reference_ids + [filler] * missing)
-
-
-def _expect(data: Sequence[receipts.Manifest], wanted: set[str]) -> None:
-    found = {manifest.artefact for manifest in data}
-    if found != wanted:
-        raise DataError(f"this student learns from {', '.join(sorted(wanted))}; found {', '.join(sorted(found))}.")

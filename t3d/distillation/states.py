@@ -72,7 +72,13 @@ def draw_batch(
     rows = [
         (example, epoch, complement) for complement in views for example, epoch in zip(examples, epochs, strict=True)
     ]
-    layout = lay_out([e.row for e, _, _ in rows], [len(e.prompt_ids) for e, _, _ in rows], block_size, block_grid)
+    layout = lay_out(
+        [example.row for example, _, _ in rows],
+        [len(example.prompt_ids) for example, _, _ in rows],
+        block_size,
+        block_grid,
+        [example.left_out for example, _, _ in rows],
+    )
     is_response = layout.is_response.numpy()
     blocks = layout.noisy_blocks.numpy()
     masked = np.zeros_like(is_response)
@@ -130,8 +136,23 @@ def draw_mask(
 
 def draw_ratios(states: States, steps: int, count: int, rng: np.random.Generator) -> np.ndarray:
     """Draw shares of a block that are still masked, `[count]`."""
-    distribution = states.ratio_distribution(steps)
+    distribution = ratio_distribution(states, steps)
     return rng.choice(list(distribution), p=list(distribution.values()), size=count)
+
+
+def ratio_distribution(states: States, steps: int) -> dict[float, float]:
+    """Mask ratio -> probability of trajectory states whose rollout took `steps` steps a block.
+
+    A draw depends on the order of its choices. Here it follows from the ratios: a recipe digest does not hold the order
+    in which a file lists them.
+    """
+    if isinstance(states.mask_ratios, dict):
+        return dict(sorted(states.mask_ratios.items(), reverse=True))
+    if states.mask_ratios == "uniform":
+        return {step / steps: 1 / steps for step in range(1, steps + 1)}
+    weights = {ratio: ratio**8 for ratio in (1.0, 0.75, 0.5, 0.25)}
+    total = sum(weights.values())
+    return {ratio: weight / total for ratio, weight in weights.items()}
 
 
 def trajectory_mask(

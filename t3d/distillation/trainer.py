@@ -25,7 +25,7 @@ from t3d.checkpoints import Checkpoints
 from t3d.distillation import examples as data
 from t3d.distillation import losses, sharding
 from t3d.distillation.states import Batch, draw_batch
-from t3d.errors import DataError, TrainingError
+from t3d.errors import TrainingError
 from t3d.models import packed
 from t3d.models.device import autocast, pick_device, worth_compiling
 from t3d.models.folder import load_tokenizer, mask_id, stop_ids
@@ -77,25 +77,18 @@ def make(experiment: Experiment, run: str, teacher: Path, inputs: Sequence[Path]
             experiment.check_processes(run, processes.count())
             name, run_seed = experiment.runs[run]
             student = experiment.students[name]
-            source = receipts.read(teacher, kind="teachers")
-            manifests = [receipts.read(path) for path in inputs]
-            folder = source.folder()
-            tokenizer = load_tokenizer(folder)
-            initial = experiment.initial_of(run)
-            begins = next((manifest for manifest in manifests if manifest.artefact == f"students/{initial}"), None)
-            if initial is not None and begins is None:
-                raise DataError(
-                    f"{run} begins with students/{initial}; its manifest is not among {len(inputs)} inputs."
-                )
-            learned = [manifest for manifest in manifests if manifest is not begins]
-            examples, steps = data.load(experiment, student, learned, tokenizer, stop_ids(folder), run_seed)
             artefact = f"students/{run}"
-            checkpoints = Checkpoints(work / run, receipts.identity(experiment, artefact, [source, *manifests]))
+            manifests = receipts.read_inputs(experiment, artefact, [teacher, *inputs])
+            # Models come first: the teacher, and the run that training begins with if that is another.
+            models = 1 if experiment.initial_of(run) is None else 2
+            folder, weights, learned = manifests[0].folder(), manifests[models - 1].folder(), manifests[models:]
+            tokenizer = load_tokenizer(folder)
+            examples, steps = data.load(experiment, student, learned, tokenizer, stop_ids(folder), run_seed)
+            checkpoints = Checkpoints(work / run, receipts.identity(experiment, artefact, manifests))
             # Parts of a model that is spread go to the GPU by themselves.
-            weights = folder if begins is None else begins.folder()
             model = load_model(weights, device if processes.count() == 1 else "cpu")
             if processes.is_main():
-                making = receipts.making(experiment, artefact, out, inputs=[source, *manifests], device=device)
+                making = receipts.making(experiment, artefact, out, inputs=manifests, device=device)
                 job = stack.enter_context(making)
         seed = seed_for(experiment.seed, "student", run_seed)
         large = worth_compiling(model.config.hidden_size, device)

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from t3d import processes, receipts
+from t3d.circumstances import device_name
 from t3d.errors import ParameterError
 from t3d.evaluation import harness, served
 from t3d.models import autoregressive
@@ -53,6 +54,7 @@ def make(experiment: Experiment, benchmark: str, budget: str, model: Path, promp
     Raises:
         ParameterError: there is no such benchmark, the prompts do not fit the model, or an autoregressive model is
             asked at a budget that it does not have.
+        DataError: the prompts are not the benchmark's, or `model` is no model.
         MissingInputError, ServingError: vLLM is needed and not there, or did not answer.
     """
     device = processes.join(pick_device(experiment), "gloo")
@@ -60,14 +62,13 @@ def make(experiment: Experiment, benchmark: str, budget: str, model: Path, promp
         with processes.together():
             if benchmark not in experiment.benchmarks:
                 raise ParameterError(f"experiment {experiment.name} has no benchmark {benchmark!r}.")
-            source, questions = receipts.read(model), receipts.read(prompts, kind="prompts")
-            name = source.artefact.partition("/")[2]
+            name = receipts.read(model).artefact.partition("/")[2]
             artefact = f"answers/{name}/{benchmark}/{budget}"
+            source, questions = inputs = receipts.read_inputs(experiment, artefact, [model, prompts])
             is_served = name in experiment.teachers and experiment.teachers[name].autoregressive
             if is_served and budget != AUTOREGRESSIVE:
                 raise ParameterError(f"{artefact}: {name} is autoregressive and has no budget but {AUTOREGRESSIVE}.")
             if processes.is_main():
-                inputs = [source, questions]
                 job = stack.enter_context(receipts.making(experiment, artefact, out, inputs=inputs, device=device))
         before = jobs_on_gpu(device)
         if is_served:
@@ -159,7 +160,7 @@ def _served(
 
 def _devices(device: str) -> str:
     """What decodes, as tables name it: `4 x NVIDIA H100` for four processes."""
-    name, count = receipts.device_name(device), processes.count()
+    name, count = device_name(device), processes.count()
     return name if count == 1 else f"{count} x {name}"
 
 

@@ -9,6 +9,7 @@ The stage keeps what is inside the expectation, summed per rollout; `t3d/reporti
 mean.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ import torch
 
 from t3d import receipts
 from t3d.distillation.examples import Example
-from t3d.errors import DataError, ParameterError
+from t3d.errors import DataError, DecodingError, ParameterError
 from t3d.models.device import pick_device
 from t3d.models.folder import load_tokenizer, mask_id
 from t3d.models.layout import lay_out
@@ -27,7 +28,6 @@ from t3d.models.sdar import SDARForCausalLM, load_model
 from t3d.params import Budget, Experiment
 from t3d.progress import Progress
 from t3d.trajectories import shards
-from t3d.trajectories.names import shard_names
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,11 @@ def make(experiment: Experiment, model: Path, trajectories: str, shard_manifests
         raise ParameterError(f"experiment {experiment.name} has no trajectories {trajectories!r}: {known}.")
     size = Budget.parse(experiment.trajectories[trajectories].budget).block_size
     device = pick_device(experiment)
-    source, parts = receipts.read(model), [receipts.read(path, kind="trajectories") for path in shard_manifests]
-    examples = _read(experiment, trajectories, source, parts)
-    name = source.artefact.partition("/")[2]
+    name = receipts.read(model).artefact.partition("/")[2]
     artefact = f"factorisation/{name}/{trajectories}"
-    with receipts.making(experiment, artefact, out, inputs=[source, *parts], device=device) as job:
+    source, *parts = inputs = receipts.read_inputs(experiment, artefact, [model, *shard_manifests])
+    examples = _read(experiment, trajectories, source, parts)
+    with receipts.making(experiment, artefact, out, inputs=inputs, device=device) as job:
         folder = source.folder()
         progress = Progress(f"factorisation {name} {trajectories}", len(examples))
         rollouts = chains(
@@ -159,12 +159,19 @@ def gaps(chain: Chain, interval: int) -> tuple[float, int]:
 
 
 def per_rollout(rollouts: Sequence[Chain], ids: Sequence[str], intervals: Sequence[int]) -> pd.DataFrame:
-    """The gaps of every rollout at every interval: one row each, columns id, interval, gap (nats) and terms."""
+    """The gaps of every rollout at every interval: one row each, columns id, interval, gap (nats) and terms.
+
+    Raises:
+        DecodingError: a gap is not finite.
+    """
     rows = [
         (name, interval, *gaps(chain, interval))
         for name, chain in zip(ids, rollouts, strict=True)
         for interval in intervals
     ]
+    for name, interval, gap, _ in rows:
+        if not math.isfinite(gap):
+            raise DecodingError(f"{name}: the model computes NaN or infinity; the gap at interval {interval} is {gap}.")
     return pd.DataFrame(rows, columns=["id", "interval", "gap", "terms"])
 
 
@@ -189,10 +196,6 @@ def _read(
         raise ParameterError(
             f"{source.path}: {source.artefact} is neither {teacher}, whose rollouts are scored, nor its student."
         )
-    expected = {f"trajectories/{trajectories}/{shard}" for shard in shard_names(spec)}
-    found = [manifest.artefact for manifest in shard_manifests]
-    if sorted(found) != sorted(expected):
-        raise DataError(f"{trajectories} is {', '.join(sorted(expected))}; found {', '.join(sorted(found)) or 'none'}.")
     rollouts = [t for manifest in shard_manifests for t in shards.read(manifest.file(".parquet"))[0]]
     examples = [Example(t.prompt_id, t.prompt_ids, t.response_ids, t.step_map) for t in rollouts]
     return sorted(examples, key=lambda example: (len(example.row), example.id))

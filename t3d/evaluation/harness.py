@@ -84,7 +84,7 @@ class BlockDiffusionLM(_GenerationOnly):
 
         started = time.monotonic()
         responses = processes.share(
-            [Request(r.doc["prompt_ids"], self.seed_of(r.doc["id"])) for r in requests],
+            [Request(r.doc["prompt_ids"], self.seed_of(r.doc["id"]), r.doc["id"]) for r in requests],
             lambda some, on_finished: decode(
                 self.model,
                 some,

@@ -42,14 +42,14 @@ def make(experiment: Experiment, answers: Path, prompts: Path, out: Path) -> Non
         prompts: manifest of the prompt set that was answered.
         out: manifest to write; `<budget>.json` (totals) and `<budget>.parquet` (per question) lie beside it.
     """
-    source, questions = receipts.read(answers, kind="answers"), receipts.read(prompts, kind="prompts")
-    _, model, benchmark, budget = source.artefact.split("/")
+    _, model, benchmark, budget = receipts.read(answers, kind="answers").artefact.split("/")
+    artefact = f"scores/{model}/{benchmark}/{budget}"
+    source, questions = inputs = receipts.read_inputs(experiment, artefact, [answers, prompts])
     recorded = {row["id"]: row for row in pq.read_table(source.file(".parquet")).to_pylist()}
     texts = {key: row["text"] for key, row in recorded.items()}
     asked = sets.read(questions)
     spec = experiment.benchmarks[benchmark]
-    artefact = f"scores/{model}/{benchmark}/{budget}"
-    with receipts.making(experiment, artefact, out, inputs=[source, questions]) as job:
+    with receipts.making(experiment, artefact, out, inputs=inputs) as job:
         if asked and asked[0].domain in PROGRAMS:
             judged = _run_programs(spec, asked, texts, f"programs {model} {benchmark} {budget}")
         else:

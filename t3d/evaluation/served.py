@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
 from t3d.decoding.decoder import Response
 from t3d.errors import DataError, MissingInputError, ServingError
 from t3d.lineage import VLLM
+from t3d.models.sdar import load_weights
 from t3d.params import Benchmark
 
 if TYPE_CHECKING:
@@ -78,11 +80,14 @@ def answer(
         MissingInputError: vLLM's environment is not there.
         ServingError: vLLM ended without answers; what it said stands in the log before.
         DataError: a question has no answer.
+        CorruptArtefactError: the model's weights are not whole.
     """
     if not (VLLM / "installed").is_file():
         raise MissingInputError(
             f"{VLLM}/installed is missing: `make vllm-env` makes vLLM's environment (docs/vllm.md)."
         )
+    # vLLM would serve whatever the files hold.
+    load_weights(Qwen3ForCausalLM, folder, dtype=getattr(torch, dtype))
     sampling = benchmark.sampling.model_dump(include={"temperature", "top_p", "top_k"})
     request = {
         "model": str(folder.resolve()),
@@ -126,6 +131,9 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _response(ids: list[int], finish_reason: str) -> Response:
-    """A block of one token and one step for each token. Confidences cost time, and are not asked for."""
+    """A block of one token and one step for each token.
+
+    Confidences cost time and are not asked for: they are NaN in the answers of served models, and in no others.
+    """
     count = len(ids)
     return Response(ids, [1] * count, [float("nan")] * count, count, finish_reason, count, 0)

@@ -82,6 +82,7 @@ def lay_out(
     prompt_lengths: Sequence[int] | np.ndarray,
     block_size: int,
     grid: str = "global",
+    left_out: Sequence[int] | None = None,
 ) -> Layout:
     """Lay out rows of token ids (prompt + response).
 
@@ -91,10 +92,13 @@ def lay_out(
         block_size: tokens per block.
         grid: `global`: blocks are counted from position 0 of the prompt, as in decoding; `response`: a block begins
             with the first token of the response (released behaviour).
+        left_out: how many tokens of its prompt each row lacks; on the global grid blocks are counted as if they were
+            there, so that the response has the blocks it was decoded in.
     """
     lengths = np.array([len(row) for row in rows])
     ids = torch.from_numpy(np.concatenate(rows).astype(np.int64))
-    return lay_out_stored(ids, np.cumsum(lengths) - lengths, lengths, np.asarray(prompt_lengths), block_size, grid)
+    offsets, prompts = np.cumsum(lengths) - lengths, np.asarray(prompt_lengths)
+    return lay_out_stored(ids, offsets, lengths, prompts, block_size, grid, left_out)
 
 
 def lay_out_stored(
@@ -104,6 +108,7 @@ def lay_out_stored(
     prompt_lengths: np.ndarray,
     block_size: int,
     grid: str = "global",
+    left_out: Sequence[int] | None = None,
 ) -> Layout:
     """Lay out rows that lie end to end in one tensor, on that tensor's device: a corpus on a GPU is never copied back.
 
@@ -114,10 +119,12 @@ def lay_out_stored(
         prompt_lengths: how many of a row's ids are its prompt.
         block_size: tokens per block.
         grid: see `lay_out`.
+        left_out: see `lay_out`.
     """
     device = ids.device
     # The grid's origin lies `shift` positions before the row.
-    shifts = -prompt_lengths % block_size if grid == "response" else np.zeros_like(prompt_lengths)
+    before = -prompt_lengths if grid == "response" else np.zeros_like(prompt_lengths) + (left_out or 0)
+    shifts = before % block_size
     starts = (prompt_lengths + shifts) // block_size * block_size - shifts
     last_blocks = (lengths + shifts - 1) // block_size * block_size - shifts
     grain = math.lcm(block_size, _ALIGNMENT)
@@ -127,7 +134,7 @@ def lay_out_stored(
 
     def gather(positions: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
         """Ids and block numbers at `positions [row, column]`, padding from `end` on."""
-        inside = positions < end
+        inside = (positions >= 0) & (positions < end)
         found = ids[torch.where(inside, offset + positions, 0)].long()
         return torch.where(inside, found, 0), torch.where(inside, (positions + shift) // block_size, PADDING)
 
@@ -139,7 +146,8 @@ def lay_out_stored(
         clean_ids=clean_ids,
         noisy_ids=noisy_ids,
         is_response=(noisy_positions >= prompt) & (noisy_blocks != PADDING),
-        positions=torch.cat([clean_positions, noisy_positions], dim=1),
+        # A row shorter than its shift and a block begins inside of its first noisy block.
+        positions=torch.cat([clean_positions, noisy_positions], dim=1).clamp(min=0),
         clean_blocks=clean_blocks,
         noisy_blocks=noisy_blocks,
         block_size=block_size,

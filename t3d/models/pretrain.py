@@ -6,6 +6,7 @@ token from those before it by the Qwen3, of which an SDAR can begin. Where to lo
 `t3d/prompts/gsm.py`, the rows in `text.py`, the layout in `layout.py`.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -21,12 +22,13 @@ from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
 from t3d.checkpoints import Checkpoints
+from t3d.errors import TrainingError
 from t3d.models.device import autocast
 from t3d.models.folder import MASK_TOKEN, SDARConfig
 from t3d.models.layout import Layout, lay_out_stored
 from t3d.models.packed import compile_layers
-from t3d.models.sdar import SDARForCausalLM
-from t3d.models.text import END, END_OF_TURN, START_OF_TURN, Row, chat_prompt, draw_rows
+from t3d.models.sdar import SDARForCausalLM, load_weights
+from t3d.models.text import END, END_OF_TURN, START_OF_TURN, Row, chat_prompt, draw_rows, shares_of
 from t3d.params import Pretraining
 from t3d.progress import Progress
 from t3d.prompts.domains import DOMAINS
@@ -154,6 +156,10 @@ def pretrain(
 
     Returns:
         The final training loss (mean over the last 100 steps) and the number of rows and parameters.
+
+    Raises:
+        TrainingError: the loss is not finite, or a state cannot be written.
+        CorruptArtefactError: the weights of `initial` are not whole.
     """
     tokenizer = PreTrainedTokenizerFast.from_pretrained(initial) if initial else _tokenizer(pretraining, seed)
     corpus = Corpus(draw_rows(tokenizer.backend_tokenizer, pretraining, seed))
@@ -168,7 +174,7 @@ def pretrain(
         model = SDARForCausalLM(SDARConfig(**shape, block_size=max(pretraining.block_sizes)))
         loss_of = _block_loss(model, corpus, pretraining, seed, ids[MASK_TOKEN])
     if initial is not None:
-        model.load_state_dict(Qwen3ForCausalLM.from_pretrained(initial, dtype=torch.float32).state_dict())
+        model.load_state_dict(load_weights(Qwen3ForCausalLM, initial, dtype=torch.float32).state_dict())
     model.to(device)  # type: ignore[arg-type]  # transformers wraps the signature away
     loss = _train(model, corpus, pretraining, seed, device, loss_of, checkpoints)
     model.generation_config = GenerationConfig(eos_token_id=[ids[END_OF_TURN], ids[END]])
@@ -183,7 +189,7 @@ def _tokenizer(pretraining: Pretraining, seed: int) -> PreTrainedTokenizerFast:
         chat_prompt(problem.question)
         + domain.write(problem, Random(seed_for(seed, "tokenizer", problem.id)))
         + END_OF_TURN
-        for domain in (DOMAINS[name] for name in pretraining.domains)
+        for domain in (DOMAINS[name] for name in shares_of(pretraining))
         for problem in islice(domain.problems("train", seed, pretraining.difficulty), _TOKENIZER_PROBLEMS)
     )
     return build_tokenizer(texts, pretraining.model.vocab_size)
@@ -279,12 +285,22 @@ def _train(
         schedule.step()
         recent[step % 100] = loss.detach()
         if progress.due():
-            progress.update(step + 1, loss=recent[: step + 1].mean().item())
+            progress.update(step + 1, loss=_mean(recent, step + 1))
         if checkpoints is not None and (step + 1) % _CHECKPOINT_EVERY == 0:
+            _mean(recent, step + 1)  # no state is kept of a training that has gone wrong
             state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "recent": recent}
             checkpoints.save(step + 1, state | {"schedule": schedule.state_dict(), "step": step + 1})
-    progress.update(pretraining.steps, loss=recent[: pretraining.steps].mean().item())
-    return recent[: pretraining.steps].mean().item()
+    final = _mean(recent, pretraining.steps)
+    progress.update(pretraining.steps, loss=final)
+    return final
+
+
+def _mean(recent: Tensor, steps: int) -> float:
+    """The mean loss of the last steps, `steps` were made; raises `TrainingError` where one was not finite."""
+    mean = recent[:steps].mean().item()
+    if not math.isfinite(mean):
+        raise TrainingError(f"pretraining: the loss is {mean} at step {steps} or in the 100 steps before it.")
+    return mean
 
 
 def _learning_rate(step: int, pretraining: Pretraining) -> float:

@@ -5,18 +5,20 @@ Loads and saves Hugging Face folders without `trust_remote_code`. The model pred
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import AutoModelForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
-from t3d.errors import ParameterError
+from t3d.errors import CorruptArtefactError, ParameterError
 from t3d.models.folder import SDARConfig, check_folder
 from t3d.models.masks import PADDING, block_causal
 
+Model = TypeVar("Model", bound=Qwen3ForCausalLM)
 BLOCK_SPARSE = "block_sparse"
 """The attention implementation of `packed.py`."""
 
@@ -88,8 +90,43 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu", dtype: st
     Raises:
         MissingInputError: there is no such folder or no `config.json` in it.
         ParameterError: the folder holds another kind of model.
+        CorruptArtefactError: as `load_weights`.
     """
     folder = check_folder(folder)
-    model = SDARForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="sdpa")
-    model.to(device)  # type: ignore[arg-type]  # transformers wraps the signature away
+    model = load_weights(SDARForCausalLM, folder, device, dtype=getattr(torch, dtype), attn_implementation="sdpa")
     return model.eval()
+
+
+def load_weights(kind: type[Model], folder: Path, device: str | torch.device = "cpu", **options: Any) -> Model:
+    """Load a model of class `kind` from a folder, every weight from its file and finite.
+
+    transformers alone would draw a weight that is missing at random and say so in a warning.
+
+    Args:
+        kind: its class.
+        folder: a Hugging Face folder.
+        device: where it goes.
+        options: of `from_pretrained`.
+
+    Raises:
+        CorruptArtefactError: weights cannot be read, one is missing, unexpected or of another shape, or not every
+            number of one is finite; the message names it.
+    """
+    try:
+        loaded: Any = kind.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        raise CorruptArtefactError(f"{folder}: its weights cannot be loaded: {str(error).strip()}") from error
+    model, found = loaded
+    for fault in ("missing", "unexpected", "mismatched"):
+        # A mismatched one is told with its two shapes.
+        if names := sorted(key if isinstance(key, str) else key[0] for key in found[f"{fault}_keys"]):
+            more = f", and {len(names) - 1} more" if names[1:] else ""
+            raise CorruptArtefactError(f"{folder}: going by its config.json, weight {names[0]} is {fault}{more}.")
+    model.to(device)
+    # The least and the largest number of each: they are NaN where a number is, and take no memory of their own.
+    weights = dict(model.named_parameters())
+    finite = torch.stack([torch.stack(weight.aminmax()).isfinite().all() for weight in weights.values()])
+    for name, is_finite in zip(weights, finite.tolist(), strict=True):
+        if not is_finite:
+            raise CorruptArtefactError(f"{folder}: weight {name} holds NaN or infinity. Make or fetch the model again.")
+    return model

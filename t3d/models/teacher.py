@@ -24,6 +24,7 @@ def make(experiment: Experiment, name: str, out: Path, source: Path | None = Non
 
     Raises:
         ParameterError: the experiment has no such teacher, or the fetched folder holds another kind of model.
+        DataError: `source` is not what it is made from.
         MissingInputError, CorruptArtefactError: shipped or fetched weights are not complete.
     """
     if name not in experiment.teachers:
@@ -36,21 +37,14 @@ def make(experiment: Experiment, name: str, out: Path, source: Path | None = Non
         from t3d.models.device import pick_device
 
         device = pick_device(experiment)
-    inputs = []
+    artefact, checkpoints, initial = f"teachers/{name}", None, None
+    inputs = receipts.read_inputs(experiment, artefact, [source])
     if spec.hub is not None:
-        if source is None:
-            raise ParameterError(f"teachers.{name} comes from the hub: give the manifest of its source.")
-        inputs = [receipts.read(source, kind="sources")]
         check_folder(inputs[0].folder(), spec.autoregressive)
-    initial = None
     if spec.pretraining is not None and spec.pretraining.initial is not None:
-        if source is None:
-            raise ParameterError(f"teachers.{name} begins with {spec.pretraining.initial}: give the manifest of it.")
         from t3d.models import autoregressive
 
-        inputs = [receipts.read(source, kind="teachers")]
         initial = autoregressive.check_folder(inputs[0].folder())
-    artefact, checkpoints = f"teachers/{name}", None
     if spec.source == "pretrain":
         identity = receipts.identity(experiment, artefact, inputs)
         checkpoints = Checkpoints(Path(str(out).removesuffix(receipts.MANIFEST) + ".states"), identity)

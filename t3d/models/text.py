@@ -50,10 +50,18 @@ def draw_rows(tokenizer: Tokenizer, pretraining: Pretraining, seed: int) -> list
     return list(rows.values())
 
 
+def shares_of(pretraining: Pretraining) -> dict[str, int]:
+    """Domain -> its share of the rows, in the order of `DOMAINS`.
+
+    Rows and the tokenizer's texts are drawn in this order; a recipe digest does not hold that of a file.
+    """
+    return {name: share for name in DOMAINS for key, share in pretraining.domains.items() if key == name}
+
+
 def _rows_per_domain(pretraining: Pretraining) -> dict[str, int]:
-    shares = pretraining.domains
+    shares = shares_of(pretraining)
     total = sum(shares.values())
-    rows: dict[str, int] = {name: pretraining.problems * share // total for name, share in shares.items()}
+    rows = {name: pretraining.problems * share // total for name, share in shares.items()}
     first = next(iter(rows))
     return rows | {first: rows[first] + pretraining.problems - sum(rows.values())}
 

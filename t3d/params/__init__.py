@@ -1,13 +1,14 @@
 """The parameters of an experiment: typed models, the only reader of `params/*.yaml`.
 
 An experiment file says *what* is made: teachers, prompt sets, trajectories, students, benchmarks, tables and figures.
-`experiment.py` is the whole of it and its reader; `data.py`, `students.py` and `reporting.py` are its parts.
+`experiment.py` is the whole of it, `data.py`, `students.py` and `reporting.py` are its parts, `reader.py` reads it.
 `params/schema.json` is generated from here (`python -m t3d.params > params/schema.json`) and a test catches drift.
 """
 
 from t3d.params.base import AUTOREGRESSIVE, Budget, Sampling
 from t3d.params.data import Columns, Difficulty, PocketModel, Pretraining, PromptSet, Source, Teacher, Trajectories
-from t3d.params.experiment import Cell, Experiment, Place, Product, Shown, find, load, schema
+from t3d.params.experiment import Cell, Experiment, Place, Product, Shown
+from t3d.params.reader import find, load, schema
 from t3d.params.reporting import (
     AccuracyFigure,
     AccuracyTable,

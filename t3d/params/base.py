@@ -3,14 +3,30 @@
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-_BUDGET = re.compile(r"b(\d+)(?:s(\d+)|t(0?\.\d+))")
+_BUDGET = re.compile(r"b(\d+)(?:s(\d+)|t(\d*\.\d+))")
+_DECIMALS = 4
+"""Of a threshold. With these, `:g` shows it as it is, in the names of files and the heads of tables."""
+_TAKEN = (".manifest.json", ".receipt.json", ".partial", ".states")
+"""Ends of names of what lies beside an artefact: `teachers/m.states` is where `m` keeps its training states."""
 
 AUTOREGRESSIVE = "b1s1"
 """What an autoregressive model's answers are filed under: blocks of one token, one step each."""
 
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="A key that also names files.")]
+
+def _check_name(name: str) -> str:
+    for end in _TAKEN:
+        if name.endswith(end):
+            raise ValueError(f"{name!r} ends in {end}, which names a file beside an artefact; choose another name")
+    return name
+
+
+Name = Annotated[
+    str,
+    Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="A key that also names files."),
+    AfterValidator(_check_name),
+]
 
 
 def _as_list(given: Any) -> Any:
@@ -46,20 +62,34 @@ class Budget(Strict):
             raise ValueError("a budget has either steps or a threshold")
         if self.steps is not None and self.steps > self.block_size:
             raise ValueError(f"{self.steps} steps for a block of {self.block_size} tokens: a step commits at least one")
+        if self.threshold is not None and self.threshold != round(self.threshold, _DECIMALS):
+            raise ValueError(f"threshold {self.threshold!r} has more than {_DECIMALS} decimals")
         return self
 
     @classmethod
     def parse(cls, text: str) -> "Budget":
-        """Read `b8s2` or `b8t0.9`; raises `ValueError` otherwise."""
+        """Read `b8s2` or `b8t0.9`.
+
+        Raises:
+            ValueError: it is no budget, or is spelled in another way than the budget writes itself: what is decoded at
+                it is filed under its text, so a budget has one.
+        """
         match = _BUDGET.fullmatch(str(text))
         if match is None:
             raise ValueError(f"budget {text!r} is not of the form b<block>s<steps> or b<block>t<threshold>")
         block, steps, threshold = match.groups()
-        return cls(
-            block_size=int(block),
-            steps=int(steps) if steps else None,
-            threshold=float(threshold) if threshold else None,
-        )
+        try:
+            budget = cls(
+                block_size=int(block),
+                steps=int(steps) if steps else None,
+                threshold=float(threshold) if threshold else None,
+            )
+        except ValidationError as error:
+            told = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise ValueError(f"budget {text!r}: {told}") from error
+        if str(budget) != text:
+            raise ValueError(f"budget {text!r} is written {budget}")
+        return budget
 
     def __str__(self) -> str:
         kind = f"s{self.steps}" if self.steps else f"t{self.threshold:g}"

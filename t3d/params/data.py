@@ -144,7 +144,7 @@ class Columns(Strict):
     question: str
     """Column of the question's text."""
     answer: str | None = None
-    """Column of the final answer; a benchmark needs one."""
+    """Column of the final answer, one line of at most 1000 characters; a benchmark needs one."""
     answer_pattern: str | None = None
     """Regular expression whose group is the final answer, where the column holds more (GSM8K: `#### (.*)`)."""
     reference: str | None = None
@@ -179,11 +179,12 @@ class PromptSet(Strict):
     columns: Columns | None = None
     """`questions`: which columns hold what."""
     split: Literal["train", "validation", "test"]
-    """Splits of a generator are disjoint by the text of the problem; `t3d verify` checks those of files."""
+    """Splits of a generator are disjoint by the text of the problem; `t3d verify` checks those of files. Of a file of
+    MBPP only the tasks are taken whose numbers are this split's."""
     count: Positive | None = None
     """Number of prompts. Of a file: at most this many, drawn by the experiment's seed; all of them unless given."""
     max_prompt_tokens: Positive | None = None
-    """Prompts longer than this are left out. The public code trains on prompts of at most 512."""
+    """Prompts longer than this are left out, before any are drawn. The public code trains on prompts of at most 512."""
     difficulty: Difficulty = Difficulty()
     """Which problems are drawn."""
     suffix: str = ""

@@ -1,16 +1,14 @@
-"""An experiment: everything it makes, by name, and the reader of its file."""
+"""An experiment: everything it makes, by name. `reader.py` reads its file."""
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from graphlib import CycleError, TopologicalSorter
 from itertools import combinations, pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from t3d.errors import ParameterError
 from t3d.params.base import AUTOREGRESSIVE, Budget, Name, Positive, Strict
@@ -24,7 +22,7 @@ from t3d.params.reporting import (
     ServedTable,
     TrainingFigure,
 )
-from t3d.params.students import Student
+from t3d.params.students import Student, run_name
 
 TASKS = Path(__file__).parents[1] / "evaluation" / "tasks"
 PROGRAM_DOMAINS = ("code", "humaneval", "mbpp")
@@ -98,6 +96,17 @@ class Experiment(Strict):
     """`results/<experiment>/figures/<key>.pdf`."""
 
     @model_validator(mode="after")
+    def _models_have_names_of_their_own(self) -> Self:
+        """Answers are filed under teachers and runs; a student's key stands for all its runs."""
+        owners = {key: f"teachers.{key}" for key in self.teachers}
+        for key, student in self.students.items():
+            for name in (key, *(run_name(key, seed) for seed in student.seeds)):
+                where = f"students.{key}" if name == key else f"students.{key}.seeds: its run {name}"
+                if (other := owners.setdefault(name, where)) != where:
+                    raise ValueError(f"{where} has the name of {other}; name one of them otherwise")
+        return self
+
+    @model_validator(mode="after")
     def _references_exist(self) -> Self:
         for key, teacher in self.teachers.items():
             self._check_source(f"teachers.{key}.hub", teacher.hub, "model")
@@ -125,9 +134,8 @@ class Experiment(Strict):
         return self
 
     def _check(self, where: str, kind: str, names: Iterable[str]) -> None:
-        known = getattr(self, kind)
         for name in names:
-            if name not in known:
+            if name not in (known := getattr(self, kind)):
                 raise ValueError(f"{where} names {name!r}, which is not among {kind}: {', '.join(known) or 'none'}")
 
     def _check_benchmark(self, key: str, benchmark: Benchmark) -> None:
@@ -200,8 +208,6 @@ class Experiment(Strict):
     def _check_student(self, key: str, student: Student) -> None:
         self._check(f"students.{key}.trajectories", "trajectories", student.trajectories)
         self._check(f"students.{key}.prompts", "prompt_sets", student.prompts)
-        if key in self.teachers:
-            raise ValueError(f"students.{key}: a teacher has the same name")
         for name in student.prompts:
             columns = self.prompt_sets[name].columns
             if columns is not None and columns.reference is None:
@@ -269,7 +275,7 @@ class Experiment(Strict):
     @cached_property
     def runs(self) -> dict[str, tuple[str, int]]:
         """Run name -> (student, seed): `t3d-seed0` for student `t3d` and seed 0."""
-        return {f"{key}-seed{seed}": (key, seed) for key, student in self.students.items() for seed in student.seeds}
+        return {run_name(key, seed): (key, seed) for key, student in self.students.items() for seed in student.seeds}
 
     def check_processes(self, run: str, processes: int) -> None:
         """Check that a run can be trained by so many processes.
@@ -309,7 +315,7 @@ class Experiment(Strict):
         """The run whose weights the training of `run` begins with; None for the teacher's."""
         key, seed = self.runs[run]
         other = self.students[key].initial
-        return None if other is None else f"{other}-seed{seed}"
+        return None if other is None else run_name(other, seed)
 
     def rows_of(self, product: Comparison) -> list[Shown]:
         """The rows of a comparison: its teacher, its students in the experiment's order, its other rows."""
@@ -342,75 +348,3 @@ class Experiment(Strict):
         name = product.autoregressive
         label, budget = self.teachers[name].label, AUTOREGRESSIVE
         return [Place(label, 0, column, budget, (name, column, budget)) for column in product.benchmarks]
-
-
-def load(path: str | Path) -> Experiment:
-    """Read an experiment file.
-
-    Raises:
-        ParameterError: the file is missing, is not YAML, or holds a key or value that is not allowed; the message gives
-            file, field path, what was found and what is allowed.
-    """
-    path = Path(path)
-    if not path.is_file():
-        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
-        raise ParameterError(f"unknown experiment {path.stem!r}: no file {path}. Experiments there: {there}.")
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ParameterError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(raw, dict):
-        raise ParameterError(f"{path}: expected a mapping of parameters, found {type(raw).__name__}.")
-    if "name" in raw:
-        raise ParameterError(f"{path}: `name` follows from the file's name; remove the key.")
-    try:
-        return Experiment(name=path.stem, **raw)
-    except ValidationError as error:
-        raise ParameterError(f"{path}:\n" + "\n".join(_explain(e) for e in error.errors())) from error
-
-
-def find(experiment: str) -> Experiment:
-    """Read `params/<experiment>.yaml` of the working directory."""
-    return load(Path("params") / f"{experiment}.yaml")
-
-
-def _explain(error: Any) -> str:
-    groups: list[type[BaseModel]] = [Experiment]
-    where = []
-    for depth, part in enumerate(error["loc"]):
-        if depth == 2 and error["loc"][0] in ("tables", "figures"):
-            # Pydantic puts the chosen kind of table or figure into the path; the file has no such key.
-            groups = [group for group in groups if _has_kind(group, part)]
-            continue
-        where.append(str(part))
-        last, groups = groups, _children(groups, part)
-    place = ".".join(where) or "(top level)"
-    if error["type"] == "extra_forbidden":
-        return f"  {place}: unknown key. Allowed here: {', '.join(last[0].model_fields)}."
-    found = "" if error["type"] in ("missing", "value_error") else f" Found: {error['input']!r}."
-    return f"  {place}: {error['msg'].removeprefix('Value error, ')}.{found}"
-
-
-def _has_kind(group: type[BaseModel], kind: str | int) -> bool:
-    field = group.model_fields.get("kind")
-    return field is not None and kind in getattr(field.annotation, "__args__", ())
-
-
-def _children(groups: list[type[BaseModel]], part: str | int) -> list[type[BaseModel]]:
-    """The parameter groups that field `part` holds; a dict's key leads to the same groups."""
-    fields = [group.model_fields[str(part)].annotation for group in groups if part in group.model_fields]
-    if not fields:
-        return groups
-    found: list[type[BaseModel]] = []
-    pending: list[Any] = fields[:1]
-    while pending:
-        annotation = pending.pop(0)
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            found.append(annotation)
-        pending.extend(getattr(annotation, "__args__", ()))
-    return found or groups
-
-
-def schema() -> str:
-    """The JSON schema of an experiment file, as text."""
-    return json.dumps(Experiment.model_json_schema(), indent=2) + "\n"

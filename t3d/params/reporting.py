@@ -37,8 +37,8 @@ class Row(Strict):
     """Column -> the benchmark whose answers stand in it, and which asks the same; the column's own unless given."""
 
     def models(self, columns: tuple[str, ...]) -> dict[str, str]:
-        """Column -> model."""
-        return dict(self.model) if isinstance(self.model, dict) else dict.fromkeys(columns, self.model)
+        """Column -> model, in the order of `columns`; the first one gives the row its looks."""
+        return {column: self.model[column] if isinstance(self.model, dict) else self.model for column in columns}
 
 
 class Comparison(Strict):
@@ -64,7 +64,8 @@ class Comparison(Strict):
         if len(set(self.budgets)) < len(self.budgets):
             raise ValueError("a budget is listed twice in budgets")
         for row in self.rows:
-            for filled in (row.benchmarks or self.benchmarks, row.models(self.benchmarks)):
+            given = row.model if isinstance(row.model, dict) else self.benchmarks
+            for filled in (row.benchmarks or self.benchmarks, given):
                 if set(filled) != set(self.benchmarks):
                     raise ValueError(f"rows: {row.label!r} fills {sorted(filled)}, not {sorted(self.benchmarks)}")
         return self

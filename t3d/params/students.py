@@ -48,16 +48,6 @@ class States(Strict):
                 raise ValueError(f"the probabilities of mask_ratios sum to {total:g}, not 1")
         return self
 
-    def ratio_distribution(self, steps: int) -> dict[float, float]:
-        """Mask ratio -> probability of trajectory states whose rollout took `steps` steps a block."""
-        if isinstance(self.mask_ratios, dict):
-            return dict(self.mask_ratios)
-        if self.mask_ratios == "uniform":
-            return {step / steps: 1 / steps for step in range(1, steps + 1)}
-        weights = {ratio: ratio**8 for ratio in (1.0, 0.75, 0.5, 0.25)}
-        total = sum(weights.values())
-        return {ratio: weight / total for ratio, weight in weights.items()}
-
 
 _DDO = {"alpha", "beta", "fake", "refresh_every"}
 _PATH = {"path_weight", "path_weights"}
@@ -195,11 +185,13 @@ class Rows(Strict):
     terminal_block: Literal["whole", "cut"] = "whole"
     """The block that holds the end-of-text token is kept whole, or cut after that token (released)."""
     prompt: Literal["recorded", "bare"] = "recorded"
-    """The rollout's prompt ids, or the question without the prompt set's suffix (released)."""
+    """The rollout's prompt ids, or the question without the prompt set's suffix (released). The blocks of the response
+    stay those it was decoded in: on the global grid the bare prompt begins as many tokens later as it is shorter."""
     rollout_blocks: Literal["equal", "any"] = "equal"
     """Rollouts were decoded in blocks of the student's size, or of any size (released: 4, trained in blocks of 8)."""
     max_response_tokens: Positive | None = None
-    """Longer responses are cut at the end of the last whole block within this. The public code: 1024."""
+    """Longer responses are cut at the end of the last whole block within this, so at least a block. The public code:
+    1024."""
 
 
 _BUNDLES: dict[str, dict[str, dict[str, Any]]] = {
@@ -279,7 +271,18 @@ class Student(Strict):
             raise ValueError("rows describes how rollouts become training rows; sft learns from gold answers")
         if not self.seeds:
             raise ValueError("a student needs at least one seed")
+        for field in ("seeds", "trajectories", "prompts"):
+            if len(set(getattr(self, field))) < len(getattr(self, field)):
+                raise ValueError(f"{field} lists one twice: {', '.join(map(str, getattr(self, field)))}")
+        limit = self.rows.max_response_tokens
+        if limit is not None and limit < self.block_size:
+            raise ValueError(f"rows.max_response_tokens: {limit} tokens hold no whole block of {self.block_size}")
         return self
+
+
+def run_name(student: str, seed: int) -> str:
+    """What the training of a student with a seed is called: `t3d-seed0`."""
+    return f"{student}-seed{seed}"
 
 
 def _applies(option: str, group: str, student: dict[str, Any]) -> bool:

@@ -1,5 +1,6 @@
 """MBPP: short Python tasks with assertions, from the benchmark's own file (either edition, full or sanitized).
 
+The files that public repositories carry hold all splits, so a task's number decides its split, as the benchmark says.
 A question shows the task and its assertions, which name the function and its arguments; the same assertions are the
 hidden check's, as the benchmark defines it (`t3d/evaluation/programs.py`).
 """
@@ -17,13 +18,26 @@ from t3d.prompts.questions import Question
 _INSTRUCTION = "Write a Python function. Answer with the whole function in a code block.\n\n"
 
 
-def problems(path: Path, rows: list[dict[str, Any]]) -> Iterator[Question]:
-    """Yield the tasks of a file in its order.
+SPLITS = {"test": range(11, 511), "validation": range(511, 601), "train": range(601, 975)}
+"""Split -> the numbers of its tasks; 1 to 10 are for prompts with examples, and in none of them."""
+
+
+def problems(path: Path, rows: list[dict[str, Any]], split: str) -> Iterator[Question]:
+    """Yield the tasks of a file that belong to `split`, in its order.
 
     Raises:
-        DataError: a row lacks a column, or none of its assertions calls a function of its reference solution.
+        DataError: a row lacks a column, its number is none, or none of its assertions calls a function of its reference
+            solution; or the file has no task of the split.
     """
+    tasks = [_task(path, number, row) for number, row in enumerate(rows)]
+    if not any(task in SPLITS[split] for task in tasks):
+        raise DataError(
+            f"{path}: no task of split {split} (task_id {SPLITS[split][0]} to {SPLITS[split][-1]}); it has "
+            f"{f'{min(tasks)} to {max(tasks)}' if tasks else 'no rows'}."
+        )
     for number, row in enumerate(rows):
+        if tasks[number] not in SPLITS[split]:
+            continue
         # The sanitized edition calls the task `prompt` and lists imports, the full one `text` and has one setup.
         text = row.get("text") or value(path, number, row, "prompt")
         tests, code = list(value(path, number, row, "test_list")), value(path, number, row, "code")
@@ -35,8 +49,15 @@ def problems(path: Path, rows: list[dict[str, Any]]) -> Iterator[Question]:
         checks = {"entry_point": entry_point, "tests": tests, "setup": setup}
         shown = "\n".join(tests)
         yield Question(
-            id=str(value(path, number, row, "task_id")),
+            id=str(tasks[number]),
             question=f"{_INSTRUCTION}{text}\n\nYour function should satisfy:\n{shown}",
             answer=json.dumps(checks),
             solution=f"```python\n{code}\n```",
         )
+
+
+def _task(path: Path, number: int, row: dict[str, Any]) -> int:
+    task = value(path, number, row, "task_id")
+    if not str(task).isdecimal():
+        raise DataError(f"{path}, row {number}: task_id {task!r} is not the number of a task of MBPP.")
+    return int(task)

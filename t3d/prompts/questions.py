@@ -10,6 +10,9 @@ from t3d.errors import DataError
 from t3d.params import Columns
 from t3d.prompts.files import value
 
+_LONGEST = 1000
+"""Characters of an answer; what is longer is equal to none (`t3d/evaluation/equality.py`)."""
+
 
 @dataclass(frozen=True)
 class Question:
@@ -25,7 +28,8 @@ def problems(path: Path, rows: list[dict[str, Any]], columns: Columns) -> Iterat
     """Yield the questions of a file in its order.
 
     Raises:
-        DataError: a row lacks a column, or its answer does not fit the pattern; the message names file and row.
+        DataError: a row lacks a column, its answer does not fit the pattern, or cannot be a final answer, so that every
+            response to it would be wrong; the message names file and row.
     """
     for number, row in enumerate(rows):
         answer = str(value(path, number, row, columns.answer)) if columns.answer else ""
@@ -36,9 +40,25 @@ def problems(path: Path, rows: list[dict[str, Any]], columns: Columns) -> Iterat
                     f"{path}, row {number}: {columns.answer} {answer[-60:]!r} has no answer by the pattern."
                 )
             answer = match.group(1).strip()
+        if columns.answer and (fault := _fault_of(answer)):
+            raise DataError(
+                f"{path}, row {number}: {columns.answer} is no final answer, it {fault}: {answer[-60:]!r}. Say which "
+                "part of it is by columns.answer_pattern; or remove columns.answer, where no benchmark asks these."
+            )
         yield Question(
             id=str(value(path, number, row, columns.id)) if columns.id else str(number),
             question=str(value(path, number, row, columns.question)),
             answer=answer,
             solution=str(value(path, number, row, columns.reference)) if columns.reference else "",
         )
+
+
+def _fault_of(answer: str) -> str | None:
+    """Why a gold answer cannot be a final one, in words; None if it can."""
+    if not answer.strip():
+        return "is empty"
+    if "####" in answer:
+        return "has a ####"
+    if "\n" in answer.strip():
+        return "has several lines"
+    return f"has more than {_LONGEST} characters" if len(answer) > _LONGEST else None

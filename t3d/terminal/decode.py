@@ -101,8 +101,7 @@ def parse_budget(text: str) -> Budget:
     try:
         return Budget.parse(text)
     except ValueError as error:
-        told = error.errors()[0]["msg"].removeprefix("Value error, ") if hasattr(error, "errors") else str(error)
-        raise ParameterError(f"--budget {text}: {told}.") from error
+        raise ParameterError(f"--budget: {error}.") from error
 
 
 def answer(experiment: Experiment, model: Model, budget: Budget | None, question: str, max_new_tokens: int) -> Answer:
@@ -141,7 +140,7 @@ def answer(experiment: Experiment, model: Model, budget: Budget | None, question
     loaded, tokenizer = load_model(folder, device, dtype), load_tokenizer(folder)
     size = loaded.config.block_size
     chosen = budget or Budget(block_size=size, steps=size)
-    requests = [Request(encode_prompt(tokenizer, question), seed=0)]
+    requests = [Request(encode_prompt(tokenizer, question), seed=0, name="the question")]
 
     def run(length: int):
         response = decode(

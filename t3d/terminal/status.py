@@ -20,8 +20,9 @@ from rich.text import Text
 from t3d import cost, lineage, receipts, recipes
 from t3d.params import Experiment
 from t3d.receipts import MANIFEST, manifest_path
+from t3d.versions import faults
 
-MADE, STALE, MISSING, INCOMPLETE = "made", "stale", lineage.MISSING, "incomplete"
+MADE, STALE, MISSING, INCOMPLETE = "made", "stale", faults.MISSING, "incomplete"
 _STYLES = {MADE: "green", STALE: "yellow", MISSING: "dim", INCOMPLETE: "cyan"}
 
 
@@ -91,7 +92,7 @@ def look(experiment: Experiment) -> Status:
     products = lineage.products_of(experiment, on_request=True)
     every = lineage.artefacts_of(experiment, products.values())
     wanted = lineage.artefacts_of(experiment, lineage.products_of(experiment).values())
-    why = dict(lineage.faults(experiment, every))
+    why = dict(faults.faults(experiment, every))
     state = {a: MISSING if why[a] == MISSING else STALE if why[a] else MADE for a in every}
     targets = []
     for name, product in products.items():
@@ -133,7 +134,7 @@ def _running(experiment: Experiment, artefact: str, state: str) -> Running | Non
     path = manifest_path(experiment, artefact)
     kind, _, name = artefact.partition("/")
     partial = path.with_name(path.name.removesuffix(MANIFEST) + ".partial")
-    states = sorted(Path("work", experiment.name, name).glob("step-*.pt")) if kind == "students" else []
+    states = list(Path("work", experiment.name, name).glob("step-*.pt")) if kind == "students" else []
     # A job that ends removes both; a state of a student that is made was left by a job that was killed at its end.
     written = [*([partial, *partial.rglob("*")] if partial.is_dir() else []), *(states if state != MADE else [])]
     times = []
@@ -146,8 +147,14 @@ def _running(experiment: Experiment, artefact: str, state: str) -> Running | Non
     if not times:
         return None
     of = experiment.students[experiment.runs[name][0]].optimizer.steps if kind == "students" else None
-    step = int(states[-1].stem.partition("-")[2]) if states else None
+    step = _last_step(states) if states else None
     return Running(artefact, max(time.time() - max(times), 0.0), step, of)
+
+
+def _last_step(states: list[Path]) -> int:
+    from t3d.checkpoints import step_of  # loads PyTorch, which nothing else here needs
+
+    return max(map(step_of, states))
 
 
 def _remaining(experiment: Experiment, every: Iterable[str], left: list[str]) -> Remaining:

@@ -50,6 +50,9 @@ def problem_with(trajectory: Trajectory, block_size: int, steps: int) -> str | N
         return f"step_map holds step {outside[0]}, allowed are 1..{steps}"
     if trajectory.finish_reason not in FINISH_REASONS:
         return f"finish_reason is {trajectory.finish_reason!r}, allowed are {', '.join(FINISH_REASONS)}"
+    unlikely = next((c for c in trajectory.confidence if not 0.0 <= c <= 1.0), None)
+    if unlikely is not None:
+        return f"confidence holds {unlikely}, which is no probability"
     if trajectory.score is not None and not math.isfinite(trajectory.score):
         return f"score is {trajectory.score}"
     return _missing_step(trajectory, block_size)

@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from t3d import lineage, processes, receipts
+from t3d import processes, receipts
 from t3d.decoding.decoder import Request, decode
-from t3d.errors import DataError, ParameterError
+from t3d.errors import ParameterError
 from t3d.models.device import pick_device
 from t3d.models.folder import load_tokenizer, mask_id, stop_ids
 from t3d.models.sdar import SDARForCausalLM, load_model
@@ -49,6 +49,7 @@ def make(
     Raises:
         ParameterError: there are no such trajectories or no such shard, or their budget has no steps.
         DataError: the shard is made from other artefacts than those given.
+        DecodingError: the model computes NaN or infinity; the message names the prompt.
     """
     device = processes.join(pick_device(experiment), "gloo")
     with ExitStack() as stack:
@@ -63,16 +64,11 @@ def make(
                     f"trajectories.{name}.budget: a rollout needs steps per block, found {spec.budget}."
                 )
             artefact = f"trajectories/{name}/{shard}"
-            inputs = [receipts.read(teacher, kind="teachers"), receipts.read(prompts, kind="prompts")]
-            if student is not None:
-                inputs.append(receipts.read(student, kind="students"))
-            found, wanted = [manifest.artefact for manifest in inputs], lineage.inputs_of(experiment, artefact)
-            if found != wanted:
-                raise DataError(f"{artefact} is made from {', '.join(wanted)}; found {', '.join(found)}.")
+            inputs = receipts.read_inputs(experiment, artefact, [teacher, prompts, student])
             decoder = inputs[0] if student is None else inputs[2]
             folder, dtype = inputs[0].folder(), experiment.dtype_of(inputs[0].artefact.partition("/")[2])
             mine = sets.read(inputs[1])[index :: spec.shards]
-            requests = [Request(p.prompt_ids, seed_for(experiment.seed, "rollout", p.id)) for p in mine]
+            requests = [Request(p.prompt_ids, seed_for(experiment.seed, "rollout", p.id), p.id) for p in mine]
             advance = None
             if processes.is_main():
                 advance = Progress(f"rollouts {name} {shard}", len(requests)).advance

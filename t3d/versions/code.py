@@ -12,10 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from t3d import recipes
 from t3d.errors import ParameterError
+from t3d.params.yaml_files import read_yaml
 
 PACKAGE = Path(__file__).parents[1]
 ENTRIES = {
@@ -31,7 +30,7 @@ ENTRIES = {
 """Stage -> the module whose `make` runs it; what this imports belongs to the stage as well."""
 REPORTS = {"tables": "t3d.reporting.tables", "figures": "t3d.reporting.figures", "page": "t3d.reporting.page"}
 """Tables, figures and the report cost seconds: they are made again whenever their code changes, without a number."""
-_WITHOUT = {"t3d", "t3d.errors", "t3d.lineage", "t3d.progress", "t3d.receipts", "t3d.recipes"}
+_WITHOUT = {"t3d", "t3d.circumstances", "t3d.errors", "t3d.lineage", "t3d.progress", "t3d.receipts", "t3d.recipes"}
 # Parameters are in the digest by value; the code that reads them is not.
 _WITHOUT_PACKAGES = ("t3d.params",)
 
@@ -64,7 +63,7 @@ def digest(stage: str) -> str:
         content.update(f"{module} {_canonical(tree)}\n".encode())
     if ENTRIES.get(stage, "").startswith("t3d.evaluation"):
         for task in sorted((PACKAGE / "evaluation" / "tasks").glob("*.yaml")):
-            content.update(f"{task.name} {recipes.canonical(yaml.safe_load(task.read_text()))}\n".encode())
+            content.update(f"{task.name} {recipes.canonical(read_yaml(task))}\n".encode())
     if stage == "page":
         for path in sorted((PACKAGE / "reporting" / "page").glob("report.*")):
             content.update(path.read_bytes())
@@ -73,7 +72,7 @@ def digest(stage: str) -> str:
 
 def changed(numbers: Path = recipes.RECIPES) -> list[str]:
     """Stages whose code is not the one that was recorded."""
-    recorded = yaml.safe_load(numbers.read_text())
+    recorded = read_yaml(numbers)
     return [stage for stage in ENTRIES if recorded[stage].get("code") != digest(stage)]
 
 
@@ -91,7 +90,7 @@ def record(stage: str, *, bump: bool, numbers: Path = recipes.RECIPES) -> None:
     if stage != "all" and stage not in ENTRIES:
         raise ParameterError(f"there is no stage {stage!r}: {', '.join(ENTRIES)}, or all.")
     stages = changed(numbers) if stage == "all" else [stage]
-    recorded = yaml.safe_load(numbers.read_text())
+    recorded = read_yaml(numbers)
     for name in stages:
         recorded[name] = {"recipe": recorded[name]["recipe"] + bump, "code": digest(name)}
     comments = [line for line in numbers.read_text().splitlines() if line.startswith("#")]

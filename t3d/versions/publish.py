@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import yaml
-
 from t3d import lineage
 from t3d.errors import MissingInputError, ParameterError, PublishError
 from t3d.params import Experiment
+from t3d.params.yaml_files import read_yaml
 from t3d.receipts import MANIFEST
 from t3d.versions import records, verify
 
@@ -99,7 +98,7 @@ def pull(experiment: Experiment, what: str, remote: str | None = None) -> int:
 
 def _check_is_versioned(experiment: Experiment) -> None:
     lineage.check_versionable(experiment)
-    stages = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
+    stages = read_yaml(Path("dvc.yaml"))["stages"]
     without = [stage for stage in lineage.STAGES if experiment.name not in stages[stage]["foreach"]]
     if without:
         raise ParameterError(

@@ -15,7 +15,7 @@ from pathlib import Path
 from t3d import lineage
 from t3d.params import Experiment, Product
 from t3d.receipts import MANIFEST, manifest_path
-from t3d.versions import records
+from t3d.versions import faults, records
 
 _RESULTS = Path("results")
 
@@ -43,11 +43,11 @@ def _stale(experiment: Experiment, artefacts: Iterable[str]) -> dict[str, str]:
     """Artefacts that do not fit and of which Snakemake has no record, the first of each chain."""
     found = {}
     stale: set[str] = set()
-    for artefact, why in lineage.faults(experiment, lineage.closure_of(experiment, artefacts), thorough=False):
-        if why in ("", lineage.MISSING):
+    for artefact, why in faults.faults(experiment, lineage.origins_of(experiment, artefacts), thorough=False):
+        if why in ("", faults.MISSING):
             continue
         path = str(manifest_path(experiment, artefact))
-        behind = lineage.closure_of(experiment, lineage.inputs_of(experiment, artefact))
+        behind = lineage.origins_of(experiment, lineage.inputs_of(experiment, artefact))
         if stale.isdisjoint(behind) and not records.has(path):
             found[path] = why
         stale.add(artefact)
@@ -59,7 +59,7 @@ def _taken(experiment: Experiment, products: dict[str, Product], named: set[str]
     for path, product in products.items():
         if not Path(path).is_file():
             continue
-        missing = lineage.missing_of(experiment, product)
+        missing = faults.missing_of(experiment, product)
         for artefact, file in missing.items():
             manifest = manifest_path(experiment, artefact)
             if manifest.is_file():

@@ -80,6 +80,12 @@ def check(experiment: Experiment, artefacts: Iterable[str], title: str) -> None:
 
 
 def _check_inputs(experiment: Experiment, manifest: receipts.Manifest) -> None:
+    wanted = lineage.inputs_of(experiment, manifest.artefact)
+    if manifest.inputs.keys() != set(wanted):
+        raise CorruptArtefactError(
+            f"{manifest.path}: inputs are {', '.join(manifest.inputs) or 'none'}; {manifest.artefact} is made from "
+            f"{', '.join(wanted) or 'nothing'}. Delete it and run its stage again."
+        )
     for source, recorded in manifest.inputs.items():
         path = manifest_path(experiment, source)
         # An input need not be here to trust what was made from it; if it is here, it must be the one.

@@ -1,14 +1,16 @@
 """The engine writes what the plain decoder writes: tokens, steps, confidences, whatever the batch."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from t3d.decoding import attention, engine, memory
 from t3d.decoding.decoder import Request, decode
-from t3d.errors import MemoryTooSmallError
+from t3d.errors import DecodingError, MemoryTooSmallError
 from t3d.params import Budget, Sampling
-from tests.conftest import MASK
-from tests.decoding.test_decoder import DYNAMIC, STATIC, requests
+from tests.conftest import MASK, tiny_model
+from tests.decoding.test_decoder import DYNAMIC, STATIC, requests, run
 
 
 def both(model, items, budget, batch_size=3, **kwargs):
@@ -50,6 +52,39 @@ def test_the_engine_writes_what_the_plain_decoder_writes(model, budget, batch_si
 @pytest.mark.parametrize("budget", ["b4s2", "b8s3", "b4t0.9"])
 def test_every_way_of_drawing(model, budget, sample):
     assert_same(*both(model, requests(9), budget, sample=sample))
+
+
+@pytest.mark.parametrize("engine", [False, True])
+@pytest.mark.parametrize("budget", ["b4s2", "b8s1", "b4t0.9"])
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_model_that_computes_no_numbers_stops_with_the_item(engine, budget, temperature, value):
+    """One prompt of five holds a token whose embedding is damaged; the others decode."""
+    model, odd = tiny_model(tie_word_embeddings=False), 7
+    items = [
+        Request([token if token != odd else 8 for token in item.prompt_ids], item.seed, f"q{number}")
+        for number, item in enumerate(requests(5))
+    ]
+    items[3] = replace(items[3], prompt_ids=[*items[3].prompt_ids, odd])
+    with torch.no_grad():
+        model.model.embed_tokens.weight[odd] = value
+        model.lm_head.weight[odd] = model.lm_head.weight[8]  # nobody writes it, or 8 comes first
+    settings = {"mask_id": MASK, "stop_ids": frozenset(), "max_new_tokens": 8, "batch_size": 3, "engine": engine}
+    settings["sample"] = Sampling(temperature=temperature, top_k=1 if temperature else 0)
+    for item in items[:3]:
+        assert decode(model, [item], Budget.parse(budget), **settings)
+    with pytest.raises(DecodingError, match=r"^q3: the model computes NaN or infinity at token "):
+        decode(model, items, Budget.parse(budget), **settings)
+
+
+@pytest.mark.parametrize("engine", [False, True])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_one_logit_that_is_no_number_is_enough(model, engine, value):
+    with torch.no_grad():
+        model.lm_head.bias = torch.nn.Parameter(torch.zeros(97))
+        model.lm_head.bias[11] = value
+    with pytest.raises(DecodingError, match=r"^a prompt: the model computes NaN or infinity at token 1 "):
+        run(model, [Request([5, 6, 7], 0)], "b4s2", engine=engine)
 
 
 @pytest.mark.parametrize("budget", ["b4s4", "b4s1", "b8t0.3"])

@@ -6,8 +6,10 @@ import pytest
 
 from t3d import params, receipts
 from t3d.distillation import examples
+from t3d.distillation.states import draw_batch
 from t3d.errors import DataError
 from t3d.models.folder import stop_ids
+from t3d.models.layout import lay_out
 from t3d.prompts.sets import encode_prompt
 from t3d.trajectories import shards
 from t3d.trajectories.record import Trajectory
@@ -120,8 +122,38 @@ def test_the_prompt_can_lack_its_suffix(load, tokenizer):
     example = load({"prompt": "bare"}, with_prompts=True)
     assert example.prompt_ids == encode_prompt(tokenizer, QUESTION)
     assert example.prompt_ids != load.prompt
-    with pytest.raises(DataError, match=r"learns from prompts/train, trajectories/rollouts/0-of-1; found"):
-        load({"prompt": "bare"})
+
+
+def test_a_row_without_its_suffix_keeps_the_blocks_it_was_decoded_in(load, tokenizer):
+    """Each block of the response holds every step 1..8 once, as decoded; so does every block that is cut."""
+    shorter = len(load.prompt) - len(encode_prompt(tokenizer, QUESTION))
+    assert shorter % 8
+    for limit in (None, 8, 16):
+        example = load({"prompt": "bare", "max_response_tokens": limit}, with_prompts=True)
+        assert example.left_out == shorter
+        whole = load({"max_response_tokens": limit})
+        assert example.response_ids == whole.response_ids
+        for size, grid in ((8, "global"), (8, "response")):
+            layouts = [
+                lay_out([row.row], [len(row.prompt_ids)], size, grid, [row.left_out]) for row in (example, whole)
+            ]
+            first, second = (each.noisy_blocks[each.is_response] for each in layouts)
+            assert (first - first[0]).tolist() == (second - second[0]).tolist()
+    batch = draw_batch(
+        [load({"prompt": "bare"}, with_prompts=True)],
+        [0],
+        params.States(kind="trajectory", mask_ratios={0.5: 1.0}),
+        steps=8,
+        block_size=8,
+        mask_id=3,
+        vocabulary=300,
+        seed=0,
+    )
+    shown = batch.layout.is_response
+    steps, blocks = batch.step_map[shown], batch.layout.noisy_blocks[shown]
+    for block in blocks.unique():
+        inside = steps[blocks == block].sort().values.tolist()
+        assert inside == list(range(1, len(inside) + 1))
 
 
 def test_other_rollout_blocks_must_be_asked_for(load):

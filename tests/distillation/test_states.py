@@ -14,6 +14,7 @@ from t3d.distillation.states import (
     draw_ratios,
     dynamic_forwards,
     random_mask,
+    ratio_distribution,
     trajectory_mask,
 )
 from t3d.models.layout import lay_out
@@ -133,6 +134,21 @@ def test_mask_ratios_follow_their_distribution():
     uniform = shares(States(kind="trajectory", mask_ratios="uniform"), steps=8)
     assert set(uniform) == {step / 8 for step in range(1, 9)}
     assert max(uniform.values()) - min(uniform.values()) < 0.05
+
+
+def test_released_mask_ratios_are_weighted_by_their_eighth_power():
+    ratios = ratio_distribution(States(kind="trajectory"), steps=8)
+    assert sum(ratios.values()) == pytest.approx(1)
+    assert ratios[1.0] == pytest.approx(0.906, abs=5e-4)
+    assert ratios[0.75] == pytest.approx(0.091, abs=5e-4)
+
+
+def test_draws_do_not_depend_on_the_order_in_which_a_file_lists_ratios():
+    """They are those of the published student that lists `{1.0: 0.5, 0.5: 0.5}`."""
+    published = np.random.default_rng(0).choice([1.0, 0.5], p=[0.5, 0.5], size=50)
+    for given in ({1.0: 0.5, 0.5: 0.5}, {0.5: 0.5, 1.0: 0.5}):
+        states = States(kind="trajectory", mask_ratios=given)
+        assert (draw_ratios(states, 8, 50, np.random.default_rng(0)) == published).all()
 
 
 def masks_by_block(states):

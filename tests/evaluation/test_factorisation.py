@@ -20,6 +20,7 @@ from t3d.params import Experiment
 from t3d.reporting.figures.factorisation import total_correlation
 from t3d.trajectories import shards
 from t3d.trajectories.record import Trajectory
+from tests.artefacts import inputs_of
 from tests.conftest import MASK, SHIPPED, tiny_model
 
 
@@ -146,12 +147,13 @@ def recorded(name, prompt, blocks, rng, steps=None) -> Trajectory:
 
 def written(experiment, root, rollouts, steps=4):
     """Manifests of the teacher and of the rollouts' two shards."""
-    model = root / "m.manifest.json"
+    model = root / "teachers" / "m.manifest.json"
     teacher.make(experiment, "m", model)
     manifests = []
     for index in range(2):
-        out = root / f"{index}-of-2.manifest.json"
-        with receipts.making(experiment, f"trajectories/r/{index}-of-2", out, [receipts.read(model)]) as job:
+        artefact = f"trajectories/r/{index}-of-2"
+        out = root / f"{artefact}.manifest.json"
+        with receipts.making(experiment, artefact, out, inputs_of(experiment, root, artefact)) as job:
             shards.write(job.file(".parquet"), rollouts[index::2], shards.ShardMetadata("0" * 64, 4, steps, 1.0))
         manifests.append(out)
     return model, manifests
@@ -166,7 +168,8 @@ def test_the_stage_keeps_the_gaps_of_every_rollout(tmp_path):
     factorisation.make(experiment, model, "r", manifests[::-1], out)
     manifest = receipts.read(out, kind="factorisation")
     assert manifest.artefact == "factorisation/m/r"
-    assert set(manifest.recipes) == {manifest.artefact, "teachers/m", "trajectories/r/0-of-2", "trajectories/r/1-of-2"}
+    origins = {"teachers/m", "prompts/q", "trajectories/r/0-of-2", "trajectories/r/1-of-2"}
+    assert set(manifest.recipes) == {manifest.artefact, *origins}
     found = pd.read_parquet(manifest.file(".parquet"))
     examples = [Example(r.prompt_id, r.prompt_ids, r.response_ids, r.step_map) for r in rollouts]
     scored = chains(
@@ -192,7 +195,7 @@ def test_the_stage_refuses_what_it_cannot_score(tmp_path):
     with pytest.raises(ParameterError, match=r"no trajectories 'rr': r\."):
         factorisation.make(experiment, model, "rr", manifests, out)
     with pytest.raises(
-        DataError, match=r"r is trajectories/r/0-of-2, trajectories/r/1-of-2; found trajectories/r/0-of-2"
+        DataError, match=r"is made from teachers/m, trajectories/r/0-of-2, trajectories/r/1-of-2: give data/.*/1-of-2"
     ):
         factorisation.make(experiment, model, "r", manifests[:1], out)
     with pytest.raises(DataError, match="e1 commits several tokens in one step"):

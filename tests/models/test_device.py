@@ -16,7 +16,7 @@ from t3d import launch
 from t3d.errors import ParameterError
 from t3d.models import device
 from t3d.models.device import claim, held
-from t3d.params.experiment import find
+from t3d.params import find
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
 from t3d.checkpoints import Checkpoints
+from t3d.errors import TrainingError
 from t3d.models import autoregressive, pretrain, teacher, text
 from t3d.models.folder import load_tokenizer, mask_id, stop_ids
 from t3d.models.layout import lay_out
@@ -49,6 +50,24 @@ def test_a_folder_that_loads_and_a_loss_that_fell(made):
     assert model.config.block_size == 8
     assert stop_ids(folder) == {tokenizer.eos_token_id, tokenizer.pad_token_id}
     assert mask_id(tokenizer) not in stop_ids(folder)
+
+
+def test_rows_do_not_depend_on_the_order_in_which_a_file_lists_domains(made):
+    """It is that of the published teacher, `{gsm: 5, code: 1}`, to whose first domain a remainder goes."""
+    tokenizer = load_tokenizer(made[0]).backend_tokenizer
+    drawn = []
+    for domains in ({"gsm": 5, "code": 1}, {"code": 1, "gsm": 5}):
+        pretraining = SMALL.model_copy(update={"domains": domains, "problems": 20})
+        assert list(text.shares_of(pretraining).items()) == [("gsm", 5), ("code", 1)]
+        drawn.append(text.draw_rows(tokenizer, pretraining, 0))
+    assert drawn[0] == drawn[1]
+    assert len(drawn[0]) == 20
+
+
+def test_a_loss_that_is_no_number_ends_pretraining(made, tmp_path):
+    with pytest.raises(TrainingError, match="pretraining: the loss is nan at step 12 or in the 100 steps before it"):
+        pretrain.pretrain(SMALL.model_copy(update={"learning_rate": 1e38}), 0, "cpu", tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_digits_are_single_tokens_and_the_template_is_the_pretraining_text(made):

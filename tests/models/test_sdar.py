@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from t3d.errors import MissingInputError, ParameterError
+from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError
 from t3d.models.folder import load_tokenizer
 from t3d.models.layout import lay_out
 from t3d.models.masks import block_causal
@@ -149,6 +150,47 @@ def test_other_models_are_refused_by_name(tmp_path):
         load_model(tmp_path)
     with pytest.raises(MissingInputError, match=r"config\.json"):
         load_model(tmp_path / "nowhere")
+
+
+NORM = "model.layers.1.input_layernorm.weight"
+
+
+def damaged(folder, edit):
+    """A folder whose weights were edited, file and header whole."""
+    tiny_model().save_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    edit(weights)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda w: w.pop(NORM), f"weight {NORM} is missing"),
+        (lambda w: w.pop("model.embed_tokens.weight"), r"weight (lm_head|model\.embed_tokens)\.weight is missing"),
+        (lambda w: w.update({"model.extra.weight": torch.ones(2)}), "weight model.extra.weight is unexpected"),
+        (lambda w: w.update({NORM: torch.ones(7)}), f"weight {NORM} is mismatched"),
+        (lambda w: w[NORM].__setitem__(3, float("nan")), f"weight {NORM} holds NaN or infinity"),
+        (lambda w: w[NORM].__setitem__(3, float("-inf")), f"weight {NORM} holds NaN or infinity"),
+        (lambda w: w["model.embed_tokens.weight"][5].fill_(float("inf")), "embed_tokens.weight holds NaN or infinity"),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_that_are_not_whole_are_refused_by_name(tmp_path, edit, message, dtype):
+    damaged(tmp_path, edit)
+    with pytest.raises(CorruptArtefactError, match=message):
+        load_model(tmp_path, dtype=dtype)
+
+
+def test_weights_that_cannot_be_read_are_refused(tmp_path):
+    damaged(tmp_path, dict)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(CorruptArtefactError, match="its weights cannot be loaded"):
+        load_model(tmp_path)
+    path.unlink()
+    with pytest.raises(CorruptArtefactError, match=r"its weights cannot be loaded: .*model\.safetensors"):
+        load_model(tmp_path)
 
 
 def test_a_tokenizer_without_mask_token_is_refused(model, tokenizer, tmp_path):

@@ -1,12 +1,14 @@
 """Questions of files: rows in three formats, answers by pattern, and what is said when a row does not fit."""
 
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from t3d.errors import CorruptArtefactError, DataError, ParameterError
+from t3d.evaluation import equality
 from t3d.params import Columns
 from t3d.prompts import files, questions
 
@@ -49,11 +51,38 @@ def test_answers_are_found_by_pattern_and_rows_named_by_number(path):
             {"question": "question", "answer": "answer", "answer_pattern": "=> (.*)"},
             "row 0: answer .* no answer by the",
         ),
+        ({"question": "question", "answer": "answer"}, "row 0: answer is no final answer, it has a ####"),
+        (
+            {"question": "question", "answer": "answer", "answer_pattern": r"(?s)(.*)"},
+            "row 0: answer is no final answer, it has a ####: .*by columns.answer_pattern",
+        ),
     ],
 )
 def test_a_row_that_does_not_fit_is_named(path, columns, message):
     with pytest.raises(DataError, match=message):
         list(questions.problems(path, files.read(path), Columns(**columns)))
+
+
+@pytest.mark.parametrize(
+    ("gold", "fault"),
+    [
+        ("Two and two.\n4", "has several lines"),
+        ("It is " + "4" * 1000, "has more than 1000 characters"),
+        ("", "is empty"),
+        (" \n", "is empty"),
+    ],
+)
+def test_a_gold_answer_that_no_response_can_equal_is_refused(gold, fault):
+    columns = Columns(question="q", answer="a")
+    with pytest.raises(DataError, match=f"row 1: a is no final answer, it {fault}"):
+        list(questions.problems(Path("f"), [{"q": "?", "a": "4"}, {"q": "?", "a": gold}], columns))
+
+
+def test_gold_answers_of_one_line_are_kept_as_they_are():
+    golds = [r"\frac{1}{2}", "4", "\n4\n", r"\begin{pmatrix} 1 \\ 2 \end{pmatrix}", "4" * 1000, "5 # 6"]
+    rows = [{"q": "?", "a": gold} for gold in golds]
+    assert [q.answer for q in questions.problems(Path("f"), rows, Columns(question="q", answer="a"))] == golds
+    assert questions._LONGEST == equality.LONGEST
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ FILE = Path("mbpp.parquet")
 
 
 def test_a_question_shows_the_task_and_its_assertions():
-    (question,) = mbpp.problems(FILE, [FULL])
+    (question,) = mbpp.problems(FILE, [FULL], "test")
     assert question.id == "11"
     assert question.question.startswith("Write a Python function.")
     assert FULL["text"] in question.question
@@ -39,10 +39,20 @@ def test_a_question_shows_the_task_and_its_assertions():
     assert json.loads(question.answer)["entry_point"] == "double"
 
 
+@pytest.mark.parametrize("row", [FULL, SANITIZED], ids=["full", "sanitized"])
+@pytest.mark.parametrize(("split", "first", "last"), [("test", 11, 510), ("validation", 511, 600), ("train", 601, 974)])
+def test_a_file_of_all_splits_gives_the_tasks_of_one(row, split, first, last):
+    rows = [row | {"task_id": number} for number in range(1, 975)]
+    found = [int(question.id) for question in mbpp.problems(FILE, rows, split)]
+    assert found == list(range(first, last + 1))
+    own = [row | {"task_id": str(number)} for number in range(first, last + 1)]
+    assert [int(question.id) for question in mbpp.problems(FILE, own, split)] == found
+
+
 @pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 @pytest.mark.parametrize("row", [FULL, SANITIZED], ids=["full", "sanitized"])
 def test_the_reference_passes_and_another_program_does_not(row):
-    (question,) = mbpp.problems(FILE, [row])
+    (question,) = mbpp.problems(FILE, [row], "test")
     name = json.loads(question.answer)["entry_point"]
     with Sandbox() as box:
         for text, passes in ((question.solution, True), (f"```python\ndef {name}(x):\n    return 0\n```", False)):
@@ -56,8 +66,10 @@ def test_the_reference_passes_and_another_program_does_not(row):
         ({"test_list": ["assert other(1) == 2"]}, "row 0: the tests call none of double, helper"),
         ({"code": "def ("}, "row 0: the solution or a test is no Python"),
         ({"text": None}, "row 0: no 'prompt'. Its columns: task_id"),
+        ({"task_id": "HumanEval/1"}, "row 0: task_id 'HumanEval/1' is not the number of a task of MBPP"),
+        ({"task_id": 601}, r"no task of split test \(task_id 11 to 510\); it has 601 to 601"),
     ],
 )
 def test_a_row_that_does_not_fit_is_named(change, message):
     with pytest.raises(DataError, match=message):
-        list(mbpp.problems(FILE, [FULL | change]))
+        list(mbpp.problems(FILE, [FULL | change], "test"))

@@ -7,6 +7,7 @@ import pandas as pd
 
 from t3d import receipts
 from t3d.params import AUTOREGRESSIVE, Budget, Experiment
+from tests.artefacts import inputs_of
 
 BUDGETS = ("b4s2", "b8s4", "b8s1")
 ANSWERS = {
@@ -62,18 +63,10 @@ def write_score(
     speed: dict[str, object] | None = None,
 ) -> Path:
     """Write one score and what it was made from below `root`; returns its manifest. `speed` adds to its receipt."""
-    kind = "students" if model in made_by.runs else "teachers"
-    source = root / kind / f"{model}.manifest.json"
-    if not source.exists():
-        with receipts.making(made_by, f"{kind}/{model}", source) as job:
-            job.file(".txt").write_text(model)
-    answers = root / "answers" / model / benchmark / f"{budget}.manifest.json"
-    if not answers.exists():
-        with receipts.making(made_by, f"answers/{model}/{benchmark}/{budget}", answers, [receipts.read(source)]) as job:
-            job.file(".txt").write_text(correct)
-    out = root / "scores" / model / benchmark / f"{budget}.manifest.json"
+    artefact = f"scores/{model}/{benchmark}/{budget}"
+    out = root / f"{artefact}.manifest.json"
     right = [answer == "1" for answer in correct]
-    with receipts.making(made_by, f"scores/{model}/{benchmark}/{budget}", out, [receipts.read(answers)]) as job:
+    with receipts.making(made_by, artefact, out, inputs_of(made_by, root, artefact)) as job:
         rows = {
             "id": ids or [f"{benchmark}-{i}" for i in range(len(right))],
             "extracted": [None if not answer else "42" for answer in right],
@@ -123,8 +116,9 @@ def write_served(made_by: Experiment, root: Path, correct: str = "11111110") -> 
 
 def write_answers(made_by: Experiment, root: Path, model: str, benchmark: str, budget: str, rows: list[dict]) -> Path:
     """Write recorded answers (response_ids, step_map, response_tokens) below `root`; returns their manifest."""
-    out = root / "answers" / model / benchmark / f"{budget}.manifest.json"
-    with receipts.making(made_by, f"answers/{model}/{benchmark}/{budget}", out) as job:
+    artefact = f"answers/{model}/{benchmark}/{budget}"
+    out = root / f"{artefact}.manifest.json"
+    with receipts.making(made_by, artefact, out, inputs_of(made_by, root, artefact)) as job:
         pd.DataFrame(rows).to_parquet(job.file(".parquet"))
     return out
 
@@ -132,15 +126,16 @@ def write_answers(made_by: Experiment, root: Path, model: str, benchmark: str, b
 def write_student(made_by: Experiment, root: Path, run: str, log: list[dict]) -> Path:
     """Write a student that holds its training log alone; returns its manifest."""
     out = root / "students" / f"{run}.manifest.json"
-    with receipts.making(made_by, f"students/{run}", out) as job:
+    with receipts.making(made_by, f"students/{run}", out, inputs_of(made_by, root, f"students/{run}")) as job:
         (job.folder() / "training.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
     return out
 
 
 def write_gaps(made_by: Experiment, root: Path, model: str, trajectories: str, gaps: pd.DataFrame) -> Path:
     """Write the factorisation gaps of a model (id, interval, gap, terms); returns their manifest."""
-    out = root / "factorisation" / model / f"{trajectories}.manifest.json"
-    with receipts.making(made_by, f"factorisation/{model}/{trajectories}", out) as job:
+    artefact = f"factorisation/{model}/{trajectories}"
+    out = root / f"{artefact}.manifest.json"
+    with receipts.making(made_by, artefact, out, inputs_of(made_by, root, artefact)) as job:
         gaps.to_parquet(job.file(".parquet"), index=False)
     return out
 

@@ -12,6 +12,7 @@ from t3d import receipts
 from t3d.models.folder import load_tokenizer
 from t3d.params import Budget, Experiment
 from t3d.reporting import figures, tables
+from tests.artefacts import inputs_of
 from tests.conftest import SHIPPED
 from tests.reporting import helpers
 
@@ -76,7 +77,8 @@ def write_project(folder: Path) -> Experiment:
         for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
             shutil.copy(SHIPPED / name, job.folder())
         shutil.copy(SHIPPED / "chat_template.jinja", job.folder())
-    with receipts.making(made, "prompts/ask", root / "prompts" / "ask.manifest.json") as job:
+    asked = root / "prompts" / "ask.manifest.json"
+    with receipts.making(made, "prompts/ask", asked, inputs_of(made, root, "prompts/ask")) as job:
         rows = [
             {"id": f"gsm-{i}", "domain": "gsm", "split": "test", "text": f"{i}. {QUESTION}", "prompt_ids": [1, 2]}
             | {"reference": "It is 42.", "reference_ids": [3, 2], "answer": "42"}

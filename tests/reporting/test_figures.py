@@ -93,7 +93,7 @@ def test_inputs_made_with_other_parameters_are_refused(kind, tmp_path):
     tiny, manifests = made(kind, tmp_path / "data")
     content = json.loads(manifests[0].read_text())
     artefact = content["artefact"]
-    content["recipes"][artefact] = "0" * 64
+    content["recipe"] = content["recipes"][artefact] = "0" * 64
     manifests[0].write_text(json.dumps(content))
     with pytest.raises(ParameterError, match=f"{artefact} was made with other parameters than params/tiny.yaml"):
         figures.write(tiny, "shown", manifests, tmp_path / "shown.pdf")

@@ -8,6 +8,7 @@ from t3d import receipts
 from t3d.errors import CorruptArtefactError, MissingInputError
 from t3d.reporting.figures import training
 from t3d.reporting.figures.looks import look_of
+from tests.artefacts import inputs_of
 from tests.reporting.helpers import with_figure, write_student
 
 
@@ -79,7 +80,8 @@ def test_weights_need_not_be_here_and_the_logs_must(tmp_path):
 
 
 def write_student_with_weights(experiment, out):
-    with receipts.making(experiment, f"students/{out.name.partition('.')[0]}", out) as job:
+    artefact = f"students/{out.name.partition('.')[0]}"
+    with receipts.making(experiment, artefact, out, inputs_of(experiment, out.parents[1], artefact)) as job:
         (job.folder() / "model.safetensors").write_text("weights")
         (job.folder() / training.LOG).write_text(json.dumps(entry(1, 1.0)) + "\n")
     return out

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from threadpoolctl import threadpool_limits
 
-from t3d.params.experiment import find
+from t3d.params import find
 from t3d.reporting import choice, gpu_time, tables
 from tests.conftest import ROOT
 

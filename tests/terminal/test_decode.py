@@ -135,7 +135,7 @@ def test_a_recorded_answer_is_shown_as_it_was_recorded(project, response):
     [
         (("--student", "t4d"), "experiment demo has no model 't4d', nor is it a folder: pocket-sdar, sft"),
         (("--student", "t3d"), "data/demo/students/t3d-seed0.manifest.json is missing: make it first"),
-        (("--compare", "@b8s9"), "--budget b8s9: 9 steps for a block of 8 tokens"),
+        (("--compare", "@b8s9"), "--budget: budget 'b8s9': 9 steps for a block of 8 tokens"),
         (("--student", "t3d", "--teacher", "pocket-sdar"), "give --teacher or --student"),
         (("--question", "q1"), "ask one question"),
     ],

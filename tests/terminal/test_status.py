@@ -117,6 +117,31 @@ def test_running_jobs_are_seen_with_their_step(project):
     assert "begun: students/t3d-seed0, step 20 of 40, last written" in status()
 
 
+def test_the_step_of_a_training_by_several_processes_is_seen(project):
+    path("students/t3d-seed0").unlink()
+    work = project / "work" / "twin" / "t3d-seed0"
+    work.mkdir(parents=True)
+    for name in (
+        "step-0000009.pt",
+        "step-0000010.0-of-2.pt",
+        "step-0000010.1-of-2.pt",
+        "step-0000010.0-of-2.pt.sha256",
+    ):
+        (work / name).write_text("x")
+    (job,) = seen()[0]["running"]
+    assert (job["artefact"], job["step"]) == ("students/t3d-seed0", 10)
+
+
+def test_a_manifest_that_lacks_a_recipe_is_stale(project):
+    manifest = path("students/t3d-seed0")
+    content = json.loads(manifest.read_text())
+    del content["recipes"]["teachers/pocket-sdar"]
+    manifest.write_text(json.dumps(content))
+    assert "wrong about teachers/pocket-sdar" in seen()[0]["stale"]["students/t3d-seed0"]
+    manifest.write_text(json.dumps(content | {"recipes": {}}))
+    assert "recipes lacks that of students/t3d-seed0 itself" in seen()[0]["stale"]["students/t3d-seed0"]
+
+
 def test_nothing_made_says_what_there_is_to_do(project):
     shutil.rmtree("data/twin")
     text = status()

@@ -137,7 +137,7 @@ def test_rollouts_of_another_student_are_refused(project, monkeypatch, tmp_path)
         for artefact in lineage.inputs_of(experiment, f"trajectories/second/{shard}")
     ]
     other = receipts.manifest_path(experiment, "students/t3d-seed0")
-    with pytest.raises(DataError, match=r"made from teachers/pocket, prompts/gsm, students/t3d-seed1; found .*seed0"):
+    with pytest.raises(DataError, match=r"t3d-seed0; .* is made from teachers/pocket, prompts/gsm, students/t3d-seed1"):
         rollout.make(experiment, "second", shard, *paths[:2], tmp_path / "x.manifest.json", other)
     with pytest.raises(ParameterError, match=r"no shard '0-of-1'; .* seed0-0-of-1, seed1-0-of-1, seed2-"):
         rollout.make(experiment, "second", "0-of-1", *paths[:2], tmp_path / "x.manifest.json", paths[2])

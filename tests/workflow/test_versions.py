@@ -146,6 +146,25 @@ def test_a_change_plans_what_follows_from_it_and_nothing_else(whole):
     assert planned(whole) == {"demo/figures/accuracy.pdf"}
 
 
+def test_dvc_exp_run_stops_before_it_touches_anything(whole):
+    """It would lose the override in an anchor, and delete what Snakemake made and DVC has not in its cache."""
+    shutil.rmtree(whole / ".dvc" / "cache")
+    (whole / "params" / "reported.csv").write_text((whole / "params" / "reported.csv").read_text() + "\n")
+
+    def seen():
+        paths = [path for folder in ("data", "params", "results") for path in (whole / folder).rglob("*")]
+        return {path: path.read_bytes() for path in paths if path.is_file()}
+
+    before, edited = seen(), git(whole, "status", "--porcelain")
+    override = "params/demo.yaml:students.t3d.optimizer.learning_rate=8e-4"
+    for arguments in (["-S", override], ["--queue", "-S", "params/demo.yaml:seed=1,2"], ["--temp"], []):
+        said = dvc(whole, "exp", "run", *arguments, check=False)
+        assert "dvc exp run is switched off: it would delete what data/ holds and dvc.lock does not" in said
+        assert seen() == before
+        assert git(whole, "status", "--porcelain") == edited
+    assert git(whole, "stash", "list") == ""
+
+
 def test_a_lock_never_pairs_new_parameters_with_old_weights(whole):
     lock = yaml.safe_load((whole / "dvc.lock").read_text())["stages"]
     # Without its records Snakemake does not see that a parameter changed, only file times.

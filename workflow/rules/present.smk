@@ -1,5 +1,6 @@
 # For workflows that cannot make what is missing: `material` of common.smk, and how to get what is not here.
 
+from t3d.versions import faults
 from t3d.versions.publish import WHAT
 
 
@@ -7,7 +8,7 @@ def material(product):
     """Manifests of what a table or figure is made from; nothing here can make one that is missing."""
     check_unseen()
     artefacts = lineage.material_of(E, product, here=True)
-    missing = lineage.missing_of(E, product, here=True)
+    missing = faults.missing_of(E, product, here=True)
     if missing:
         kinds = {artefact.partition("/")[0] for artefact in artefacts}
         what = [what for what, there in WHAT.items() if kinds <= set(there)]

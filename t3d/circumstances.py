@@ -1,0 +1,61 @@
+"""How a run went, for receipts: time, device, memory, versions of libraries, and the commit of the code that ran."""
+
+import platform
+import resource
+import subprocess
+import time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+_LIBRARIES = ("t3d", "torch", "transformers", "tokenizers", "numpy", "pyarrow", "lm-eval", "reasoning-gym")
+
+
+def since(started: float, device: str) -> dict[str, Any]:
+    """The circumstances of a run that began at `started` (seconds since 1970) on `device`, and ends now."""
+    facts: dict[str, Any] = {
+        "seconds": round(time.time() - started, 2),
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "device": device_name(device),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in _LIBRARIES},
+        "git_commit": git_commit(),
+    }
+    if device.startswith("cuda"):
+        import torch
+
+        facts["peak_gpu_memory_mb"] = round(torch.cuda.max_memory_allocated() / 2**20)
+    return facts
+
+
+def device_name(device: str) -> str:
+    """What a device is called: `cpu`, or the name of the GPU."""
+    if not device.startswith("cuda"):
+        return "cpu"
+    import torch
+
+    return torch.cuda.get_device_name()
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def git_commit(code: Path = Path(__file__)) -> str | None:
+    """The commit of the code, wherever it is run, with `-dirty` where tracked files of its repository differ from it.
+
+    None where the code is no file of a repository, as one that was installed is not; that of another project around it
+    says nothing.
+    """
+    git = ["git", "-C", str(code.parent)]
+    try:
+        subprocess.run([*git, "ls-files", "--error-unmatch", code.name], capture_output=True, check=True)
+        describe = [*git, "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty"]
+        done = subprocess.run(describe, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,80 @@
+"""The reader of experiment files: YAML to parameters, and what is said of a key or value that is not allowed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from t3d.errors import ParameterError
+from t3d.params.experiment import Experiment
+from t3d.params.yaml_files import read_yaml
+
+
+def load(path: str | Path) -> Experiment:
+    """Read an experiment file.
+
+    Raises:
+        ParameterError: the file is missing, is not YAML, or holds a key or value that is not allowed, or a key twice;
+            the message gives file, field path or line, what was found and what is allowed.
+    """
+    path = Path(path)
+    if not path.is_file():
+        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
+        raise ParameterError(f"unknown experiment {path.stem!r}: no file {path}. Experiments there: {there}.")
+    raw = read_yaml(path)
+    if not isinstance(raw, dict):
+        raise ParameterError(f"{path}: expected a mapping of parameters, found {type(raw).__name__}.")
+    if "name" in raw:
+        raise ParameterError(f"{path}: `name` follows from the file's name; remove the key.")
+    try:
+        return Experiment(name=path.stem, **raw)
+    except ValidationError as error:
+        raise ParameterError(f"{path}:\n" + "\n".join(_explain(e) for e in error.errors())) from error
+
+
+def find(experiment: str) -> Experiment:
+    """Read `params/<experiment>.yaml` of the working directory."""
+    return load(Path("params") / f"{experiment}.yaml")
+
+
+def _explain(error: Any) -> str:
+    groups: list[type[BaseModel]] = [Experiment]
+    where = []
+    for depth, part in enumerate(error["loc"]):
+        if depth == 2 and error["loc"][0] in ("tables", "figures"):
+            # Pydantic puts the chosen kind of table or figure into the path; the file has no such key.
+            groups = [group for group in groups if _has_kind(group, part)]
+            continue
+        where.append(str(part))
+        last, groups = groups, _children(groups, part)
+    place = ".".join(where) or "(top level)"
+    if error["type"] == "extra_forbidden":
+        return f"  {place}: unknown key. Allowed here: {', '.join(last[0].model_fields)}."
+    found = "" if error["type"] in ("missing", "value_error") else f" Found: {error['input']!r}."
+    return f"  {place}: {error['msg'].removeprefix('Value error, ')}.{found}"
+
+
+def _has_kind(group: type[BaseModel], kind: str | int) -> bool:
+    field = group.model_fields.get("kind")
+    return field is not None and kind in getattr(field.annotation, "__args__", ())
+
+
+def _children(groups: list[type[BaseModel]], part: str | int) -> list[type[BaseModel]]:
+    """The parameter groups that field `part` holds; a dict's key leads to the same groups."""
+    fields = [group.model_fields[str(part)].annotation for group in groups if part in group.model_fields]
+    if not fields:
+        return groups
+    found: list[type[BaseModel]] = []
+    pending: list[Any] = fields[:1]
+    while pending:
+        annotation = pending.pop(0)
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            found.append(annotation)
+        pending.extend(getattr(annotation, "__args__", ()))
+    return found or groups
+
+
+def schema() -> str:
+    """The JSON schema of an experiment file, as text."""
+    return json.dumps(Experiment.model_json_schema(), indent=2) + "\n"
