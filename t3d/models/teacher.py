@@ -88,7 +88,7 @@ def check_folder(folder: Path, is_autoregressive: bool = False) -> None:
 
     Args:
         folder: as published.
-        is_autoregressive: it is to hold a whole Qwen3 instead.
+        is_autoregressive: it is to hold a whole Qwen2 or Qwen3 instead.
 
     Raises:
         MissingInputError: a file is missing.
@@ -96,21 +96,16 @@ def check_folder(folder: Path, is_autoregressive: bool = False) -> None:
         CorruptArtefactError: a weight is missing, unexpected or of another shape; the message names it.
     """
     import torch
-    from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
-    from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    from t3d.models import autoregressive, sdar
-    from t3d.models.folder import SDARConfig, load_tokenizer, stop_ids
+    from t3d.models import autoregressive, sdar  # noqa: F401  # `sdar` registers its model
+    from t3d.models.folder import load_tokenizer, stop_ids
 
     (autoregressive.load_tokenizer if is_autoregressive else load_tokenizer)(folder)
     stop_ids(folder)
     found = _shapes(folder)
     with torch.device("meta"):
-        model: Qwen3ForCausalLM
-        if is_autoregressive:
-            model = Qwen3ForCausalLM(Qwen3Config.from_pretrained(folder))
-        else:
-            model = sdar.SDARForCausalLM(SDARConfig.from_pretrained(folder))
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     if model.config.tie_word_embeddings and "lm_head.weight" not in found:
         del wanted["lm_head.weight"]
