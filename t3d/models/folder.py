@@ -13,6 +13,7 @@ from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 from t3d.errors import MissingInputError, ParameterError
 
 MASK_TOKEN = "<|MASK|>"
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")
 
 
 class SDARConfig(Qwen3Config):
@@ -50,6 +51,9 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder, whatever it can do; raises `MissingInputError` if there is none."""
+    # Without any, transformers makes an empty one for some kinds of model.
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise MissingInputError(f"{folder} holds no readable tokenizer: there is no {' or '.join(_TOKENIZERS)}.")
     try:
         return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:

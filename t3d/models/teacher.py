@@ -1,26 +1,27 @@
-"""Where an untouched model comes from: shipped weights, pretraining on the spot, or a folder of the hub."""
+"""Where an untouched model comes from: shipped weights, pretraining on the spot, a folder or a GGUF file of the hub, or
+the conversion of an autoregressive one."""
 
 import json
 import shutil
 from pathlib import Path
 
 from t3d import receipts
-from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError
+from t3d.errors import CorruptArtefactError, DataError, MissingInputError, ParameterError
 from t3d.params import Experiment
 
 # What loads PyTorch and transformers is imported where it is needed: a shipped teacher is copied, and that is done four
 # seconds sooner without them.
 
 
-def make(experiment: Experiment, name: str, out: Path, source: Path | None = None) -> None:
+def make(experiment: Experiment, name: str, out: Path, *sources: Path) -> None:
     """Make teacher `name` of an experiment at `out` (a manifest's path).
 
     Args:
         experiment: whose teachers have `name`.
         name: its key.
         out: manifest to write; the folder lies beside it, and until it is complete the states of its pretraining.
-        source: manifest of what it is made from: the fetched folder of a teacher of the hub, or the autoregressive
-            model that a pretrained one begins with.
+        sources: manifests of what it is made from: the fetched folder of a teacher of the hub; the autoregressive
+            model that a pretrained one begins with; or the one that is converted, and its answers.
 
     Raises:
         ParameterError: the experiment has no such teacher, or the fetched folder holds another kind of model.
@@ -29,6 +30,19 @@ def make(experiment: Experiment, name: str, out: Path, source: Path | None = Non
     if name not in experiment.teachers:
         raise ParameterError(f"experiment {experiment.name} has no teacher {name!r}: {', '.join(experiment.teachers)}")
     spec = experiment.teachers[name]
+    source = sources[0] if sources else None
+    if spec.source == "convert":
+        from t3d import lineage
+        from t3d.teachers import convert
+
+        manifests = [receipts.read(path) for path in sources]
+        found, expected = [m.artefact for m in manifests], lineage.inputs_of(experiment, f"teachers/{name}")
+        if found != expected:
+            raise DataError(
+                f"teachers/{name} is made from {', '.join(expected)}; found {', '.join(found) or 'nothing'}."
+            )
+        convert.make(experiment, name, out, manifests)
+        return
     device = "cpu"
     if spec.source == "pretrain":
         from t3d.checkpoints import Checkpoints
@@ -41,7 +55,11 @@ def make(experiment: Experiment, name: str, out: Path, source: Path | None = Non
         if source is None:
             raise ParameterError(f"teachers.{name} comes from the hub: give the manifest of its source.")
         inputs = [receipts.read(source, kind="sources")]
-        check_folder(inputs[0].folder(), spec.autoregressive)
+        if (packed := _gguf_of(inputs[0])) is not None:
+            if not spec.autoregressive:
+                raise ParameterError(f"teachers.{name}: {packed} is an autoregressive model; set `attention: causal`.")
+        else:
+            check_folder(inputs[0].folder(), spec.autoregressive)
     initial = None
     if spec.pretraining is not None and spec.pretraining.initial is not None:
         if source is None:
@@ -55,7 +73,13 @@ def make(experiment: Experiment, name: str, out: Path, source: Path | None = Non
         identity = receipts.identity(experiment, artefact, inputs)
         checkpoints = Checkpoints(Path(str(out).removesuffix(receipts.MANIFEST) + ".states"), identity)
     with receipts.making(experiment, artefact, out, inputs=inputs, device=device) as job:
-        if spec.hub is not None:
+        if spec.hub is not None and packed is not None:
+            from t3d.models import gguf_file
+
+            job.receipt["gguf"] = gguf_file.dequantise(packed, job.folder())
+            job.facts["gguf"] = {"file": packed.name, "sha256": receipts.sha256(packed)}
+            check_folder(job.folder(), is_autoregressive=True)
+        elif spec.hub is not None:
             from t3d.sources import link_or_copy
 
             for file in inputs[0].files:
@@ -79,6 +103,18 @@ def make(experiment: Experiment, name: str, out: Path, source: Path | None = Non
             job.receipt["shipped"] = {"manifest": str(shipped.path), "sha256": shipped.digest()}
     if checkpoints is not None:
         checkpoints.remove()
+
+
+def _gguf_of(source: receipts.Manifest) -> Path | None:
+    """The GGUF file of a source; None if it holds none.
+
+    Raises:
+        ParameterError: it holds several.
+    """
+    names = [name for name in source.files if name.endswith(".gguf")]
+    if len(names) > 1:
+        raise ParameterError(f"{source.path} lists {', '.join(names)}: name the one file to use in `files`.")
+    return source.folder().parent / names[0] if names else None
 
 
 def check_folder(folder: Path, is_autoregressive: bool = False) -> None:

@@ -13,10 +13,12 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 
-from t3d import receipts
+from t3d import lineage, receipts
 from t3d.errors import CorruptArtefactError, DataError, ParameterError
 from t3d.params import Experiment
+from t3d.prompts import written
 from t3d.prompts.domains import DOMAINS, Problem
+from t3d.prompts.questions import Question
 from t3d.seeds import seed_for
 
 
@@ -34,7 +36,7 @@ class Prompt:
     answer: str
 
 
-def make(experiment: Experiment, name: str, teacher: Path, out: Path, source: Path | None = None) -> None:
+def make(experiment: Experiment, name: str, teacher: Path, out: Path, *origins: Path) -> None:
     """Draw prompt set `name` and tokenise it with the teacher's tokenizer.
 
     Args:
@@ -42,7 +44,8 @@ def make(experiment: Experiment, name: str, teacher: Path, out: Path, source: Pa
         name: key of the prompt set.
         teacher: the teacher's manifest.
         out: manifest to write; `<name>.jsonl` lies beside it.
-        source: manifest of the fetched files, for a domain whose questions come from a file.
+        origins: manifest of the fetched files, for a domain whose questions come from a file; of written tasks those of
+            the generations, and of the files that hold the benchmarks' questions.
 
     Raises:
         ParameterError: there is no such prompt set, or there are too few problems.
@@ -54,20 +57,33 @@ def make(experiment: Experiment, name: str, teacher: Path, out: Path, source: Pa
     inputs = [receipts.read(teacher, kind="teachers")]
     folder = inputs[0].folder()
     # Imported here: who only reads a prompt set, or is told that something is wrong, starts three seconds sooner.
+    from t3d.models import autoregressive
     from t3d.models.folder import load_tokenizer
 
-    tokenizer = load_tokenizer(folder)
-    manifest = None
-    if spec.source is not None:
-        if source is None:
-            raise ParameterError(f"prompt_sets.{name} reads {spec.source}: give its manifest.")
-        manifest = receipts.read(source, kind="sources")
-        inputs.append(manifest)
+    causal = experiment.teachers[spec.teacher].autoregressive
+    tokenizer = (autoregressive.load_tokenizer if causal else load_tokenizer)(folder)
+    # Qwen3's chat models would think aloud first, which the diffusion LMs made of them do not.
+    switches = {"enable_thinking": False} if causal else {}
+    inputs += [receipts.read(origin) for origin in origins]
+    found, expected = [manifest.artefact for manifest in inputs], lineage.inputs_of(experiment, f"prompts/{name}")
+    if found != expected:
+        raise ParameterError(f"prompt_sets.{name} is made from {', '.join(expected)}; found {', '.join(found)}.")
     with receipts.making(experiment, f"prompts/{name}", out, inputs=inputs) as job:
-        drawn = _of_file(experiment, name, manifest) if manifest else _generated(experiment, name)
+        drawn: list[tuple[Problem, str]]
+        if spec.openings is not None:
+            drawn = [(Question(str(number), text, "", ""), "") for number, text in enumerate(spec.openings)]
+        elif spec.generations is not None:
+            drawn, job.facts["left_out"] = _written(experiment, name, tokenizer, inputs[1:])
+        elif spec.source is not None:
+            drawn = _of_file(experiment, name, inputs[1])
+        else:
+            drawn = _generated(experiment, name)
         prompts = []
         for problem, reference in drawn:
-            prompt_ids = encode_prompt(tokenizer, problem.question + spec.suffix)
+            if spec.openings is not None:
+                prompt_ids = written.opening_ids(tokenizer, problem.question)
+            else:
+                prompt_ids = encode_prompt(tokenizer, problem.question + spec.suffix, **switches)
             if spec.max_prompt_tokens is not None and len(prompt_ids) > spec.max_prompt_tokens:
                 continue
             reference_ids = tokenizer(reference + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
@@ -133,6 +149,34 @@ def _of_file(experiment: Experiment, name: str, source: receipts.Manifest) -> li
     # Two files of a source may count their rows alike.
     prefix = f"{spec.source}/{Path(spec.file).stem}" if spec.file else spec.source
     return [(replace(problem, id=f"{prefix}/{problem.id}"), problem.solution) for problem in found]
+
+
+def _written(
+    experiment: Experiment, name: str, tokenizer, inputs: list[receipts.Manifest]
+) -> tuple[list[tuple[Problem, str]], dict[str, int]]:
+    """Tasks that the teacher wrote, and how many were left out."""
+    from t3d.trajectories import generations
+
+    spec = experiment.prompt_sets[name]
+    assert spec.generations is not None
+    openings = experiment.prompt_sets[experiment.generations[spec.generations].prompts].openings or ()
+    shards = [manifest for manifest in inputs if manifest.artefact.startswith("generations/")]
+    rows = [row for shard in shards for row in generations.read(shard.file(".parquet"))]
+    rows = sorted(generations.complete(rows), key=lambda row: (int(row.prompt_id), row.sample))
+    texts = [
+        (openings[int(row.prompt_id)], tokenizer.decode(row.response_ids, skip_special_tokens=True)) for row in rows
+    ]
+    sources = {manifest.artefact.partition("/")[2]: manifest for manifest in inputs}
+    asked = dict.fromkeys(benchmark.prompts for benchmark in experiment.benchmarks.values())
+    questions = []
+    for key in asked:
+        source = experiment.prompt_sets[key].source
+        drawn = _of_file(experiment, key, sources[source]) if source else _generated(experiment, key)
+        questions += [problem.question for problem, _ in drawn]
+    found, left_out = written.tasks(texts, questions)
+    if spec.count is not None:
+        found = found[: spec.count]
+    return [(task, "") for task in found], left_out
 
 
 def encode_prompt(tokenizer, text: str, **switches: bool) -> list[int]:
