@@ -65,18 +65,28 @@ def make_teacher(
     experiment: ExperimentName,
     name: Annotated[str, typer.Option(help="Key of the teacher in the experiment.")],
     out: Out,
-    source: Annotated[
-        Path | None,
-        typer.Argument(help="Manifest of its fetched folder, or of the model that its pretraining begins with."),
+    sources: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Manifests of its fetched folder, of the model that its pretraining begins with, or of the "
+            "autoregressive model that is converted and of its answers."
+        ),
+    ] = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that convert it together; the experiment's number if none."),
     ] = None,
 ) -> None:
-    """Make a teacher: pretrain it, or take the weights that are shipped or fetched.
+    """Make a teacher: pretrain or convert it, or take the weights that are shipped or fetched.
 
-    Pretraining that was killed resumes from its last state, beside --out in <artefact>.states.
+    Training that was killed resumes from its last state, beside --out in <artefact>.states.
     """
-    from t3d.models import teacher
+    found = params.find(experiment)
+    converts = name in found.teachers and found.teachers[name].source == "convert"
+    if not converts or not _done_by_several(found, "training_processes", processes):
+        from t3d.models import teacher
 
-    teacher.make(params.find(experiment), name, out, source)
+        teacher.make(found, name, out, *(sources or ()))
 
 
 @app.command("prompts")
@@ -85,12 +95,30 @@ def make_prompts(
     name: Annotated[str, typer.Option(help="Key of the prompt set in the experiment.")],
     teacher: TeacherManifest,
     out: Out,
-    source: Annotated[Path | None, typer.Argument(help="Manifest of the fetched files that hold them.")] = None,
+    origins: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Manifests of the fetched files that hold them, or of what a model wrote."),
+    ] = None,
 ) -> None:
     """Draw the questions of a prompt set and tokenise them for a teacher."""
     from t3d.prompts import sets
 
-    sets.make(params.find(experiment), name, teacher, out, source)
+    sets.make(params.find(experiment), name, teacher, out, *(origins or ()))
+
+
+@app.command("generate")
+def make_generations(
+    experiment: ExperimentName,
+    name: Annotated[str, typer.Option(help="Key of the generations in the experiment.")],
+    shard: Annotated[str, typer.Option(help="Which part of the prompts, 0-of-2 for example.")],
+    teacher: Annotated[Path, typer.Option(help="Manifest of the autoregressive teacher.")],
+    prompts: PromptsManifest,
+    out: Out,
+) -> None:
+    """Draw an autoregressive teacher's own answers to prompts: one shard of what its conversion learns from."""
+    from t3d.trajectories import generations
+
+    generations.make(params.find(experiment), name, shard, teacher, prompts, out)
 
 
 @app.command("rollout")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from t3d import lineage, recipes
 from t3d.errors import ParameterError
-from t3d.params import Budget, Experiment
+from t3d.params import Budget, Conversion, Experiment
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,8 @@ GPUS = {
 }
 _RESPONSE = 0.25
 """Mean response as a share of `max_new_tokens`: 500 of 2000. Table 3 of the paper has 94 (MBPP) to 722 (MATH500)."""
+_ANSWER = 0.45
+"""The same of an autoregressive model's complete answers: 230 of 512 on GSM8K's training questions."""
 _LAST = 1.1
 """Slots are refilled, but not when nothing waits any more: this times as many forwards."""
 _ROWS = 7500
@@ -101,6 +103,21 @@ def of_artefact(experiment: Experiment, artefact: str, gpu: str = "A100", decodi
         )
     if kind == "students":
         return _training(experiment, artefact, GPUS[gpu])
+    if kind == "generations":
+        asked = experiment.generations[name]
+        count = _count(experiment, asked.prompts) * asked.samples / asked.shards
+        teacher = experiment.prompt_sets[asked.prompts].teacher
+        # One token after another: blocks of one token without a pass that writes them.
+        budget = Budget(block_size=1, steps=1)
+        return _decoding(
+            experiment, artefact, teacher, count, (asked.max_new_tokens, budget, asked.batch_size), GPUS[gpu]
+        )
+    if kind == "teachers" and (spec := experiment.teachers[name]).source == "convert":
+        conversion = spec.conversion or Conversion()
+        longest = max(experiment.generations[key].max_new_tokens for key in spec.generations or ())
+        row = _PROMPT + 2 * min(longest * _ANSWER, conversion.max_length)
+        tokens = conversion.steps * conversion.batch_size * row
+        return _by_arithmetic(artefact, spec.parameters, 6, tokens, GPUS[gpu])
     if kind == "teachers" and (pretraining := experiment.teachers[name].pretraining) is not None:
         copies = 1.0 if experiment.teachers[name].autoregressive else 2.0
         tokens = copies * pretraining.steps * pretraining.batch_size * pretraining.max_length
@@ -165,7 +182,8 @@ def _start(parameters: float) -> float:
 
 
 def _count(experiment: Experiment, prompts: str) -> int:
-    return experiment.prompt_sets[prompts].count or _ROWS
+    spec = experiment.prompt_sets[prompts]
+    return len(spec.openings) if spec.openings else spec.count or _ROWS
 
 
 def training_memory(parameters: float, processes: int) -> float:

@@ -19,7 +19,7 @@ LOG = "training.jsonl"
 """The log in a student's folder."""
 
 STAGES: dict[str, tuple[str, ...]] = {
-    "trajectories": ("sources", "teachers", "prompts", "trajectories"),
+    "trajectories": ("sources", "teachers", "prompts", "generations", "trajectories"),
     "students": ("students",),
     "scores": ("answers", "scores", "factorisation"),
     "tables": (),
@@ -40,12 +40,23 @@ def inputs_of(experiment: Experiment, artefact: str) -> list[str]:
         return []
     if kind == "teachers":
         teacher = experiment.teachers[name]
+        if teacher.initial is not None:
+            answers = [part for key in teacher.generations or () for part in generation_shards(experiment, key)]
+            return [f"teachers/{teacher.initial}", *answers]
         if teacher.pretraining is not None and teacher.pretraining.initial is not None:
             return [f"teachers/{teacher.pretraining.initial}"]
         return [f"sources/{teacher.hub}"] if teacher.hub else []
     if kind == "prompts":
         spec = experiment.prompt_sets[name]
+        if spec.generations is not None:
+            # What the model wrote is compared with the benchmarks' questions, before a diffusion LM asks them.
+            asked = [experiment.prompt_sets[benchmark.prompts].source for benchmark in experiment.benchmarks.values()]
+            origins = dict.fromkeys(f"sources/{source}" for source in asked if source is not None)
+            return [f"teachers/{spec.teacher}", *generation_shards(experiment, spec.generations), *origins]
         return [f"teachers/{spec.teacher}", *([f"sources/{spec.source}"] if spec.source else [])]
+    if kind == "generations":
+        answered = experiment.generations[name].prompts
+        return [f"teachers/{experiment.prompt_sets[answered].teacher}", f"prompts/{answered}"]
     if kind == "trajectories":
         decoded = experiment.trajectories[name]
         given = [f"teachers/{experiment.prompt_sets[decoded.prompts].teacher}", f"prompts/{decoded.prompts}"]
@@ -83,6 +94,11 @@ def shards_of(experiment: Experiment, trajectories: str, seed: int = 0) -> list[
     """Artefacts of the shards of a set of rollouts; where a student decodes, those of one of its seeds."""
     names = shard_names(experiment.trajectories[trajectories], seed)
     return [f"trajectories/{trajectories}/{shard}" for shard in names]
+
+
+def generation_shards(experiment: Experiment, generations: str) -> list[str]:
+    """Artefacts of the shards of an autoregressive teacher's answers."""
+    return [f"generations/{generations}/{shard}" for shard in shard_names(experiment.generations[generations])]
 
 
 def material_of(experiment: Experiment, product: Product, here: bool = False) -> list[str]:

@@ -1,8 +1,8 @@
 """What an artefact should be made of: the resolved parameters of each stage and their digest.
 
 An artefact is named by its path below `data/<experiment>/` without a suffix: `sources/math500`, `teachers/pocket-sdar`,
-`prompts/gsm-train`, `trajectories/gsm/0-of-2`, `students/t3d-seed0`, `answers/t3d-seed0/gsm/b8s2`, `scores/...` alike,
-`factorisation/t3d-seed0/gsm`.
+`prompts/gsm-train`, `generations/gsm-ar/0-of-1`, `trajectories/gsm/0-of-2`, `students/t3d-seed0`,
+`answers/t3d-seed0/gsm/b8s2`, `scores/...` alike, `factorisation/t3d-seed0/gsm`.
 Its recipe digest covers the parameters that decide its content and the stage's `recipe` number in
 `workflow/recipes.yaml`, which is bumped when code changes what the stage makes. Parameters that change speed alone
 (batch size, device, recomputed activations) are left out.
@@ -15,10 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from t3d.errors import MissingInputError, ParameterError
-from t3d.params import Budget, Experiment, Teacher
+from t3d.params import Budget, Conversion, Experiment, Teacher
 from t3d.params.yaml_files import read_yaml
 
-KINDS = ("sources", "teachers", "prompts", "trajectories", "students", "answers", "scores", "factorisation")
+KINDS = (
+    "sources",
+    "teachers",
+    "prompts",
+    "generations",
+    "trajectories",
+    "students",
+    "answers",
+    "scores",
+    "factorisation",
+)
 """First parts of an artefact's name."""
 _OPTIONAL = {
     "hub",
@@ -26,11 +36,14 @@ _OPTIONAL = {
     "file",
     "columns",
     "max_prompt_tokens",
+    "openings",
     "max_response_tokens",
     "threshold",
     "near_steps",
     "attention",
     "initial",
+    "generations",
+    "conversion",
     "model",
     "scored",
     "keep",
@@ -68,10 +81,18 @@ def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, An
             return {"teacher": {"hub": teacher.hub}}
         if teacher.path is not None:
             return {"teacher": _dump(teacher), "shipped": _content_of(teacher.path)}
+        if teacher.source == "convert":
+            unread = {"recompute_activations", "checkpoint_every", "probes"}
+            conversion = (teacher.conversion or Conversion()).model_dump(mode="json", exclude=unread)
+            return {"seed": seed, "teacher": _dump(teacher) | {"conversion": _without_unset(conversion)}}
         return {"seed": seed, "teacher": _dump(teacher)}
     if kind == "prompts":
         (name,) = parts
         return {"seed": seed, "prompts": _dump(experiment.prompt_sets[name])}
+    if kind == "generations":
+        name, shard = parts
+        spec, model = experiment.generations[name], experiment.prompt_sets[experiment.generations[name].prompts].teacher
+        return {"seed": seed, "generations": _dump(spec), "shard": shard} | _format(experiment, model)
     if kind == "trajectories":
         name, shard = parts
         spec = _dump(experiment.trajectories[name])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from t3d import processes
 from t3d.models.folder import SDARConfig, load_tokenizer
@@ -41,10 +42,27 @@ def tiny_model(seed: int = 0, **changes) -> SDARForCausalLM:
     }
     model = SDARForCausalLM(SDARConfig(**(shape | changes))).eval()
     with torch.no_grad():
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             if parameter.dim() == 2:
                 parameter.mul_(6)
+            elif name.endswith("bias"):
+                parameter.normal_()
     return model
+
+
+SHAPES = {"qwen3": {}, "qwen2": {"qkv_bias": True, "qk_norm": False}}
+"""What `tiny_model` takes to have the layers of Qwen3 or of Qwen2."""
+
+
+def tiny_autoregressive(kind: str, seed: int = 0, **changes) -> PreTrainedModel:
+    """A Qwen2 or Qwen3 of transformers with the shape and the weights of `tiny_model`."""
+    model = tiny_model(seed, **(SHAPES[kind] | changes))
+    fields = model.config.to_dict()
+    for name in ("model_type", "architectures", "block_size", "qkv_bias", "qk_norm", "attention_bias"):
+        fields.pop(name, None)
+    causal = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **fields)).eval()
+    causal.load_state_dict(model.state_dict())
+    return causal
 
 
 @pytest.fixture

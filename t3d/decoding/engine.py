@@ -5,6 +5,9 @@ the blocks that the tick before finished and those of prompts that have just bee
 forward of its own. Everything a tick decides stays on the GPU and is replayed as a CUDA graph. The host learns which
 sequences have ended, and gives their slots to the next ones, once per block (static remasking), while the next block is
 already being written, or once per tick (dynamic).
+
+An autoregressive model is decoded alike (`causal.py`), in blocks of one token: a tick then reads the token before the
+one that is written, where a diffusion LM reads a mask at its place.
 """
 
 from collections import deque
@@ -24,6 +27,8 @@ from t3d.params import Budget, Sampling
 
 _PREFILL = 512
 """Blocks of a forward that only reads prompts."""
+_PREFILL_TOKENS = 4096
+"""The same of an autoregressive model, whose blocks are tokens."""
 _LEAST = 32
 """Shapes of blocks beside the denoised ones are rounded up to this times a power of two: each is one graph."""
 
@@ -48,9 +53,24 @@ def decode(
             many do.
         DecodingError: as there.
     """
+    return run(model, requests, budget, mask_id, stop_ids, max_new_tokens, sample, batch_size, on_finished)
+
+
+def run(
+    model: Any,
+    requests: Sequence[Request],
+    budget: Budget | None,
+    mask_id: int,
+    stop_ids: frozenset[int],
+    max_new_tokens: int,
+    sample: Sampling,
+    batch_size: int,
+    on_finished: Callable[[int], None] | None,
+) -> list[Response]:
+    """Decode with a diffusion LM at `budget`, or without one with an autoregressive model."""
     if not requests:
         return []
-    size = budget.block_size
+    size = budget.block_size if budget else 1
     slots = min(batch_size, len(requests))
     longest = max(len(request.prompt_ids) for request in requests)
     # The last block that may be written holds the token that reaches max_new_tokens.
@@ -91,8 +111,8 @@ class _Engine:
 
     def __init__(
         self,
-        model: SDARForCausalLM,
-        budget: Budget,
+        model: Any,
+        budget: Budget | None,
         mask_id: int,
         stop_ids: frozenset[int],
         max_new_tokens: int,
@@ -100,6 +120,8 @@ class _Engine:
         slots: int,
         capacity: int,
     ) -> None:
+        self.causal = budget is None
+        budget = budget or Budget(block_size=1, steps=1)
         self.model, self.budget, self.mask_id, self.sample = model, budget, mask_id, sample
         self.max_new_tokens, self.slots = max_new_tokens, slots
         self.network = Network(model, slots, capacity, budget.block_size)
@@ -121,16 +143,17 @@ class _Engine:
         self.tokens, self.step_map = whole(size, value=mask_id), whole(size)
         self.masked = whole(size, dtype=torch.bool)
         self.confidence = whole(size, dtype=torch.float32)
-        # ... the block before it, whose final keys are not written yet, ...
+        # ... the block before it, whose final keys are not written yet (of a causal model the token before), ...
         self.finished, self.unwritten = whole(size), whole(dtype=torch.bool)
         # ... and what was written, by position.
         self.ids, self.steps = whole(capacity), whole(capacity, dtype=torch.int16)
         self.confidences = whole(capacity, dtype=torch.float32)
         self.steps_taken, self.blocks = whole(), whole()
         # Prompt blocks that the next tick writes.
-        self.prompt_tokens = torch.zeros(_PREFILL, size, dtype=torch.long, device=device)
-        self.prompt_slots = torch.full((_PREFILL,), self.network.idle, device=device)
-        self.prompt_starts = torch.zeros(_PREFILL, dtype=torch.long, device=device)
+        self.prefill = _PREFILL_TOKENS if self.causal else _PREFILL
+        self.prompt_tokens = torch.zeros(self.prefill, size, dtype=torch.long, device=device)
+        self.prompt_slots = torch.full((self.prefill,), self.network.idle, device=device)
+        self.prompt_starts = torch.zeros(self.prefill, dtype=torch.long, device=device)
         # Compiled, logits of a large vocabulary are read a few times and never written. Not a method: what is compiled
         # stays, and with it the cache of `self`. (PyTorch 2.11 cannot compile the draw from a tempered distribution.)
         self.draw = torch.compile(_draw) if self.network.compiled and not sample.temperature else _draw
@@ -149,7 +172,7 @@ class _Engine:
             self._advance(commits, self._admit(requests, waiting, free, owners))
             flags.append(_Flags(torch.stack([self.ended, self.unwritten])))
             if self.budget.steps is not None:
-                commits = self.slots
+                commits = 0 if self.causal else self.slots
                 if len(flags) == 1:
                     continue
             ended, unwritten = flags.popleft().read()
@@ -180,12 +203,15 @@ class _Engine:
             owners[slot] = owner
             prompt = list(requests[owner].prompt_ids)
             whole = len(prompt) // size * size
-            blocks += [(slot, start, prompt[start : start + size]) for start in range(0, whole, size)]
+            # A causal model reads the prompt's last token with the first tick.
+            read = whole - self.causal
+            blocks += [(slot, start, prompt[start : start + size]) for start in range(0, read, size)]
             tail = prompt[whole:] + [self.mask_id] * (size - len(prompt) + whole)
-            admitted.append((slot, requests[owner].seed, len(prompt), whole, tail))
+            admitted.append((slot, requests[owner].seed, len(prompt), whole, tail, prompt[-1]))
         if not admitted:
             return 0
-        slots, seeds, lengths, starts, tails = (self._tensor(column) for column in zip(*admitted, strict=True))
+        slots, seeds, lengths, starts, tails, last = (self._tensor(column) for column in zip(*admitted, strict=True))
+        self.finished[slots] = last[:, None]
         self.seeds[slots], self.prompt_lengths[slots], self.starts[slots] = seeds, lengths, starts
         self.tokens[slots] = tails
         self.masked[slots] = starts[:, None] + self.places >= lengths[:, None]
@@ -193,10 +219,10 @@ class _Engine:
         for column in (self.step, self.step_map, self.confidence, self.steps_taken, self.blocks):
             column[slots] = 0
         # What does not fit beside the next tick is written before it.
-        while len(blocks) > _PREFILL // 2:
-            now, blocks = blocks[:_PREFILL], blocks[_PREFILL:]
+        while len(blocks) > self.prefill // 2:
+            now, blocks = blocks[: self.prefill], blocks[self.prefill :]
             self._load(now)
-            self._replay("prefill", 0, _PREFILL)
+            self._replay("prefill", 0, self.prefill)
         self._load(blocks)
         return len(blocks)
 
@@ -243,9 +269,9 @@ class _Engine:
         """One denoising step of every slot; beside it, finished blocks and prompts are written to the cache."""
         size, idle = self.budget.block_size, self.network.idle
         going = self.working & self.masked.any(dim=1)
-        tokens = [self.tokens]
+        tokens = [self.finished if self.causal else self.tokens]
         slots = [torch.where(going, self.numbers, idle)]
-        starts = [torch.where(going, self.starts, 0)]
+        starts = [torch.where(going, self.starts - int(self.causal), 0)]
         if commits:
             # The slots with something to write come first; the others fill the shape.
             chosen = self.unwritten.int().argsort(descending=True, stable=True)[:commits]

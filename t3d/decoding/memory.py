@@ -1,14 +1,15 @@
 """What a batch takes of a GPU's memory, said before anything is decoded."""
 
+from typing import Any
+
 import torch
 
 from t3d.decoding.network import head_shape
 from t3d.errors import MemoryTooSmallError
-from t3d.models.sdar import SDARForCausalLM
 from t3d.params import Sampling
 
 
-def check_memory(model: SDARForCausalLM, slots: int, capacity: int, size: int, sample: Sampling) -> None:
+def check_memory(model: Any, slots: int, capacity: int, size: int, sample: Sampling) -> None:
     """Compare what a decoding will need with what the GPU has; nothing on a CPU.
 
     Raises:
@@ -33,7 +34,7 @@ def check_memory(model: SDARForCausalLM, slots: int, capacity: int, size: int, s
         )
 
 
-def bytes_per_slot(model: SDARForCausalLM, capacity: int, size: int, sample: Sampling) -> int:
+def bytes_per_slot(model: Any, capacity: int, size: int, sample: Sampling) -> int:
     """Upper bound of the bytes that one sequence takes beside the weights: cache, activations, and drawing a token."""
     config = model.config
     item = model.lm_head.weight.element_size()

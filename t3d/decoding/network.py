@@ -14,13 +14,12 @@ from torch.nn.functional import linear, silu
 
 from t3d.decoding.attention import attend
 from t3d.models.device import worth_compiling
-from t3d.models.sdar import SDARForCausalLM
 
 
 class Network:
-    """An SDAR and the keys and values of its slots."""
+    """An SDAR, or an autoregressive Qwen2 or Qwen3, and the keys and values of its slots."""
 
-    def __init__(self, model: SDARForCausalLM, slots: int, capacity: int, block_size: int) -> None:
+    def __init__(self, model: Any, slots: int, capacity: int, block_size: int) -> None:
         """Set up a cache for `slots` sequences of `capacity` positions; one more slot takes what nobody needs."""
         config = model.config
         self.model, self.capacity, self.block_size = model, capacity, block_size
@@ -76,11 +75,13 @@ class Network:
         return self.model.model.norm(x)
 
 
-def head_shape(model: SDARForCausalLM) -> tuple[int, int, int]:
+def head_shape(model: Any) -> tuple[int, int, int]:
     """Attention heads, key/value heads, and their width."""
     config = model.config
     heads = config.num_attention_heads
-    return heads, config.num_key_value_heads or heads, config.head_dim or config.hidden_size // heads
+    # Qwen2's configuration may have no head_dim.
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return heads, config.num_key_value_heads or heads, width
 
 
 class _Layer(NamedTuple):
@@ -88,8 +89,9 @@ class _Layer(NamedTuple):
 
     input_norm: Tensor
     qkv: Tensor
-    q_norm: Tensor
-    k_norm: Tensor
+    qkv_bias: Tensor | None
+    q_norm: Tensor | None
+    k_norm: Tensor | None
     out: Tensor
     mlp_norm: Tensor
     gate_up: Tensor
@@ -99,11 +101,14 @@ class _Layer(NamedTuple):
 def _pack(layer: Any) -> _Layer:
     """Take a layer's weights; of those that are put together the model's own become views."""
     attention, mlp = layer.self_attn, layer.mlp
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
     return _Layer(
         input_norm=layer.input_layernorm.weight,
-        qkv=_together(attention.q_proj, attention.k_proj, attention.v_proj),
-        q_norm=attention.q_norm.weight,
-        k_norm=attention.k_norm.weight,
+        qkv=_together(*projections),
+        # Qwen2 has biases and no norms of queries and keys, Qwen3 the reverse.
+        qkv_bias=None if projections[0].bias is None else torch.cat([each.bias for each in projections]),
+        q_norm=getattr(getattr(attention, "q_norm", None), "weight", None),
+        k_norm=getattr(getattr(attention, "k_norm", None), "weight", None),
         out=attention.o_proj.weight,
         mlp_norm=layer.post_attention_layernorm.weight,
         gate_up=_together(mlp.gate_proj, mlp.up_proj),
@@ -138,11 +143,11 @@ def _before(
 ) -> tuple[Tensor, Tensor]:
     """Up to attention: queries `[tokens, heads, width]`, keys and values `[tokens, 2, key/value heads, width]`."""
     width = cos.shape[-1]
-    qkv = linear(_norm(x, layer.input_norm, epsilon), layer.qkv).view(x.shape[0], -1, width)
+    qkv = linear(_norm(x, layer.input_norm, epsilon), layer.qkv, layer.qkv_bias).view(x.shape[0], -1, width)
     q, k, v = qkv.split((heads, kv_heads, kv_heads), dim=1)
-    q = _rotate(_norm(q, layer.q_norm, epsilon), cos, sin)
-    k = _rotate(_norm(k, layer.k_norm, epsilon), cos, sin)
-    return q, torch.stack((k, v), dim=1)
+    if layer.q_norm is not None and layer.k_norm is not None:
+        q, k = _norm(q, layer.q_norm, epsilon), _norm(k, layer.k_norm, epsilon)
+    return _rotate(q, cos, sin), torch.stack((_rotate(k, cos, sin), v), dim=1)
 
 
 def _gated(x: Tensor, layer: _Layer, epsilon: float) -> Tensor:

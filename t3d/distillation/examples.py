@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -28,7 +29,7 @@ class Example:
     confidence: list[float] | None = None
     left_out: int = 0
 
-    @property
+    @cached_property
     def row(self) -> np.ndarray:
         """Prompt and response ids in one array."""
         return np.array([*self.prompt_ids, *self.response_ids])

@@ -113,6 +113,22 @@ def whole(model: SDARForCausalLM) -> SDARForCausalLM:
     return gathered
 
 
+def decodable(model: SDARForCausalLM, device: str) -> SDARForCausalLM:
+    """A copy of `model` in bf16 on `device` that decodes as its saved folder will; all processes must call this."""
+    weights = {name: _full(parameter.detach()).bfloat16() for name, parameter in model.named_parameters()}
+    with torch.device(device):
+        copied = SDARForCausalLM(copy.deepcopy(model.config))
+    # Not the module as a whole: the frequencies of its rotary embeddings stay float32.
+    for name, parameter in copied.named_parameters():
+        parameter.data = weights[name].to(device)
+    copied.set_attn_implementation("sdpa")
+    return copied.eval().requires_grad_(False)
+
+
+def _full(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
 def part_of(state: Any) -> Any:
     """A training state with this process's parts in the place of tensors that are spread, to be saved."""
     return tree_map_only(DTensor, DTensor.to_local, state)

@@ -125,6 +125,8 @@ def draw_mask(
     if states.kind == "random":
         return random_mask(len(blocks), rng)
     _, block = np.unique(blocks, return_inverse=True)
+    if states.kind == "block":
+        return block_mask(block, rng)
     draws = 1 if states.mask_ratio_per == "sample" else block.max() + 1
     if states.threshold is not None:
         assert confidence is not None
@@ -194,6 +196,20 @@ def dynamic_forwards(
     forwards = np.empty(len(order), dtype=np.int64)
     forwards[order] = np.cumsum(opens) - 1 - (np.cumsum(counts) - counts)[ordered]
     return forwards, counts
+
+
+def block_mask(block: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Masked positions of a block state, bool `[response]`; `block`: number of each token's block from 0, ascending.
+
+    In every block of n tokens the number of masked ones is uniform in 1..n, their places are uniform.
+    """
+    sizes = np.bincount(block)
+    counts = 1 + np.floor(rng.random(len(sizes)) * sizes)
+    # Rank of each token in its block by a random number.
+    order = np.lexsort((rng.random(len(block)), block))
+    rank = np.empty(len(block), dtype=np.int64)
+    rank[order] = np.arange(len(block)) - (np.cumsum(sizes) - sizes)[block]
+    return rank < counts[block]
 
 
 def random_mask(length: int, rng: np.random.Generator) -> np.ndarray:

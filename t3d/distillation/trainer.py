@@ -10,9 +10,10 @@ import signal
 import statistics
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,11 @@ _TERMINATED = 128 + signal.SIGTERM
 
 @dataclass(frozen=True)
 class Setting:
-    """What a training run needs besides its models; `packed`: these are large and on a GPU (`models/packed.py`)."""
+    """What a training run needs besides its models.
+
+    `packed`: these are large and on a GPU (`models/packed.py`); `block_sizes`: they take turns by step, in place of the
+    student's one.
+    """
 
     student: Student
     examples: Sequence[data.Example]
@@ -49,6 +54,7 @@ class Setting:
     seed: int
     device: str = "cpu"
     packed: bool = False
+    block_sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,7 +101,7 @@ def make(experiment: Experiment, run: str, teacher: Path, inputs: Sequence[Path]
         setting = Setting(student, examples, steps, mask_id(tokenizer), model.config.vocab_size, seed, device, large)
         pace: list[Pace] = []
         log = train(model, setting, checkpoints, title=f"distill {run}", pace=pace)
-        speed = _speed(pace)
+        speed = speed_of(pace)
         if device.startswith("cuda"):
             speed["peak_gpu_memory_mb"] = round(processes.largest(torch.cuda.max_memory_allocated() / 2**20))
         # Published settings of sampling may not even be valid; of them only what ends a response is needed.
@@ -120,7 +126,8 @@ def train(
     checkpoints: Checkpoints | None = None,
     title: str = "distill",
     pace: list[Pace] | None = None,
-) -> list[dict[str, float]]:
+    after_step: Callable[[list[dict[str, Any]]], None] | None = None,
+) -> list[dict[str, Any]]:
     """Train `model` in place. Where there are several processes, it is spread over them.
 
     Args:
@@ -129,6 +136,8 @@ def train(
         checkpoints: where to resume from and save to; None keeps nothing.
         title: shown with the progress.
         pace: filled with how long each step took.
+        after_step: called after every step, in every process, with the log so far; it may add to the last entry or end
+            the training by raising an error.
 
     Returns:
         One log entry per optimizer step.
@@ -166,6 +175,8 @@ def train(
             log.append({"step": step + 1} | _step(model, reference, optimizer, setting, step))
             if pace is not None:
                 pace.append(Pace(time.perf_counter() - started, _tokens(setting, step)))
+            if after_step is not None:
+                after_step(log)
             last = step + 1 == spec.steps
             due = (step + 1) % student.checkpoint_every == 0
             # A scheduler may warn one node before another: whoever is asked, all end after the same step.
@@ -268,6 +279,7 @@ def micro_batches(setting: Setting, step: int, rank: int = 0, processes: int = 1
     `processes`-th of them.
     """
     rows = _rows(setting, step)
+    sizes = setting.block_sizes or (setting.student.block_size,)
     size = setting.student.optimizer.micro_batch_size or setting.student.optimizer.batch_size
     count = -(-len(rows) // size)
     for number in range(count)[rank::processes]:
@@ -277,7 +289,7 @@ def micro_batches(setting: Setting, step: int, rank: int = 0, processes: int = 1
             [epoch for epoch, _ in part],
             setting.student.states,
             steps=setting.steps_per_block,
-            block_size=setting.student.block_size,
+            block_size=sizes[step % len(sizes)],
             mask_id=setting.mask_id,
             vocabulary=setting.vocabulary,
             seed=setting.seed,
@@ -302,7 +314,9 @@ def samples_of(count: int, batch_size: int, step: int, seed: int) -> list[tuple[
     return samples
 
 
+@lru_cache(maxsize=2)
 def _order(count: int, epoch: int, seed: int) -> np.ndarray:
+    # A permutation of 50 000 rows takes 0.4 ms, and every sample of a step asks for it.
     return np.random.default_rng(seed_for(seed, "order", epoch)).permutation(count)
 
 
@@ -311,7 +325,7 @@ def _tokens(setting: Setting, step: int) -> int:
     return rows * (2 if setting.student.states.complement else 1)
 
 
-def _speed(pace: Sequence[Pace]) -> dict[str, Any]:
+def speed_of(pace: Sequence[Pace]) -> dict[str, Any]:
     """What a receipt says of the steps since the run began or was resumed; the first, which warms up, is left out."""
     steady = pace[1:] or pace
     return {

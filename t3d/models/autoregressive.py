@@ -1,28 +1,38 @@
-"""Autoregressive models beside the diffusion LMs: plain Qwen3 folders, which vLLM and transformers serve as they are.
+"""Autoregressive models beside the diffusion LMs: plain Qwen2 and Qwen3 folders, which vLLM and transformers serve.
 
-`pretrain.py` makes pocket ones, `teacher.py` takes them from the hub, `t3d/evaluation/served.py` asks them.
+`pretrain.py` makes pocket ones, `teacher.py` takes them from the hub or from a GGUF file (`gguf_file.py`),
+`t3d/evaluation/served.py` asks them, and `t3d/teachers/convert.py` makes block-diffusion teachers of them.
 """
 
+import json
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from t3d.errors import ParameterError
 from t3d.models import folder as folders
 
+KINDS = ("qwen2", "qwen3")
+"""Values of `model_type` that are supported; Qwen2.5 and Qwen2.5-Coder are `qwen2`."""
+
 
 def check_folder(folder: str | Path) -> Path:
-    """Check that a folder says it holds a Qwen3.
+    """Check that a folder says it holds a Qwen2 or a Qwen3 whose layers all attend to everything before.
 
     Raises:
         MissingInputError: there is no such folder or no `config.json` in it.
-        ParameterError: it holds another kind of model.
+        ParameterError: it holds another kind of model, or one with sliding windows.
     """
-    return folders.check_folder(folder, "qwen3", " of a teacher with attention: causal")
+    folder = folders.check_folder(folder, KINDS, " of a teacher with attention: causal")
+    config = folder / "config.json"
+    if json.loads(config.read_text()).get("use_sliding_window"):
+        raise ParameterError(f"{config}: use_sliding_window is true; only models with full attention are supported.")
+    return folder
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a Qwen3 folder.
+    """Load the tokenizer of an autoregressive folder.
 
     Raises:
         MissingInputError: there is no such folder, or no tokenizer in it.
@@ -33,3 +43,14 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     if tokenizer.chat_template is None:
         raise ParameterError(f"{folder}: the tokenizer has no chat template.")
     return tokenizer
+
+
+def load_model(folder: str | Path, device: str | torch.device = "cpu", dtype: str = "float32") -> PreTrainedModel:
+    """Load an autoregressive folder for inference (`eval` mode), in number format `dtype`.
+
+    Raises:
+        MissingInputError, ParameterError: as `check_folder`.
+    """
+    folder = check_folder(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="sdpa")
+    return model.to(device).eval()

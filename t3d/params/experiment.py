@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from t3d.errors import ParameterError
 from t3d.params.base import AUTOREGRESSIVE, Budget, Name, Positive, Strict
-from t3d.params.data import PromptSet, Source, Teacher, Trajectories
+from t3d.params.data import Generations, PromptSet, Source, Teacher, Trajectories
 from t3d.params.reporting import (
     AnyFigure,
     AnyTable,
@@ -84,6 +84,8 @@ class Experiment(Strict):
     """The untouched models."""
     prompt_sets: dict[Name, PromptSet]
     """Questions, tokenised."""
+    generations: dict[Name, Generations] = {}
+    """Autoregressive teachers' own answers, which conversions learn from."""
     trajectories: dict[Name, Trajectories] = {}
     """Rollouts of teachers, and of students in further rounds."""
     students: dict[Name, Student] = {}
@@ -112,12 +114,24 @@ class Experiment(Strict):
             self._check_source(f"teachers.{key}.hub", teacher.hub, "model")
             self._check_initial(key, teacher)
         for key, prompts in self.prompt_sets.items():
-            self._check_teacher(f"prompt_sets.{key}.teacher", prompts.teacher)
+            self._check(f"prompt_sets.{key}.teacher", "teachers", [prompts.teacher])
             self._check_source(f"prompt_sets.{key}.source", prompts.source, "dataset")
+        for key, generations in self.generations.items():
+            self._check(f"generations.{key}.prompts", "prompt_sets", [generations.prompts])
+            if not self.teachers[name := self.prompt_sets[generations.prompts].teacher].autoregressive:
+                raise ValueError(
+                    f"generations.{key}.prompts: {name}, the teacher of {generations.prompts}, has no "
+                    "`attention: causal`; a diffusion LM's answers are `trajectories`"
+                )
+        for key, prompts in self.prompt_sets.items():
+            self._check_written(key, prompts)
+        for key, teacher in self.teachers.items():
+            self._check_conversion(key, teacher)
         for key, trajectories in self.trajectories.items():
             self._check(f"trajectories.{key}.prompts", "prompt_sets", [trajectories.prompts])
             if self.prompt_sets[trajectories.prompts].split != "train":
                 raise ValueError(f"trajectories.{key}.prompts: only prompts of split train may be learned from")
+            self._check_decoder(f"trajectories.{key}.prompts", trajectories.prompts)
             if trajectories.model is not None:
                 self._check(f"trajectories.{key}.model", "students", [trajectories.model])
         for key, student in self.students.items():
@@ -127,6 +141,7 @@ class Experiment(Strict):
             raise ValueError("benchmarks.average: the tables use this name for the mean over benchmarks")
         for key, benchmark in self.benchmarks.items():
             self._check(f"benchmarks.{key}.prompts", "prompt_sets", [benchmark.prompts])
+            self._check_decoder(f"benchmarks.{key}.prompts", benchmark.prompts)
             self._check_benchmark(key, benchmark)
         for kind, products in (("tables", self.tables), ("figures", self.figures)):
             for key, product in products.items():
@@ -174,6 +189,39 @@ class Experiment(Strict):
         if other.model != teacher.pretraining.model:
             raise ValueError(f"{where}: {name} has another shape (`model`); weights can only be taken over unchanged")
 
+    def _check_decoder(self, where: str, prompts: str) -> None:
+        self._check_teacher(f"{where}: prompt_sets.{prompts}.teacher", self.prompt_sets[prompts].teacher)
+
+    def _check_written(self, key: str, prompts: PromptSet) -> None:
+        if prompts.generations is None:
+            return
+        where = f"prompt_sets.{key}.generations"
+        self._check(where, "generations", [prompts.generations])
+        opened = self.prompt_sets[self.generations[prompts.generations].prompts]
+        if opened.domain != "openings" or opened.teacher != prompts.teacher:
+            raise ValueError(f"{where}: {prompts.generations} do not go on with openings of {prompts.teacher}")
+
+    def _check_conversion(self, key: str, teacher: Teacher) -> None:
+        name = teacher.initial
+        if name is None:
+            return
+        self._check(f"teachers.{key}.initial", "teachers", [name])
+        if not self.teachers[name].autoregressive:
+            raise ValueError(f"teachers.{key}.initial: {name} has no `attention: causal`; name an autoregressive LM")
+        where = f"teachers.{key}.generations"
+        for answers in teacher.generations or ():
+            self._check(where, "generations", [answers])
+            prompts = self.prompt_sets[self.generations[answers].prompts]
+            if prompts.teacher != name:
+                raise ValueError(f"{where}: {answers} are answers of {prompts.teacher}, not of {name}")
+            if prompts.domain == "openings":
+                raise ValueError(f"{where}: {answers} are tasks, which openings begin, not answers")
+            if prompts.split != "train":
+                raise ValueError(
+                    f"{where}: {answers} answer prompts of split {prompts.split}; only those of split train may be "
+                    "learned from"
+                )
+
     def _check_rounds(self) -> None:
         """Students that others learn from or begin with have their teacher and seeds, and are made before them."""
         for key, trajectories in self.trajectories.items():
@@ -209,6 +257,7 @@ class Experiment(Strict):
         self._check(f"students.{key}.trajectories", "trajectories", student.trajectories)
         self._check(f"students.{key}.prompts", "prompt_sets", student.prompts)
         for name in student.prompts:
+            self._check_decoder(f"students.{key}.prompts", name)
             columns = self.prompt_sets[name].columns
             if columns is not None and columns.reference is None:
                 raise ValueError(f"prompt_sets.{name}.columns.reference: students.{key} learns from worked answers")

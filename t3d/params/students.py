@@ -10,9 +10,10 @@ from t3d.params.base import Name, Names, Positive, Probability, Strict
 class States(Strict):
     """How a training state x_t is drawn from a response x_0."""
 
-    kind: Literal["trajectory", "random", "full"]
+    kind: Literal["trajectory", "random", "block", "full"]
     """`trajectory`: visible = committed by the teacher up to a step; `random`: each token masked independently;
-    `full`: every token masked."""
+    `block`: in every block the number of masked tokens uniform in 1..B, their places uniform; `full`: every token
+    masked."""
     mask_ratios: Literal["released", "uniform"] | dict[float, Probability] = "released"
     """Trajectory states: share of a block that is still masked -> its probability. `released`: 1, .75, .5, .25 weighted
     by ratio^8; `uniform`: every step of the rollout alike, s/S for s in 1..S."""
@@ -63,7 +64,7 @@ _OPTIONS = {
 }
 _STATES_OF = {
     "sft": ("random",),
-    "redi": ("random",),
+    "redi": ("random", "block"),
     "dparallel": ("full", "random"),
     "naive_td": ("trajectory",),
     "near_far": ("trajectory",),

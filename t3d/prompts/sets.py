@@ -7,15 +7,18 @@ answer).
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from random import Random
 
 from t3d import receipts
 from t3d.errors import CorruptArtefactError, DataError, ParameterError
 from t3d.params import Experiment, PromptSet
+from t3d.prompts import written
 from t3d.prompts.domains import DOMAINS, Problem
+from t3d.prompts.questions import Question
 from t3d.seeds import seed_for
 
 _TRIES = 100
@@ -36,7 +39,7 @@ class Prompt:
     answer: str
 
 
-def make(experiment: Experiment, name: str, teacher: Path, out: Path, source: Path | None = None) -> None:
+def make(experiment: Experiment, name: str, teacher: Path, out: Path, *origins: Path) -> None:
     """Draw prompt set `name` and tokenise it with the teacher's tokenizer.
 
     Args:
@@ -44,7 +47,8 @@ def make(experiment: Experiment, name: str, teacher: Path, out: Path, source: Pa
         name: key of the prompt set.
         teacher: the teacher's manifest.
         out: manifest to write; `<name>.jsonl` lies beside it.
-        source: manifest of the fetched files, for a domain whose questions come from a file.
+        origins: manifest of the fetched files, for a domain whose questions come from a file; of written tasks those of
+            the generations, and of the files that hold the benchmarks' questions.
 
     Raises:
         ParameterError: there is no such prompt set, or there are too few problems.
@@ -53,22 +57,36 @@ def make(experiment: Experiment, name: str, teacher: Path, out: Path, source: Pa
     if name not in experiment.prompt_sets:
         raise ParameterError(f"experiment {experiment.name} has no prompt set {name!r}.")
     spec = experiment.prompt_sets[name]
-    inputs = receipts.read_inputs(experiment, f"prompts/{name}", [teacher, source])
+    inputs = receipts.read_inputs(experiment, f"prompts/{name}", [teacher, *origins])
     folder = inputs[0].folder()
     # Imported here: who only reads a prompt set, or is told that something is wrong, starts three seconds sooner.
+    from t3d.models import autoregressive
     from t3d.models.folder import load_tokenizer
 
-    tokenizer = load_tokenizer(folder)
-    manifest = None if spec.source is None else inputs[1]
+    causal = experiment.teachers[spec.teacher].autoregressive
+    tokenizer = (autoregressive.load_tokenizer if causal else load_tokenizer)(folder)
+    # Qwen3's chat models would think aloud first, which the diffusion LMs made of them do not.
+    switches = {"enable_thinking": False} if causal else {}
+
+    def encode(question: str) -> list[int]:
+        if spec.openings is not None:
+            return written.opening_ids(tokenizer, question)
+        return encode_prompt(tokenizer, question + spec.suffix, **switches)
+
     with receipts.making(experiment, f"prompts/{name}", out, inputs=inputs) as job:
-        if manifest is None:
-            kept, too_long = _generated(experiment, name, tokenizer)
-            others = 0
+        if spec.openings is not None:
+            openings = [Question(str(number), text, "", "") for number, text in enumerate(spec.openings)]
+            kept, left_out = _those_that_fit(openings, spec, encode)
+        elif spec.generations is not None:
+            kept, left_out = _written(experiment, name, tokenizer, inputs[1:], encode)
+        elif spec.source is not None:
+            kept, left_out = _of_file(experiment, name, inputs[1], encode)
         else:
-            kept, too_long, others = _of_file(experiment, name, manifest, tokenizer)
+            kept, left_out = _generated(experiment, name, encode)
+        left_out = {why: number for why, number in left_out.items() if number}
+        told = ", ".join(f"{number} {why}" for why, number in left_out.items())
         if not kept:
-            longest = spec.max_prompt_tokens
-            raise DataError(f"prompt_sets.{name}: no prompt is left; {too_long} are longer than {longest} tokens.")
+            raise DataError(f"prompt_sets.{name}: no prompt is left. Left out: {told or 'none'}.")
         prompts = []
         for problem, prompt_ids, reference in kept:
             reference_ids = tokenizer(reference + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
@@ -87,37 +105,49 @@ def make(experiment: Experiment, name: str, teacher: Path, out: Path, source: Pa
         lines = (json.dumps(asdict(prompt), ensure_ascii=False) + "\n" for prompt in prompts)
         job.file(".jsonl").write_text("".join(lines), encoding="utf-8")
         job.facts["prompts"] = len(prompts)
-        left_out = {f"longer than {spec.max_prompt_tokens} tokens": too_long, "of other splits": others}
-        if left_out := {why: number for why, number in left_out.items() if number}:
+        if left_out:
             job.facts["left_out"] = left_out
-            told = ", ".join(f"{number} {why}" for why, number in left_out.items())
             print(f"prompt_sets.{name}: {len(prompts)} prompts; left out: {told}", flush=True)
 
 
+_Encode = Callable[[str], list[int]]
+"""A question -> the ids of its prompt."""
 _Kept = tuple[Problem, list[int], str]
 """A problem, the ids of its prompt, and a worked answer."""
 
 
-def _fitting(problems: Iterable[Problem], spec: PromptSet, tokenizer) -> Iterator[tuple[Problem, list[int] | None]]:
+def _fitting(
+    problems: Iterable[Problem], spec: PromptSet, encode: _Encode
+) -> Iterator[tuple[Problem, list[int] | None]]:
     """Each problem with the ids of its prompt; None where they are more than `max_prompt_tokens`."""
     for problem in problems:
-        ids = encode_prompt(tokenizer, problem.question + spec.suffix)
+        ids = encode(problem.question)
         yield problem, None if spec.max_prompt_tokens is not None and len(ids) > spec.max_prompt_tokens else ids
 
 
-def _generated(experiment: Experiment, name: str, tokenizer) -> tuple[list[_Kept], int]:
-    """The first `count` problems of a generator that fit, each with one of its gold answers; how many were too long."""
+def _those_that_fit(
+    problems: Sequence[Problem], spec: PromptSet, encode: _Encode
+) -> tuple[list[_Kept], dict[str, int]]:
+    """Those that are not too long, with their own worked answers, and how many are."""
+    kept = [(p, ids, p.solution) for p, ids in _fitting(problems, spec, encode) if ids is not None]
+    return kept, _too_long(spec, len(problems) - len(kept))
+
+
+def _too_long(spec: PromptSet, number: int) -> dict[str, int]:
+    return {f"longer than {spec.max_prompt_tokens} tokens": number}
+
+
+def _generated(experiment: Experiment, name: str, encode: _Encode) -> tuple[list[_Kept], dict[str, int]]:
+    """The first `count` problems of a generator that fit, each with one of its gold answers; how many were left out."""
     spec = experiment.prompt_sets[name]
     assert spec.count is not None
-    domain = DOMAINS[spec.domain]
     kept: list[_Kept] = []
     too_long = 0
-    problems = domain.problems(spec.split, seed_for(experiment.seed, "prompts"), spec.difficulty)
-    for problem, ids in _fitting(problems, spec, tokenizer):
+    for problem, ids in _fitting(_problems(experiment, name), spec, encode):
         if ids is None:
             too_long += 1
         else:
-            reference = domain.write(problem, Random(seed_for(experiment.seed, "reference", problem.id)))
+            reference = DOMAINS[spec.domain].write(problem, Random(seed_for(experiment.seed, "reference", problem.id)))
             kept.append((problem, ids, reference))
         # A generator need not end; where hardly any problem fits, this does.
         if len(kept) == spec.count or too_long > _TRIES * spec.count:
@@ -127,15 +157,32 @@ def _generated(experiment: Experiment, name: str, tokenizer) -> tuple[list[_Kept
             f"prompt_sets.{name}.count: domain {spec.domain} has only {len(kept)} fitting problems of split "
             f"{spec.split} ({too_long} are too long), {spec.count} are asked for."
         )
-    return kept, too_long
+    return kept, _too_long(spec, too_long)
 
 
-def _of_file(experiment: Experiment, name: str, source: receipts.Manifest, tokenizer) -> tuple[list[_Kept], int, int]:
-    """Questions of a fetched file with their worked answers: of those that fit at most `count`, drawn by the seed.
+def _problems(experiment: Experiment, name: str) -> Iterator[Problem]:
+    spec = experiment.prompt_sets[name]
+    return DOMAINS[spec.domain].problems(spec.split, seed_for(experiment.seed, "prompts"), spec.difficulty)
 
-    Returns:
-        They, how many were too long, and how many belong to other splits.
-    """
+
+def _of_file(
+    experiment: Experiment, name: str, source: receipts.Manifest, encode: _Encode
+) -> tuple[list[_Kept], dict[str, int]]:
+    """Questions of a fetched file with their worked answers: of those that fit at most `count`, drawn by the seed."""
+    spec = experiment.prompt_sets[name]
+    found, others = _in_file(experiment, name, source)
+    kept, left_out = _those_that_fit(found, spec, encode)
+    if spec.count is not None and spec.count < len(kept):
+        drawn = Random(seed_for(experiment.seed, "prompts")).sample(range(len(kept)), spec.count)
+        kept = [kept[index] for index in sorted(drawn)]
+    # Two files of a source may count their rows alike.
+    prefix = f"{spec.source}/{Path(spec.file).stem}" if spec.file else spec.source
+    kept = [(replace(problem, id=f"{prefix}/{problem.id}"), ids, solution) for problem, ids, solution in kept]
+    return kept, left_out | {"of other splits": others}
+
+
+def _in_file(experiment: Experiment, name: str, source: receipts.Manifest) -> tuple[list[Problem], int]:
+    """All questions that a fetched file has for a prompt set, and how many rows belong to other splits."""
     from t3d.prompts import files, mbpp, questions
 
     spec = experiment.prompt_sets[name]
@@ -147,6 +194,7 @@ def _of_file(experiment: Experiment, name: str, source: receipts.Manifest, token
         raise ParameterError(f"prompt_sets.{name}.file: which file of sources.{spec.source}? It has: {listed}.")
     path = source.path.parent / wanted[0]
     rows = files.read(path)
+    found: list[Problem]
     if spec.domain == "mbpp":
         found = list(mbpp.problems(path, rows, spec.split))
     else:
@@ -155,15 +203,35 @@ def _of_file(experiment: Experiment, name: str, source: receipts.Manifest, token
     twice = [key for key, times in Counter(problem.id for problem in found).items() if times > 1]
     if twice:
         raise DataError(f"{path}: {len(twice)} ids stand in two rows (e.g. {twice[0]!r}).")
-    fitting = [(problem, ids) for problem, ids in _fitting(found, spec, tokenizer) if ids is not None]
-    too_long, others = len(found) - len(fitting), len(rows) - len(found)
-    if spec.count is not None and spec.count < len(fitting):
-        drawn = Random(seed_for(experiment.seed, "prompts")).sample(range(len(fitting)), spec.count)
-        fitting = [fitting[index] for index in sorted(drawn)]
-    # Two files of a source may count their rows alike.
-    prefix = f"{spec.source}/{Path(spec.file).stem}" if spec.file else spec.source
-    kept = [(replace(problem, id=f"{prefix}/{problem.id}"), ids, problem.solution) for problem, ids in fitting]
-    return kept, too_long, others
+    return found, len(rows) - len(found)
+
+
+def _written(
+    experiment: Experiment, name: str, tokenizer, inputs: list[receipts.Manifest], encode: _Encode
+) -> tuple[list[_Kept], dict[str, int]]:
+    """Tasks that the teacher wrote, and how many were left out."""
+    from t3d.trajectories import generations
+
+    spec = experiment.prompt_sets[name]
+    assert spec.generations is not None
+    openings = experiment.prompt_sets[experiment.generations[spec.generations].prompts].openings or ()
+    shards = [manifest for manifest in inputs if manifest.artefact.startswith("generations/")]
+    rows = [row for shard in shards for row in generations.read(shard.file(".parquet"))]
+    rows = sorted(generations.complete(rows), key=lambda row: (int(row.prompt_id), row.sample))
+    texts = [
+        (openings[int(row.prompt_id)], tokenizer.decode(row.response_ids, skip_special_tokens=True)) for row in rows
+    ]
+    sources = {manifest.artefact.partition("/")[2]: manifest for manifest in inputs}
+    asked: list[Problem] = []
+    for key in dict.fromkeys(benchmark.prompts for benchmark in experiment.benchmarks.values()):
+        questions = experiment.prompt_sets[key]
+        if questions.source:
+            asked += _in_file(experiment, key, sources[questions.source])[0]
+        else:
+            asked += islice(_problems(experiment, key), questions.count)
+    tasks, left_out = written.tasks(texts, [problem.question for problem in asked])
+    kept, too_long = _those_that_fit(tasks, spec, encode)
+    return kept[: spec.count], left_out | too_long
 
 
 def encode_prompt(tokenizer, text: str, **switches: bool) -> list[int]:

@@ -21,6 +21,7 @@ ENTRIES = {
     "sources": "t3d.sources",
     "teachers": "t3d.models.teacher",
     "prompts": "t3d.prompts.sets",
+    "generations": "t3d.trajectories.generations",
     "trajectories": "t3d.trajectories.rollout",
     "students": "t3d.distillation.trainer",
     "answers": "t3d.evaluation.answers",

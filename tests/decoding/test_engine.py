@@ -9,7 +9,7 @@ from t3d.decoding import attention, engine, memory
 from t3d.decoding.decoder import Request, decode
 from t3d.errors import DecodingError, MemoryTooSmallError
 from t3d.params import Budget, Sampling
-from tests.conftest import MASK, tiny_model
+from tests.conftest import MASK, SHAPES, tiny_model
 from tests.decoding.test_decoder import DYNAMIC, STATIC, requests, run
 
 
@@ -37,6 +37,11 @@ def assert_same(plain, fast):
 @pytest.mark.parametrize("batch_size", [1, 4, 32])
 def test_the_engine_writes_what_the_plain_decoder_writes(model, budget, batch_size):
     assert_same(*both(model, requests(11), budget, batch_size))
+
+
+@pytest.mark.parametrize("budget", ["b1s1", "b4s2", "b8t0.3"])
+def test_the_engine_writes_what_the_plain_decoder_writes_with_qwen2s_layers(budget):
+    assert_same(*both(tiny_model(**SHAPES["qwen2"]), requests(11), budget))
 
 
 @pytest.mark.parametrize(

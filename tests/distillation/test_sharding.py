@@ -11,7 +11,7 @@ from t3d import processes
 from t3d.checkpoints import Checkpoints
 from t3d.distillation import losses, sharding, trainer
 from t3d.models import packed
-from tests.conftest import tiny_model
+from tests.conftest import SHAPES, tiny_model
 from tests.distillation.test_trainer import setting
 
 # Of 8 rows in micro-batches of 2, three processes have 2, 1 and 1.
@@ -158,6 +158,18 @@ def test_the_reference_is_the_student_of_the_round(in_processes):
         for entry in (log[0], log[2]):
             assert entry["real_term"] == pytest.approx(0.693147, abs=1e-5)
         assert log[1]["real_term"] != pytest.approx(0.693147, abs=1e-7)
+
+
+def test_qwen2s_layers_are_spread_alike(in_processes):
+    """Two processes and one end with the same weights, up to the order of sums; biases are trained."""
+    (log, weights), _ = in_processes(lambda _: trained(JOB, **SHAPES["qwen2"]))
+    alone_log, alone = trained(JOB, **SHAPES["qwen2"])
+    assert [entry["loss"] for entry in log] == pytest.approx([entry["loss"] for entry in alone_log], rel=1e-5)
+    torch.testing.assert_close(torch.from_numpy(weights), torch.from_numpy(alone), atol=1e-5, rtol=0)
+    student = tiny_model(**SHAPES["qwen2"])
+    before = student.model.layers[0].self_attn.q_proj.bias.detach().clone()
+    trainer.train(student, JOB)
+    assert (student.model.layers[0].self_attn.q_proj.bias != before).all()
 
 
 @pytest.mark.parametrize("tied", [True, False])

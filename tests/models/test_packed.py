@@ -10,7 +10,7 @@ from torch.nn.attention.flex_attention import create_block_mask
 from t3d.errors import ParameterError
 from t3d.models.layout import lay_out
 from t3d.models.sdar import BLOCK_SPARSE
-from tests.conftest import MASK, tiny_model
+from tests.conftest import MASK, SHAPES, tiny_model
 
 ROWS = [np.arange(4, 4 + n) for n in (13, 90, 41, 64)]
 PROMPTS = [6, 3, 40, 15]
@@ -18,9 +18,10 @@ PROMPTS = [6, 3, 40, 15]
 
 @pytest.mark.parametrize("grid", ["global", "response"])
 @pytest.mark.parametrize("block_size", [4, 8])
-def test_packed_equals_padded(block_size, grid):
+@pytest.mark.parametrize("shape", SHAPES)
+def test_packed_equals_padded(shape, block_size, grid):
     """Hidden states of every token that is there, and the gradients of all weights; sequences of several tiles."""
-    model = tiny_model(num_key_value_heads=2)
+    model = tiny_model(**SHAPES[shape])
     other = copy.deepcopy(model)
     other.set_attn_implementation(BLOCK_SPARSE)
     layout = lay_out(ROWS, PROMPTS, block_size, grid)

@@ -13,7 +13,7 @@ from t3d.models.folder import load_tokenizer
 from t3d.models.layout import lay_out
 from t3d.models.masks import block_causal
 from t3d.models.sdar import SDARForCausalLM, load_model
-from tests.conftest import MASK, tiny_model
+from tests.conftest import MASK, SHAPES, tiny_autoregressive, tiny_model
 
 
 @pytest.mark.parametrize("block_size", [1, 3, 4, 8])
@@ -27,6 +27,27 @@ def test_a_token_reaches_its_own_and_later_blocks_only(block_size, position):
     start = position // block_size * block_size
     assert not moved[:start].any()
     assert moved[start:].all()
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_blocks_of_one_token_are_transformers_own_model(kind):
+    """Where it begins to be trained, a converted model says what the autoregressive one says, bit for bit."""
+    model, causal = tiny_model(block_size=1, **SHAPES[kind]), tiny_autoregressive(kind)
+    ids = torch.randint(4, 97, (2, 19), generator=torch.Generator().manual_seed(1))
+    assert torch.equal(model(ids).logits, causal(ids).logits)
+    assert type(causal).__name__ == {"qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}[kind]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_folder_says_which_layers_it_holds(tmp_path, shape):
+    model = tiny_model(**SHAPES[shape])
+    model.save_pretrained(tmp_path)
+    again, ids = load_model(tmp_path), torch.randint(4, 97, (1, 9))
+    assert torch.equal(again(ids).logits, model(ids).logits)
+    names = set(again.state_dict())
+    assert ("model.layers.0.self_attn.q_norm.weight" in names) == (shape == "qwen3")
+    assert ("model.layers.0.self_attn.v_proj.bias" in names) == (shape == "qwen2")
+    assert "model.layers.0.self_attn.o_proj.bias" not in names
 
 
 @pytest.mark.parametrize("length", range(9, 17))

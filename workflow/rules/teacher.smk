@@ -29,9 +29,12 @@ rule teacher:
         f"{LOGS}/teachers/{{name}}.log",
     conda:
         "../../environment.yml"
-    threads: lambda w: CORES if E.teachers[w.name].source == "pretrain" else 1
+    threads: lambda w: CORES if E.teachers[w.name].is_trained else 1
     resources:
-        gpu=lambda w: E.gpus if E.teachers[w.name].source == "pretrain" else 0,
+        # Pretraining takes one GPU, a conversion one per process.
+        gpu=lambda w: (
+            {"pretrain": E.gpus, "convert": E.training_processes if E.gpus else 0}.get(E.teachers[w.name].source, 0)
+        ),
         runtime=lambda w, attempt: ASKED["teachers"].minutes * attempt,
         mem_mb=lambda w, attempt: ASKED["teachers"].memory_mb * attempt,
     params:
@@ -39,6 +42,30 @@ rule teacher:
         recipe=lambda w: recipe(f"teachers/{w.name}"),
     shell:
         "t3d teacher --experiment {params.experiment} --name {wildcards.name} --out {output} {input.source} 2>&1 | tee {log}"
+
+
+# An autoregressive teacher's own answers, which its conversion learns from.
+rule generations:
+    input:
+        teacher=lambda w: inputs(f"generations/{w.name}/{w.shard}")[0],
+        prompts=lambda w: inputs(f"generations/{w.name}/{w.shard}")[1],
+    output:
+        manifest("generations/{name}/{shard}"),
+    log:
+        f"{LOGS}/generations/{{name}}/{{shard}}.log",
+    conda:
+        "../../environment.yml"
+    threads: CORES
+    resources:
+        gpu=E.gpus,
+        runtime=lambda w, attempt: ASKED["generations"].minutes * attempt,
+        mem_mb=lambda w, attempt: ASKED["generations"].memory_mb * attempt,
+    params:
+        experiment=E.name,
+        recipe=lambda w: recipe(f"generations/{w.name}/{w.shard}"),
+    shell:
+        "t3d generate --experiment {params.experiment} --name {wildcards.name} --shard {wildcards.shard}"
+        " --teacher {input.teacher} --prompts {input.prompts} --out {output} 2>&1 | tee {log}"
 
 
 rule prompts:

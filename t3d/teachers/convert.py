@@ -1,0 +1,271 @@
+"""A block-diffusion teacher made of an autoregressive one: same layers, block-causal attention, a mask token.
+
+It learns to fill in masked tokens of the autoregressive model's own answers, with the trainer of the students
+(`t3d/distillation/trainer.py`) and without a shift: SDAR predicts the token *at* a masked position. Checks inside the
+stage stop it early: before training, blocks of one token must give the autoregressive model's logits; after
+`_CHECKED_AFTER` steps the loss must have fallen. `probes.py` decodes prompts at three moments.
+"""
+
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from t3d import processes, receipts
+from t3d.checkpoints import Checkpoints
+from t3d.distillation import sharding, trainer
+from t3d.distillation.examples import Example
+from t3d.errors import DataError, ParameterError, TrainingError
+from t3d.models import autoregressive
+from t3d.models.device import pick_device, worth_compiling
+from t3d.models.folder import MASK_TOKEN, SDARConfig, stop_ids
+from t3d.models.sdar import SDARForCausalLM
+from t3d.params import Conversion, Experiment, Objective, States, Student
+from t3d.seeds import seed_for
+from t3d.teachers.probes import Probes
+from t3d.trajectories import generations
+
+_SHARED = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "hidden_act",
+    "max_position_embeddings",
+    "initializer_range",
+    "rms_norm_eps",
+    "rope_parameters",
+    "tie_word_embeddings",
+    "attention_dropout",
+    "pad_token_id",
+    "bos_token_id",
+    "eos_token_id",
+)
+"""Fields that the configurations of Qwen2, Qwen3 and SDAR share."""
+_CHECKED_AFTER = 50
+"""Optimizer steps after which the loss must be below its start; it falls from about 8 to below 3 in these."""
+_TOLERANCE = 1e-3
+"""Largest difference of a logit between the two models, as a share of the largest logit, in float32."""
+_WITHOUT_THINKING = "{%- set enable_thinking = false %}\n"
+
+
+def make(experiment: Experiment, name: str, out: Path, inputs: Sequence[receipts.Manifest]) -> None:
+    """Convert teacher `name` of an experiment.
+
+    Args:
+        experiment: whose teachers have `name`, with source: convert.
+        name: its key.
+        out: manifest to write; the folder lies beside it, and until it is complete the states of its training.
+        inputs: manifests of the autoregressive teacher and of the shards of its answers.
+
+    Raises:
+        ParameterError: the autoregressive folder cannot be converted; the message says what is missing.
+        DataError: no answer is left to learn from.
+        TrainingError: a check failed, or training cannot go on.
+    """
+    spec = experiment.teachers[name]
+    conversion, artefact = spec.conversion or Conversion(), f"teachers/{name}"
+    with ExitStack() as stack:
+        device = processes.join(pick_device(experiment))
+        with processes.together():
+            folder = inputs[0].folder()
+            tokenizer = with_mask(autoregressive.load_tokenizer(folder), folder)
+            rows = [row for shard in inputs[1:] for row in generations.read(shard.file(".parquet"))]
+            examples, counts = examples_of(rows, conversion, tokenizer.pad_token_id)
+            model = converted(autoregressive.load_model(folder), tokenizer, max(conversion.block_sizes))
+            checkpoints = Checkpoints(
+                Path(str(out).removesuffix(receipts.MANIFEST) + ".states"),
+                receipts.identity(experiment, artefact, inputs),
+            )
+            if processes.is_main():
+                making = receipts.making(experiment, artefact, out, inputs=list(inputs), device=device)
+                job = stack.enter_context(making)
+                print(f"convert {name}: {counts}", flush=True)
+        seed = seed_for(experiment.seed, "convert")
+        probes = Probes(experiment, folder, tokenizer, examples, conversion, device, seed)
+        pace: list[trainer.Pace] = []
+        log = train(model, examples, conversion, tokenizer, device, seed, checkpoints, probes, pace)
+        speed = trainer.speed_of(pace)
+        if device.startswith("cuda"):
+            speed["peak_gpu_memory_mb"] = round(processes.largest(torch.cuda.max_memory_allocated() / 2**20))
+        whole = sharding.whole(model)
+        if processes.is_main():
+            whole.generation_config = GenerationConfig(
+                eos_token_id=sorted(stop_ids(folder)), pad_token_id=tokenizer.pad_token_id
+            )
+            whole.save_pretrained(job.folder())
+            tokenizer.save_pretrained(job.folder())
+            (job.folder() / "training.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
+            job.facts |= counts
+            moments = [{"step": entry["step"]} | entry["probes"] for entry in log if "probes" in entry]
+            job.receipt |= speed | {"training": {"loss": log[-1]["loss"], "probes": moments}}
+    if processes.is_main():
+        checkpoints.remove()
+    processes.leave()
+
+
+def train(
+    model: SDARForCausalLM,
+    examples: Sequence[Example],
+    conversion: Conversion,
+    tokenizer: PreTrainedTokenizerBase,
+    device: str,
+    seed: int,
+    checkpoints: Checkpoints | None = None,
+    probes: Probes | None = None,
+    pace: list[trainer.Pace] | None = None,
+) -> list[dict[str, Any]]:
+    """Train a converted model in place on `device`; the log has the probes in the entries of their steps.
+
+    Raises:
+        TrainingError: the loss has not fallen, or as `trainer.train`.
+    """
+    student = Student(
+        label="",
+        trajectories=("generations",),
+        objective=Objective(name="redi"),
+        states=States(kind="block"),
+        optimizer=conversion,
+        checkpoint_every=conversion.checkpoint_every,
+    )
+    setting = trainer.Setting(
+        student,
+        examples,
+        steps_per_block=0,
+        mask_id=tokenizer.convert_tokens_to_ids(MASK_TOKEN),
+        vocabulary=model.config.vocab_size,
+        seed=seed,
+        device=device,
+        packed=worth_compiling(model.config.hidden_size, device),
+        block_sizes=conversion.block_sizes,
+    )
+
+    def after_step(log: list[dict[str, Any]]) -> None:
+        if len(log) == min(_CHECKED_AFTER, conversion.steps):
+            check_loss([entry["loss"] for entry in log])
+        if probes is not None and probes.due(len(log)):
+            log[-1]["probes"] = probes.decode(model)
+
+    if processes.count() == 1:
+        model.to(device)  # type: ignore[arg-type]  # transformers wraps the signature away
+    return trainer.train(model, setting, checkpoints, title="convert", pace=pace, after_step=after_step)
+
+
+def converted(causal: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, block_size: int) -> SDARForCausalLM:
+    """An SDAR with the weights of a Qwen2 or Qwen3; the mask's embedding is the mean of those of all tokens.
+
+    Args:
+        causal: the autoregressive model, float32, on the CPU.
+        tokenizer: its tokenizer with a mask token.
+        block_size: recorded in the configuration.
+
+    Raises:
+        ParameterError: the vocabulary has no room for the mask token.
+        TrainingError: in blocks of one token the logits are not those of `causal`.
+    """
+    config, mask = causal.config, tokenizer.convert_tokens_to_ids(MASK_TOKEN)
+    if mask >= config.vocab_size:
+        raise ParameterError(
+            f"{config.name_or_path}: the mask token would be id {mask}, but vocab_size is {config.vocab_size}: the "
+            "embeddings have no row for it. Only models with a spare row can be converted."
+        )
+    is_qwen2 = config.model_type == "qwen2"
+    fields = {name: getattr(config, name) for name in _SHARED}
+    fields["head_dim"] = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    fields["attention_bias"] = getattr(config, "attention_bias", False)
+    model = SDARForCausalLM(SDARConfig(**fields, block_size=block_size, qkv_bias=is_qwen2, qk_norm=not is_qwen2))
+    model.load_state_dict(causal.state_dict())
+    check_logits(model, causal, mask)
+    with torch.no_grad():
+        embeddings = model.model.embed_tokens.weight
+        used = torch.ones(len(embeddings), dtype=torch.bool)
+        used[mask], used[len(tokenizer) :] = False, False
+        embeddings[mask] = embeddings[used].mean(dim=0)
+    return model
+
+
+@torch.no_grad()
+def check_logits(model: SDARForCausalLM, causal: PreTrainedModel, vocabulary: int) -> None:
+    """Check that in blocks of one token `model` gives the logits of `causal`, on ids drawn below `vocabulary`.
+
+    Raises:
+        TrainingError: it does not.
+    """
+    ids = torch.randint(vocabulary, (2, 32), generator=torch.Generator().manual_seed(0))
+    positions = torch.arange(ids.shape[1])
+    visible = (positions <= positions[:, None]).expand(len(ids), -1, -1)
+    expected = causal.eval()(ids).logits.float()
+    found = model.eval()(ids, attention_mask=visible, position_ids=positions.expand_as(ids)).logits.float()
+    difference, largest = float((found - expected).abs().max()), float(expected.abs().max())
+    if not difference <= _TOLERANCE * largest:
+        raise TrainingError(
+            f"{causal.config.name_or_path}: in blocks of one token the converted model's logits differ from the "
+            f"autoregressive model's by {difference:.3g} (largest logit {largest:.3g}); its layers are not those of a "
+            f"{causal.config.model_type}."
+        )
+
+
+def check_loss(losses: Sequence[float]) -> None:
+    """Check that the last tenth of some losses is below the first tenth, on average.
+
+    Raises:
+        TrainingError: it is not.
+    """
+    tenth = max(1, len(losses) // 10)
+    first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
+    if len(losses) > 1 and not last < first:
+        raise TrainingError(
+            f"the loss has not fallen in {len(losses)} steps: {first:.3f} at first, {last:.3f} now. Lower "
+            "conversion.learning_rate, or check what the answers look like."
+        )
+
+
+def with_mask(tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreTrainedTokenizerBase:
+    """`tokenizer` with the mask token, at the first unused id unless it has one, and a chat template without thinking.
+
+    Raises:
+        ParameterError: it has no token to fill last blocks up with.
+    """
+    if MASK_TOKEN not in tokenizer.get_vocab():
+        tokenizer.add_special_tokens({"mask_token": MASK_TOKEN})
+    if tokenizer.pad_token_id is None:
+        raise ParameterError(f"{folder}: the tokenizer has no pad_token, which fills the last block of a row.")
+    template = str(tokenizer.chat_template)
+    if "enable_thinking" in template and not template.startswith(_WITHOUT_THINKING):
+        # The answers it learns from were asked for without thinking.
+        tokenizer.chat_template = _WITHOUT_THINKING + template
+    return tokenizer
+
+
+def examples_of(
+    rows: Sequence[generations.Generation], conversion: Conversion, filler: int
+) -> tuple[list[Example], dict[str, int]]:
+    """Training rows of answers that came to an end, each filled up to whole blocks, and how many were left out.
+
+    Raises:
+        DataError: none is left.
+    """
+    complete = generations.complete(rows)
+    grid = max(conversion.block_sizes)
+    examples, seen = [], set()
+    for row in sorted(complete, key=lambda row: (row.prompt_id, row.sample)):
+        length = len(row.prompt_ids) + len(row.response_ids)
+        text = (row.prompt_id, tuple(row.response_ids))
+        if length + -length % grid > conversion.max_length or text in seen:
+            continue
+        seen.add(text)
+        response = row.response_ids + [filler] * (-length % grid)
+        examples.append(Example(f"{row.prompt_id}#{row.sample}", row.prompt_ids, response))
+    counts = {"answers": len(rows), "complete": len(complete), "rows": len(examples)}
+    if not examples:
+        raise DataError(
+            f"of {len(rows)} answers {len(complete)} came to an end, and none of these with its prompt is within "
+            f"conversion.max_length ({conversion.max_length} tokens)."
+        )
+    return examples, counts

@@ -1,0 +1,342 @@
+"""An autoregressive folder through its stages: prompts, its own answers, conversion, and what follows from that."""
+
+import json
+
+import pytest
+import torch
+import yaml
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import GenerationConfig, PreTrainedTokenizerFast
+
+from t3d import cost, lineage, params, receipts, recipes, sources
+from t3d.errors import DataError, MissingInputError, ParameterError, TrainingError
+from t3d.models import teacher
+from t3d.models.folder import load_tokenizer, mask_id, stop_ids
+from t3d.params import Conversion
+from t3d.prompts import sets
+from t3d.teachers import convert
+from t3d.trajectories import generations, rollout
+from tests.conftest import SHAPES, tiny_autoregressive
+
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}{% endif %}"
+)
+QUESTIONS = [{"question": f"What is {n} + {n}?", "answer": str(2 * n)} for n in range(12)]
+VOCABULARY = 320
+
+
+def tiny_tokenizer():
+    """Bytes and three special tokens, no mask among them."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator(
+        [], trainers.BpeTrainer(special_tokens=special, initial_alphabet=alphabet, show_progress=False)
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def write_causal(folder, kind="qwen2", vocabulary=VOCABULARY, **changes):
+    """An autoregressive folder as published; a sixth of all tokens end its answers, so that most come to an end."""
+    model = tiny_autoregressive(kind, vocab_size=vocabulary, **changes)
+    model.generation_config = GenerationConfig(eos_token_id=list(range(20, 70)))
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def experiment_file(folder, model, **changes):
+    rows = folder / "rows"
+    rows.mkdir(exist_ok=True)
+    (rows / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
+
+    def source(kind, path):
+        files = {p.name: receipts.sha256(p) for p in sorted(path.iterdir())}
+        return {"repository": "a/b", "kind": kind, "revision": "a" * 40, "files": files, "local": str(path)}
+
+    columns = {"question": "question", "answer": "answer"}
+    asked = {"domain": "questions", "source": "rows", "columns": columns, "suffix": " Think."}
+    content = {
+        "device": "cpu",
+        "sources": {"qwen": source("model", model), "rows": source("dataset", rows)},
+        "teachers": {
+            "ar": {"source": "hub", "hub": "qwen", "attention": "causal", "label": "AR"},
+            "sdar": {
+                "source": "convert",
+                "initial": "ar",
+                "generations": "own",
+                "conversion": {
+                    "steps": 30,
+                    "batch_size": 8,
+                    "micro_batch_size": 4,
+                    "learning_rate": 3.0e-3,
+                    "warmup_steps": 2,
+                    "probes": 4,
+                },
+            },
+        },
+        "prompt_sets": {
+            "train": {"teacher": "ar", "split": "train", **asked},
+            "again": {"teacher": "sdar", "split": "train", **asked},
+        },
+        "generations": {"own": {"prompts": "train", "samples": 3, "max_new_tokens": 40, "shards": 2}},
+        "trajectories": {"r": {"prompts": "again", "budget": "b4s4", "max_new_tokens": 12}},
+    }
+    path = folder / "converted.yaml"
+    path.write_text(yaml.safe_dump(content | changes))
+    return params.load(path)
+
+
+def made(experiment, folder, *artefacts):
+    """Make artefacts and what they come from by their stages' functions; the manifests."""
+    for artefact in artefacts:
+        at = folder / f"{artefact}.manifest.json"
+        if at.is_file():
+            continue
+        origins = [made(experiment, folder, source) for source in lineage.inputs_of(experiment, artefact)]
+        kind, name, *rest = artefact.split("/")
+        if kind == "sources":
+            sources.make(experiment, name, folder / "work", at)
+        elif kind == "teachers":
+            teacher.make(experiment, name, at, *origins)
+        elif kind == "prompts":
+            sets.make(experiment, name, origins[0], at, *origins[1:])
+        elif kind == "generations":
+            generations.make(experiment, name, rest[0], *origins, at)
+        elif kind == "trajectories":
+            rollout.make(experiment, name, rest[0], *origins, at)
+    return at
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def chain(request, tmp_path_factory):
+    """Everything up to the converted teacher, of both shapes: the experiment and the folder of its artefacts."""
+    folder = tmp_path_factory.mktemp(request.param)
+    experiment = experiment_file(folder, write_causal(folder / "published", request.param))
+    made(experiment, folder, "teachers/sdar")
+    return experiment, folder
+
+
+def test_answers_are_the_models_own_and_do_not_depend_on_shards(chain, tmp_path):
+    _, folder = chain
+    rows = [
+        row
+        for shard in ("0-of-2", "1-of-2")
+        for row in generations.read(receipts.read(folder / f"generations/own/{shard}.manifest.json").file(".parquet"))
+    ]
+    assert len({(row.prompt_id, row.sample) for row in rows}) == len(rows) == 36
+    stops = stop_ids(folder / "published")
+    assert all((row.response_ids[-1] in stops) == (row.finish_reason == "stop") for row in rows)
+    assert not any(stops & set(row.response_ids[:-1]) for row in rows)
+    assert len({tuple(row.response_ids) for row in rows}) > 30
+    one = experiment_file(
+        tmp_path,
+        folder / "published",
+        generations={"own": {"prompts": "train", "samples": 3, "max_new_tokens": 40, "batch_size": 5}},
+    )
+    again = generations.read(receipts.read(made(one, tmp_path, "generations/own/0-of-1")).file(".parquet"))
+    assert sorted(map(str, again)) == sorted(map(str, rows))
+    receipt = receipts.read_receipt(receipts.read(folder / "generations/own/0-of-2.manifest.json"))
+    assert receipt["speed"]["tokens_per_second"] > 0
+
+
+def test_a_converted_teacher_is_a_teacher_as_any_other(chain):
+    experiment, folder = chain
+    sdar = receipts.read(folder / "teachers/sdar.manifest.json")
+    teacher.check_folder(sdar.folder())
+    assert {"sources/qwen", "sources/rows", "prompts/train", "generations/own/1-of-2"} <= set(sdar.recipes)
+    tokenizer = load_tokenizer(sdar.folder())
+    # The first id that is no token's.
+    assert mask_id(tokenizer) == len(tiny_tokenizer()) < VOCABULARY
+    assert stop_ids(sdar.folder()) == stop_ids(folder / "published")
+    shard = made(experiment, folder, "trajectories/r/0-of-1")
+    assert receipts.read(shard).facts["trajectories"] == 12
+    # It asks as the answers it learned from were asked for: without thinking.
+    ours, theirs = (sets.read(receipts.read(folder / f"prompts/{name}.manifest.json")) for name in ("again", "train"))
+    assert [p.prompt_ids for p in ours] == [p.prompt_ids for p in theirs]
+    assert "<think></think>" in tokenizer.decode(ours[0].prompt_ids)
+
+
+def test_it_learns_and_says_how(chain):
+    _, folder = chain
+    sdar = receipts.read(folder / "teachers/sdar.manifest.json")
+    log = [json.loads(line) for line in (sdar.folder() / "training.jsonl").read_text().splitlines()]
+    losses = [entry["loss"] for entry in log]
+    assert len(losses) == 30
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    receipt = receipts.read_receipt(sdar)
+    assert [moment["step"] for moment in receipt["training"]["probes"]] == [10, 20, 30]
+    last = receipt["training"]["probes"][-1]
+    assert 0 <= last["complete"] <= 1
+    assert last["own_nll"] > 0
+    assert len(last["texts"]) == 3
+    assert receipt["tokens_per_second"] > 0
+    assert sdar.facts["rows"] <= sdar.facts["complete"] <= sdar.facts["answers"] == 36
+
+
+def test_what_speed_alone_depends_on_is_not_in_its_recipe(tmp_path):
+    write_causal(tmp_path / "published")
+    experiment = experiment_file(tmp_path, tmp_path / "published")
+    spec = yaml.safe_load((tmp_path / "converted.yaml").read_text())["teachers"]
+
+    def digest(**changes):
+        conversion = spec["sdar"]["conversion"] | changes
+        teachers = spec | {"sdar": spec["sdar"] | {"conversion": conversion}}
+        return recipes.digest(experiment_file(tmp_path, tmp_path / "published", teachers=teachers), "teachers/sdar")
+
+    same = recipes.digest(experiment, "teachers/sdar")
+    assert digest(checkpoint_every=7) == digest(recompute_activations=True) == same
+    assert digest(learning_rate=1e-3) != same
+    # Defaults that are given are the defaults.
+    plain = spec | {"sdar": {"source": "convert", "initial": "ar", "generations": ["own"]}}
+    given = spec | {"sdar": plain["sdar"] | {"conversion": {"block_sizes": [4, 8]}}}
+    found = {
+        recipes.digest(experiment_file(tmp_path, tmp_path / "published", teachers=each), "teachers/sdar")
+        for each in (plain, given)
+    }
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("tied", [True, False])
+def test_the_mask_begins_as_the_mean_of_all_tokens(kind, tied, tmp_path):
+    causal = tiny_autoregressive(kind, vocab_size=VOCABULARY, tie_word_embeddings=tied)
+    tokenizer = convert.with_mask(tiny_tokenizer(), tmp_path)
+    model = convert.converted(causal, tokenizer, block_size=8)
+    mask, embeddings = mask_id(tokenizer), causal.model.embed_tokens.weight
+    torch.testing.assert_close(model.model.embed_tokens.weight[mask], embeddings[:mask].mean(dim=0))
+    assert (model.lm_head.weight is model.model.embed_tokens.weight) == tied
+    assert (model.config.block_size, model.config.qk_norm) == (8, kind == "qwen3")
+
+
+def test_layers_that_are_others_are_found_out(tmp_path):
+    """The check of blocks of one token, with a model whose norms are another's."""
+    causal, tokenizer = (
+        tiny_autoregressive("qwen3", vocab_size=VOCABULARY),
+        convert.with_mask(tiny_tokenizer(), tmp_path),
+    )
+    model = convert.converted(causal, tokenizer, block_size=4)
+    model.model.layers[1].self_attn.q_norm = torch.nn.Identity()
+    with pytest.raises(TrainingError, match="in blocks of one token the converted model's logits differ"):
+        convert.check_logits(model, causal, 200)
+
+
+def test_a_mask_token_that_is_there_is_taken(tmp_path):
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"mask_token": "<|MASK|>"})
+    before = len(tokenizer)
+    assert len(convert.with_mask(tokenizer, tmp_path)) == before
+
+
+def test_a_vocabulary_without_room_for_the_mask_is_refused(tmp_path):
+    tokenizer = convert.with_mask(tiny_tokenizer(), tmp_path)
+    causal = tiny_autoregressive("qwen2", vocab_size=len(tokenizer) - 1)
+    with pytest.raises(ParameterError, match=r"the mask token would be id 259, but vocab_size is 259"):
+        convert.converted(causal, tokenizer, block_size=4)
+
+
+def test_a_loss_that_does_not_fall_ends_the_conversion():
+    convert.check_loss([3.0, 2.0])
+    for losses in ([2.0, 2.5], [2.0] * 50, [1.0, float("nan")]):
+        with pytest.raises(TrainingError, match="the loss has not fallen in"):
+            convert.check_loss(losses)
+
+
+def generation(prompt, response, finish="stop", sample=0):
+    return generations.Generation("q", sample, prompt, response, finish, 0)
+
+
+def test_rows_fill_the_largest_block_and_only_complete_answers_are_learned():
+    rows = [
+        generation([9] * 5, [8] * 6),
+        generation([9] * 5, [8] * 6, sample=1),
+        generation([9] * 5, [8] * 7, "length", sample=2),
+        generation([9] * 5, [7] * 12, sample=3),
+    ]
+    examples, counts = convert.examples_of(rows, Conversion(max_length=16), filler=1)
+    assert [(e.id, e.response_ids) for e in examples] == [("q#0", [8] * 6 + [1] * 5)]
+    assert counts == {"answers": 4, "complete": 3, "rows": 1}
+
+
+def test_answers_that_are_all_too_long_are_refused():
+    with pytest.raises(DataError, match=r"of 1 answers 1 came to an end, .* within conversion.max_length \(8 tokens\)"):
+        convert.examples_of([generation([9] * 5, [8] * 6)], Conversion(max_length=8), filler=1)
+
+
+def test_answers_that_all_reach_the_limit_are_refused(tmp_path):
+    model = write_causal(tmp_path / "published")
+    (model / "generation_config.json").write_text(json.dumps({"eos_token_id": 319}))
+    experiment = experiment_file(tmp_path, model)
+    with pytest.raises(DataError, match=r"all 18 answers reached generations.own.max_new_tokens \(40\)"):
+        made(experiment, tmp_path, "generations/own/0-of-2")
+    assert not (tmp_path / "generations" / "own").is_dir() or not list((tmp_path / "generations" / "own").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (lambda f: f.write_text(f.read_text().replace('"qwen2"', '"llama"')), ParameterError,
+         "model_type is 'llama', expected 'qwen2' or 'qwen3' of a teacher with attention: causal"),
+        (lambda f: f.write_text(json.dumps(json.loads(f.read_text()) | {"use_sliding_window": True})), ParameterError,
+         "use_sliding_window is true"),
+        (lambda f: [p.unlink() for p in f.parent.glob("tokenizer*")], MissingInputError, "no readable tokenizer"),
+        (lambda f: [p.unlink() for p in f.parent.glob("chat_template*")], ParameterError, "no chat template"),
+    ],
+    ids=["another model", "sliding windows", "no tokenizer", "no chat template"],
+)  # fmt: skip
+def test_a_folder_that_cannot_be_converted_is_refused_before_anything_is_made_of_it(tmp_path, damage, error, message):
+    model = write_causal(tmp_path / "published")
+    damage(model / "config.json")
+    with pytest.raises(error, match=message):
+        made(experiment_file(tmp_path, model), tmp_path, "teachers/ar")
+    assert not (tmp_path / "teachers" / "ar").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"initial": "sdar"}, "teachers.sdar.initial: sdar has no `attention: causal`"),
+        ({"initial": None}, "a teacher with source: convert needs `initial`"),
+        ({"generations": "others"}, "names 'others', which is not among generations: own"),
+        ({"attention": "causal"}, "a converted teacher is a block-diffusion LM"),
+        ({"source": "hub", "hub": "qwen"}, "initial describes a teacher with source: convert, not hub"),
+        ({"conversion": {"block_sizes": []}}, "block_sizes"),
+    ],
+)
+def test_what_does_not_fit_is_said_when_parameters_are_read(tmp_path, changes, message):
+    write_causal(tmp_path / "published")
+    experiment_file(tmp_path, tmp_path / "published")
+    content = yaml.safe_load((tmp_path / "converted.yaml").read_text())
+    content["teachers"]["sdar"] |= changes
+    (tmp_path / "converted.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ParameterError, match=message):
+        params.load(tmp_path / "converted.yaml")
+
+
+def test_only_diffusion_teachers_ask_benchmarks_and_decode_trajectories(tmp_path):
+    model = write_causal(tmp_path / "published")
+    with pytest.raises(
+        ParameterError, match=r"trajectories.r.prompts: prompt_sets.train.teacher: ar is autoregressive"
+    ):
+        experiment_file(tmp_path, model, trajectories={"r": {"prompts": "train"}})
+    with pytest.raises(ParameterError, match=r"generations.own.prompts: sdar, the teacher of again, has no"):
+        experiment_file(tmp_path, model, generations={"own": {"prompts": "again"}})
+
+
+def test_the_cost_of_both_stages_is_stated(tmp_path):
+    experiment = experiment_file(tmp_path, write_causal(tmp_path / "published"))
+    for artefact in ("generations/own/0-of-2", "teachers/sdar"):
+        found = cost.of_artefact(experiment, artefact, "H200")
+        assert found.seconds > 0
+        assert found.arithmetic != "no GPU"
+    assert cost.of_artefact(experiment, "teachers/ar").seconds == 0
