@@ -112,12 +112,12 @@ def of_artefact(experiment: Experiment, artefact: str, gpu: str = "A100", decodi
         return _decoding(
             experiment, artefact, teacher, count, (asked.max_new_tokens, budget, asked.batch_size), GPUS[gpu]
         )
-    if kind == "teachers" and (spec := experiment.teachers[name]).source == "convert":
-        conversion = spec.conversion or Conversion()
-        longest = max(experiment.generations[key].max_new_tokens for key in spec.generations or ())
+    if kind == "teachers" and (converted := experiment.teachers[name]).source == "convert":
+        conversion = converted.conversion or Conversion()
+        longest = max(experiment.generations[key].max_new_tokens for key in converted.generations or ())
         row = _PROMPT + 2 * min(longest * _ANSWER, conversion.max_length)
         tokens = conversion.steps * conversion.batch_size * row
-        return _by_arithmetic(artefact, spec.parameters, 6, tokens, GPUS[gpu])
+        return _by_arithmetic(artefact, converted.parameters, 6, tokens, GPUS[gpu])
     if kind == "teachers" and (pretraining := experiment.teachers[name].pretraining) is not None:
         copies = 1.0 if experiment.teachers[name].autoregressive else 2.0
         tokens = copies * pretraining.steps * pretraining.batch_size * pretraining.max_length

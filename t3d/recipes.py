@@ -91,8 +91,9 @@ def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, An
         return {"seed": seed, "prompts": _dump(experiment.prompt_sets[name])}
     if kind == "generations":
         name, shard = parts
-        spec, model = experiment.generations[name], experiment.prompt_sets[experiment.generations[name].prompts].teacher
-        return {"seed": seed, "generations": _dump(spec), "shard": shard} | _format(experiment, model)
+        answered = experiment.generations[name]
+        model = experiment.prompt_sets[answered.prompts].teacher
+        return {"seed": seed, "generations": _dump(answered), "shard": shard} | _format(experiment, model)
     if kind == "trajectories":
         name, shard = parts
         spec = _dump(experiment.trajectories[name])

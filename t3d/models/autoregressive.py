@@ -53,4 +53,5 @@ def load_model(folder: str | Path, device: str | torch.device = "cpu", dtype: st
     """
     folder = check_folder(folder)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="sdpa")
-    return model.to(device).eval()
+    model.to(device)  # type: ignore[arg-type]  # transformers wraps the signature away
+    return model.eval()

@@ -13,7 +13,8 @@ import torch
 from gguf import GGUFReader, TokenType
 from tokenizers import AddedToken
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Qwen2Tokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
+from transformers.models.qwen2.tokenization_qwen2 import Qwen2Tokenizer
 
 from t3d.errors import CorruptArtefactError, ParameterError
 from t3d.models.autoregressive import KINDS

@@ -27,6 +27,7 @@ class SDARForCausalLM(Qwen3ForCausalLM):
     """Qwen3 or Qwen2 whose attention is block-causal; weights have their names and shapes (see `SDARConfig`)."""
 
     config_class = SDARConfig
+    config: SDARConfig
 
     def __init__(self, config: SDARConfig) -> None:
         """Build Qwen3's layers, then give them what Qwen2's have instead where the configuration says so."""

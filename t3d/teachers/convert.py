@@ -22,7 +22,7 @@ from t3d.distillation.examples import Example
 from t3d.errors import DataError, ParameterError, TrainingError
 from t3d.models import autoregressive
 from t3d.models.device import pick_device, worth_compiling
-from t3d.models.folder import MASK_TOKEN, SDARConfig, stop_ids
+from t3d.models.folder import MASK_TOKEN, SDARConfig, mask_id, stop_ids
 from t3d.models.sdar import SDARForCausalLM
 from t3d.params import Conversion, Experiment, Objective, States, Student
 from t3d.seeds import seed_for
@@ -138,7 +138,7 @@ def train(
         student,
         examples,
         steps_per_block=0,
-        mask_id=tokenizer.convert_tokens_to_ids(MASK_TOKEN),
+        mask_id=mask_id(tokenizer),
         vocabulary=model.config.vocab_size,
         seed=seed,
         device=device,
@@ -169,7 +169,7 @@ def converted(causal: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, block
         ParameterError: the vocabulary has no room for the mask token.
         TrainingError: in blocks of one token the logits are not those of `causal`.
     """
-    config, mask = causal.config, tokenizer.convert_tokens_to_ids(MASK_TOKEN)
+    config, mask = causal.config, mask_id(tokenizer)
     if mask >= config.vocab_size:
         raise ParameterError(
             f"{config.name_or_path}: the mask token would be id {mask}, but vocab_size is {config.vocab_size}: the "

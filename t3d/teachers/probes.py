@@ -18,7 +18,7 @@ from t3d.decoding.decoder import Request, decode
 from t3d.distillation import sharding
 from t3d.distillation.examples import Example
 from t3d.models import autoregressive
-from t3d.models.folder import MASK_TOKEN, stop_ids
+from t3d.models.folder import mask_id, stop_ids
 from t3d.models.sdar import SDARForCausalLM
 from t3d.models.vocabulary import log_probabilities
 from t3d.params import Budget, Conversion, Experiment
@@ -70,12 +70,10 @@ class Probes:
                 copied,
                 [Request(example.prompt_ids, self.seed) for example in self.examples],
                 self.budget,
-                mask_id=self.tokenizer.convert_tokens_to_ids(MASK_TOKEN),
+                mask_id=mask_id(self.tokenizer),
                 stop_ids=stops,
                 max_new_tokens=_MAX_NEW_TOKENS,
                 batch_size=len(self.examples),
-                # The engine's compilation takes longer than so few answers.
-                engine=False,
             )
             own = [_until_stop(example.response_ids, stops) for example in self.examples]
             ids = [response.ids[: response.length] for response in responses]

@@ -9,6 +9,7 @@ import torch
 from t3d.decoding.decoder import Request, decode
 from t3d.distillation.examples import Example
 from t3d.distillation.states import (
+    block_mask,
     draw_batch,
     draw_mask,
     draw_ratios,
@@ -238,3 +239,16 @@ def test_states_replay_the_decoder(prompt_length, monkeypatch):
             if MASK in state:
                 expected.append(state)
     assert inputs == expected
+
+
+def test_block_states_mask_a_uniform_number_of_each_block():
+    """Blocks of 4, a first one of 2 (the prompt's tail) and a last one of 3: counts and places, over many draws."""
+    block = np.repeat([0, 1, 2, 3], [2, 4, 4, 3])
+    rng = np.random.default_rng(0)
+    masks = np.array([block_mask(block, rng) for _ in range(4000)])
+    for number, size in enumerate([2, 4, 4, 3]):
+        inside = masks[:, block == number]
+        counts = np.bincount(inside.sum(axis=1), minlength=size + 1) / len(masks)
+        assert counts[0] == 0
+        assert counts[1:] == pytest.approx([1 / size] * size, abs=0.03)
+        assert inside.mean(axis=0) == pytest.approx([(size + 1) / (2 * size)] * size, abs=0.03)

@@ -3,6 +3,7 @@
 import copy
 import os
 import signal
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -326,3 +327,35 @@ def test_recomputed_activations_change_nothing():
     assert torch.equal(weights(kept), weights(recomputed))
     # Three steps of one micro-batch, each layer forward once and again in the backward.
     assert len(calls) == 6
+
+
+def test_block_sizes_take_turns_by_step():
+    job = replace(setting("redi"), block_sizes=(4, 8))
+    found = [next(iter(trainer.micro_batches(job, step))).layout.block_size for step in range(4)]
+    assert found == [4, 8, 4, 8]
+    assert next(iter(trainer.micro_batches(setting("redi"), 1))).layout.block_size == 4
+
+
+def test_what_is_noted_after_a_step_survives_a_restart(tmp_path):
+    """The log, with a note on every second step, of a run that is ended in step 5 and goes on from step 4."""
+
+    def note(log):
+        if len(log) % 2 == 0:
+            log[-1]["note"] = {"step": len(log), "texts": ["a"]}
+
+    def die(log):
+        note(log)
+        if len(log) == 5:
+            raise TrainingError("enough")
+
+    job = setting("redi")
+    unbroken = trainer.train(tiny_model(), job, after_step=note)
+    with pytest.raises(TrainingError, match="enough"):
+        trainer.train(tiny_model(), job, Checkpoints(tmp_path, "run"), after_step=die)
+    seen = []
+    resumed = trainer.train(
+        tiny_model(), job, Checkpoints(tmp_path, "run"), after_step=lambda log: (seen.append(len(log)), note(log))
+    )
+    assert seen == [5, 6]
+    assert resumed == unbroken
+    assert [entry["note"]["step"] for entry in resumed if "note" in entry] == [2, 4, 6]

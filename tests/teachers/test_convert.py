@@ -207,6 +207,42 @@ def test_what_speed_alone_depends_on_is_not_in_its_recipe(tmp_path):
     assert len(found) == 1
 
 
+def test_tasks_that_the_model_writes_are_prompts_as_others(tmp_path):
+    """Openings, which the model goes on with, become distinct tasks, and these get answers."""
+    model = write_causal(tmp_path / "published")
+    experiment_file(tmp_path, model)
+    content = yaml.safe_load((tmp_path / "converted.yaml").read_text())
+    openings = ["Write a function to", "Say why "]
+    content["prompt_sets"] |= {
+        "openings": {"teacher": "ar", "domain": "openings", "openings": openings, "split": "train"},
+        "written": {"teacher": "ar", "domain": "written", "generations": "tasks", "split": "train", "suffix": " Now."},
+        "test": content["prompt_sets"]["again"] | {"split": "test"},
+    }
+    content["benchmarks"] = {"b": {"label": "B", "prompts": "test", "task": "gsm_boxed"}}
+    content["generations"] |= {
+        "tasks": {"prompts": "openings", "samples": 30, "max_new_tokens": 60, "sampling": {"temperature": 1.0}},
+        "answers": {"prompts": "written", "max_new_tokens": 40},
+    }
+    (tmp_path / "converted.yaml").write_text(yaml.safe_dump(content))
+    experiment = params.load(tmp_path / "converted.yaml")
+    made(experiment, tmp_path, "generations/answers/0-of-1")
+    written = receipts.read(tmp_path / "prompts/written.manifest.json")
+    # The benchmark's file is an input, since no task may be near a question of it.
+    assert {"generations/tasks/0-of-1", "sources/rows"} <= set(written.inputs)
+    tasks = sets.read(written)
+    assert len({task.text for task in tasks}) == len(tasks) > 1
+    assert all(task.text.startswith(tuple(openings)) for task in tasks)
+    assert sum(written.facts["left_out"].values()) + len(tasks) <= 60
+    tokenizer = tiny_tokenizer()
+    assert tokenizer.decode(tasks[0].prompt_ids).startswith(f"<|im_start|>user\n{tasks[0].text} Now.<|im_end|>")
+    opened = sets.read(receipts.read(tmp_path / "prompts/openings.manifest.json"))
+    assert [tokenizer.decode(p.prompt_ids) for p in opened] == [f"<|im_start|>user\n{text}" for text in openings]
+    content["teachers"]["sdar"]["generations"] = ["own", "tasks"]
+    (tmp_path / "converted.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ParameterError, match="tasks are tasks, which openings begin, not answers"):
+        params.load(tmp_path / "converted.yaml")
+
+
 @pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_mask_begins_as_the_mean_of_all_tokens(kind, tied, tmp_path):

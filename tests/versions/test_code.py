@@ -46,7 +46,7 @@ def test_a_changed_loss_is_code_of_students_alone(copied):
 def test_a_changed_decoder_concerns_what_decodes(copied):
     edit(copied / "decoding" / "decoder.py", "import", "import math\nimport")
     assert set(code.changed()) >= {"trajectories", "answers"}
-    assert not {"teachers", "prompts", "students"} & set(code.changed())
+    assert not {"prompts", "students"} & set(code.changed())
 
 
 def test_a_changed_task_concerns_evaluation(copied):
