@@ -74,7 +74,7 @@ def test_a_generator_goes_on_until_enough_problems_fit(make):
 
 
 def test_a_limit_that_no_prompt_keeps_is_named(make):
-    with pytest.raises(DataError, match=r"prompt_sets\.p: no prompt is left; 40 are longer than 3 tokens"):
+    with pytest.raises(DataError, match=r"prompt_sets\.p: no prompt is left. Left out: 40 longer than 3 tokens"):
         make(max_prompt_tokens=3)
     with pytest.raises(ParameterError, match=r"only 0 fitting problems of split train \(\d+ are too long\)"):
         make(domain="code", count=2, max_prompt_tokens=3)
