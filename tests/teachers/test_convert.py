@@ -1,6 +1,7 @@
 """An autoregressive folder through its stages: prompts, its own answers, conversion, and what follows from that."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from t3d.params import Conversion
 from t3d.prompts import sets
 from t3d.teachers import convert
 from t3d.trajectories import generations, rollout
-from tests.conftest import SHAPES, tiny_autoregressive
+from tests.conftest import ROOT, SHAPES, tiny_autoregressive
 
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -367,6 +368,19 @@ def test_only_diffusion_teachers_ask_benchmarks_and_decode_trajectories(tmp_path
         experiment_file(tmp_path, model, trajectories={"r": {"prompts": "train"}})
     with pytest.raises(ParameterError, match=r"generations.own.prompts: sdar, the teacher of again, has no"):
         experiment_file(tmp_path, model, generations={"own": {"prompts": "again"}})
+
+
+def test_the_experiment_of_the_docs_can_be_read(tmp_path):
+    page = (ROOT / "docs" / "extending.md").read_text()
+    section = page[page.index("## Your own autoregressive model") : page.index("## After a change of code")]
+    whole, more = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", section, re.DOTALL))
+    for group, entries in more.items():
+        whole[group] |= entries
+    whole["teachers"]["qwen"]["generations"] = ["own", "code"]
+    (tmp_path / "docs.yaml").write_text(yaml.safe_dump(whole))
+    experiment = params.load(tmp_path / "docs.yaml")
+    assert "generations/code/0-of-1" in lineage.inputs_of(experiment, "teachers/qwen")
+    assert "generations/written/0-of-1" in lineage.inputs_of(experiment, "prompts/tasks")
 
 
 def test_the_cost_of_both_stages_is_stated(tmp_path):
