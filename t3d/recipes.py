@@ -82,8 +82,8 @@ def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, An
         if teacher.path is not None:
             return {"teacher": _dump(teacher), "shipped": _content_of(teacher.path)}
         if teacher.source == "convert":
-            settings = {"recompute_activations", "checkpoint_every", "probes"}
-            conversion = (teacher.conversion or Conversion()).model_dump(mode="json", exclude=settings)
+            speed = {"recompute_activations", "checkpoint_every", "probes"}
+            conversion = (teacher.conversion or Conversion()).model_dump(mode="json", exclude=speed)
             return {"seed": seed, "teacher": _dump(teacher) | {"conversion": _without_unset(conversion)}}
         return {"seed": seed, "teacher": _dump(teacher)}
     if kind == "prompts":

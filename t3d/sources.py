@@ -27,7 +27,7 @@ from t3d.params import Experiment, Source
 from t3d.progress import Progress
 
 _WANTED = {
-    "model": (".safetensors", ".json", ".txt", ".jinja", ".model"),
+    "model": (".safetensors", ".gguf", ".json", ".txt", ".jinja", ".model"),
     "dataset": (".parquet", ".jsonl", ".json"),
 }
 """Kind of repository -> endings of the files that are fetched of it when none are named."""

@@ -49,7 +49,7 @@ def test_unknown_experiment(project):
         "unknown experiment 'dmeo'",
         *("prompts", "--experiment", "dmeo", "--name", "x", "--teacher", TEACHER, "--out", TRAIN),
     )
-    assert "Experiments there: demo, paper, pocket" in message
+    assert "Experiments there: convert, demo, paper, pocket" in message
 
 
 def test_unknown_key(project):

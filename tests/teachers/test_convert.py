@@ -1,6 +1,7 @@
 """An autoregressive folder through its stages: prompts, its own answers, conversion, and what follows from that."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -9,14 +10,16 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from t3d import cost, lineage, params, receipts, recipes, sources
+from t3d.distillation import sharding
 from t3d.errors import DataError, MissingInputError, ParameterError, TrainingError
-from t3d.models import teacher
+from t3d.models import autoregressive, teacher
 from t3d.models.folder import load_tokenizer, mask_id, stop_ids
 from t3d.params import Conversion
 from t3d.prompts import sets
 from t3d.teachers import convert
+from t3d.teachers.probes import Probes
 from t3d.trajectories import generations, rollout
-from tests.conftest import SHAPES, tiny_autoregressive
+from tests.conftest import ROOT, SHAPES, tiny_autoregressive
 
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -243,6 +246,61 @@ def test_tasks_that_the_model_writes_are_prompts_as_others(tmp_path):
         params.load(tmp_path / "converted.yaml")
 
 
+def test_a_conversion_that_was_ended_goes_on_and_ends_with_the_same_weights(tmp_path, monkeypatch):
+    model = write_causal(tmp_path / "published")
+    experiment = experiment_file(tmp_path, model)
+    content = yaml.safe_load((tmp_path / "converted.yaml").read_text())
+    content["teachers"]["sdar"]["conversion"]["checkpoint_every"] = 8
+    (tmp_path / "converted.yaml").write_text(yaml.safe_dump(content))
+    experiment = params.load(tmp_path / "converted.yaml")
+    unbroken = receipts.read(made(experiment, tmp_path, "teachers/sdar"))
+    decode, again = Probes.decode, tmp_path / "again" / "sdar.manifest.json"
+    origins = [tmp_path / f"{artefact}.manifest.json" for artefact in lineage.inputs_of(experiment, "teachers/sdar")]
+    asked = []
+
+    def die(self, model):
+        asked.append(model)
+        if len(asked) == 2:
+            raise TrainingError("ended")
+        return decode(self, model)
+
+    monkeypatch.setattr(Probes, "decode", die)
+    with pytest.raises(TrainingError, match="ended"):
+        teacher.make(experiment, "sdar", again, *origins)
+    assert [path.name for path in again.parent.glob("sdar*")] == ["sdar.states"]
+    teacher.make(experiment, "sdar", again, *origins)
+    # Probes of step 10 are in the state of step 16; those of 20 and 30 are decoded now.
+    assert len(asked) == 4
+    assert receipts.read(again).digest() == unbroken.digest()
+    assert not (again.parent / "sdar.states").exists()
+
+
+def test_several_processes_convert_as_one_does(in_processes, tmp_path):
+    """The same losses and weights up to the order of sums, and probes of the whole model."""
+    model = write_causal(tmp_path / "published")
+    experiment = experiment_file(tmp_path, model)
+    made(experiment, tmp_path, "generations/own/0-of-2")
+    rows = generations.read(receipts.read(tmp_path / "generations/own/0-of-2.manifest.json").file(".parquet"))
+    conversion = experiment.teachers["sdar"].conversion.model_copy(update={"steps": 6, "probes": 2})
+
+    def convert_(_):
+        tokenizer = convert.with_mask(autoregressive.load_tokenizer(model), model)
+        examples, _counts = convert.examples_of(rows, conversion, tokenizer.pad_token_id)
+        converted = convert.converted(autoregressive.load_model(model), tokenizer, 8)
+        probes = Probes(experiment, model, tokenizer, examples, conversion, "cpu", 0)
+        log = convert.train(converted, examples, conversion, tokenizer, "cpu", 0, probes=probes)
+        whole = sharding.decodable(converted, "cpu")
+        return log, torch.cat([p.flatten().float() for p in whole.parameters()]).numpy()
+
+    (log, weights), (other, _) = in_processes(convert_)
+    alone, expected = convert_(0)
+    assert [entry["loss"] for entry in log] == pytest.approx([entry["loss"] for entry in alone], rel=1e-4)
+    assert [entry["loss"] for entry in other] == [entry["loss"] for entry in log]
+    assert abs(weights - expected).max() < 0.02 * abs(expected).max()
+    assert log[-1]["probes"]["texts"]
+    assert log[-1]["probes"]["own_nll"] == pytest.approx(alone[-1]["probes"]["own_nll"])
+
+
 @pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize("tied", [True, False])
 def test_the_mask_begins_as_the_mean_of_all_tokens(kind, tied, tmp_path):
@@ -367,6 +425,19 @@ def test_only_diffusion_teachers_ask_benchmarks_and_decode_trajectories(tmp_path
         experiment_file(tmp_path, model, trajectories={"r": {"prompts": "train"}})
     with pytest.raises(ParameterError, match=r"generations.own.prompts: sdar, the teacher of again, has no"):
         experiment_file(tmp_path, model, generations={"own": {"prompts": "again"}})
+
+
+def test_the_experiment_of_the_docs_can_be_read(tmp_path):
+    page = (ROOT / "docs" / "extending.md").read_text()
+    section = page[page.index("## Your own autoregressive model") : page.index("## After a change of code")]
+    whole, more = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", section, re.DOTALL))
+    for group, entries in more.items():
+        whole[group] |= entries
+    whole["teachers"]["qwen"]["generations"] = ["own", "code"]
+    (tmp_path / "docs.yaml").write_text(yaml.safe_dump(whole))
+    experiment = params.load(tmp_path / "docs.yaml")
+    assert "generations/code/0-of-1" in lineage.inputs_of(experiment, "teachers/qwen")
+    assert "generations/written/0-of-1" in lineage.inputs_of(experiment, "prompts/tasks")
 
 
 def test_the_cost_of_both_stages_is_stated(tmp_path):
