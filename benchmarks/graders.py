@@ -198,8 +198,8 @@ def read(folder: Path, limit: int | None = None) -> list[Benchmark]:
     found = [
         Benchmark("MATH500", "", list(questions.problems(math500, files.read(math500), math))),
         Benchmark("GSM8K", "", numbers),
-        Benchmark("MBPP", "mbpp", list(mbpp.problems(full, files.read(full)))),
-        Benchmark("sanitized MBPP", "mbpp", list(mbpp.problems(sanitized, files.read(sanitized)))),
+        Benchmark("MBPP", "mbpp", list(mbpp.problems(full, files.read(full), split=None))),
+        Benchmark("sanitized MBPP", "mbpp", list(mbpp.problems(sanitized, files.read(sanitized), split=None))),
         Benchmark("HumanEval", "humaneval", functions),
     ]
     return [Benchmark(b.name, b.domain, b.references[:limit]) for b in found]

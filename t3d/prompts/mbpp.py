@@ -22,21 +22,21 @@ SPLITS = {"test": range(11, 511), "validation": range(511, 601), "train": range(
 """Split -> the numbers of its tasks; 1 to 10 are for prompts with examples, and in none of them."""
 
 
-def problems(path: Path, rows: list[dict[str, Any]], split: str) -> Iterator[Question]:
-    """Yield the tasks of a file that belong to `split`, in its order.
+def problems(path: Path, rows: list[dict[str, Any]], split: str | None) -> Iterator[Question]:
+    """Yield the tasks of a file that belong to `split`, or all tasks if that is None, in the file's order.
 
     Raises:
         DataError: a row lacks a column, its number is none, or none of its assertions calls a function of its reference
             solution; or the file has no task of the split.
     """
     tasks = [_task(path, number, row) for number, row in enumerate(rows)]
-    if not any(task in SPLITS[split] for task in tasks):
+    if split is not None and not any(task in SPLITS[split] for task in tasks):
         raise DataError(
             f"{path}: no task of split {split} (task_id {SPLITS[split][0]} to {SPLITS[split][-1]}); it has "
             f"{f'{min(tasks)} to {max(tasks)}' if tasks else 'no rows'}."
         )
     for number, row in enumerate(rows):
-        if tasks[number] not in SPLITS[split]:
+        if split is not None and tasks[number] not in SPLITS[split]:
             continue
         # The sanitized edition calls the task `prompt` and lists imports, the full one `text` and has one setup.
         text = row.get("text") or value(path, number, row, "prompt")
