@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from t3d import receipts, recipes
-from t3d.errors import ParameterError, T3DError
+from t3d.errors import MissingInputError, T3DError
 from t3d.params import Comparison, Experiment, FactorisationFigure, Product, TrainingFigure
 from t3d.params.reporting import AnyFigure
 from t3d.trajectories.names import shard_names
@@ -18,17 +18,9 @@ VLLM = Path(__file__).parents[1] / "workflow" / "envs" / "vllm" / ".venv"
 """vLLM's environment; `make vllm-env` ends with a file `installed` in it."""
 
 MISSING = "missing"
-"""The fault of an artefact that is not here."""
+"""The fault of an artefact that is not here, or not all of it."""
 LOG = "training.jsonl"
 """The log in a student's folder."""
-
-STAGES: dict[str, tuple[str, ...]] = {
-    "trajectories": ("sources", "teachers", "prompts", "trajectories"),
-    "students": ("students",),
-    "scores": ("answers", "scores", "factorisation"),
-    "tables": (),
-}
-"""Stage of `dvc.yaml` -> kinds of artefact it makes, in the order of the DAG. Tables and figures are no artefacts."""
 
 
 def inputs_of(experiment: Experiment, artefact: str) -> list[str]:
@@ -165,6 +157,10 @@ def faults(experiment: Experiment, artefacts: Iterable[str], thorough: bool = Tr
             manifest = receipts.read(path)
             if thorough:
                 manifest.check(contents=False)
+        except MissingInputError:
+            # Only its manifest was published, or a file was deleted.
+            yield artefact, MISSING
+            continue
         except T3DError as error:
             yield artefact, str(error)
             continue
@@ -218,25 +214,3 @@ def closure_of(experiment: Experiment, artefacts: Iterable[str]) -> list[str]:
     for artefact in artefacts:
         add(artefact)
     return list(found)
-
-
-def check_versionable(experiment: Experiment) -> None:
-    """Check that the stages of `dvc.yaml`, one after another, can make what tables and figures need unasked.
-
-    Raises:
-        ParameterError: trajectories among it are made by a student, which the stage after theirs makes.
-    """
-    for artefact in artefacts_of(experiment, products_of(experiment).values()):
-        kind, name, *_ = artefact.split("/")
-        if kind == "trajectories" and experiment.trajectories[name].model is not None:
-            raise ParameterError(
-                f"params/{experiment.name}.yaml: trajectories.{name}.model: dvc.yaml makes all trajectories before the "
-                "first student, so it cannot version an experiment with rounds. Run it with snakemake alone, or show "
-                "the rounds in tables with on_request: true."
-            )
-
-
-def stage_of(artefact: str) -> str:
-    """The stage that makes an artefact."""
-    kind = artefact.partition("/")[0]
-    return next(stage for stage, kinds in STAGES.items() if kind in kinds)
