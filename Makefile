@@ -43,7 +43,7 @@ check: $(VENV)/installed ## formatting, linting, types
 	ruff format --check .
 	snakefmt --check Snakefile workflow
 	mypy
-	for file in Snakefile workflow/report.smk workflow/stages/*.smk; do snakemake --lint --snakefile $$file || exit 1; done
+	for file in Snakefile workflow/*.smk; do snakemake --lint --snakefile $$file || exit 1; done
 
 clean: ## remove the environment and everything that can be made again
 	rm -rf $(VENV) $(VLLM)/.venv .snakemake data/demo results/table*.csv results/report.html work logs build *.egg-info

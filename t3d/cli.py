@@ -8,7 +8,7 @@ import atexit
 import gc
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -251,20 +251,21 @@ def make_report(
 
 
 @app.command("verify")
-def verify_stage(
-    stage: Annotated[str, typer.Argument(help="A stage of dvc.yaml: trajectories, students, scores or tables.")],
+def verify_made(
+    what: Annotated[Literal["models", "tables"], typer.Argument(help="What models make, or the tables of that.")],
     experiment: ExperimentName = "demo",
 ) -> None:
     """Check that what is on disk is complete and was made with the experiment's parameters."""
     from t3d.versions import verify
 
-    count = verify.stage(params.find(experiment), stage)
-    print(f"{stage}: {count} verified")
+    found = params.find(experiment)
+    count = verify.models(found) if what == "models" else verify.tables(found)
+    print(f"{what}: {count} verified")
 
 
 @app.command("publish")
 def publish_experiment(experiment: ExperimentName = "demo", remote: Remote = None) -> None:
-    """Pin everything an experiment made with DVC and push it; run it where Snakemake ran, never from a job."""
+    """Verify what an experiment made, write its archive for git, and push the rest with DVC. Never from a job."""
     from t3d.versions import publish
 
     kept = publish.publish(params.find(experiment), remote)
@@ -273,15 +274,15 @@ def publish_experiment(experiment: ExperimentName = "demo", remote: Remote = Non
 
 @app.command("pull")
 def pull_published(
-    what: Annotated[str, typer.Argument(help="scores (for the tables), students (these too), or all.")] = "scores",
+    what: Annotated[str, typer.Argument(help="scores (from git), students (through DVC, too), or all.")] = "scores",
     experiment: ExperimentName = "demo",
     remote: Remote = None,
 ) -> None:
-    """Fetch what an experiment published, so that Snakemake knows it and makes nothing again."""
+    """Get back what an experiment published, so that Snakemake knows it and makes nothing again."""
     from t3d.versions import publish
 
     count = publish.pull(params.find(experiment), what, remote)
-    print(f"{count} outputs are here as they were published.")
+    print(f"{count} files are here as they were published.")
 
 
 @app.command("trace")
@@ -294,14 +295,14 @@ def trace_cell(
     json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Show what a cell of a table was made from: digests, commits, devices, seeds and commands."""
-    from t3d.versions import trace
+    from t3d.versions import remote, trace
 
     found, name = trace.table_of(table, experiment)
     if cell is None:
         print("\n".join(trace.cells(found, name)))
         return
     origins = trace.trace(found, name, cell)
-    print(trace.to_json(origins) if json else trace.to_text(origins))
+    print(trace.to_json(origins) if json else trace.to_text(origins, remote.command(found.name)))
 
 
 @app.command("status")

@@ -7,7 +7,7 @@ down once.
 from collections.abc import Iterable
 from pathlib import Path
 
-from t3d.errors import ParameterError, T3DError
+from t3d.errors import T3DError
 from t3d.params import Comparison, Experiment, FactorisationFigure, Product, TrainingFigure
 from t3d.params.reporting import AnyFigure
 from t3d.trajectories.names import shard_names
@@ -17,14 +17,6 @@ VLLM = Path(__file__).parents[1] / "workflow" / "envs" / "vllm" / ".venv"
 
 LOG = "training.jsonl"
 """The log in a student's folder."""
-
-STAGES: dict[str, tuple[str, ...]] = {
-    "trajectories": ("sources", "teachers", "prompts", "generations", "trajectories"),
-    "students": ("students",),
-    "scores": ("answers", "scores", "factorisation"),
-    "tables": (),
-}
-"""Stage of `dvc.yaml` -> kinds of artefact it makes, in the order of the DAG. Tables and figures are no artefacts."""
 
 
 def inputs_of(experiment: Experiment, artefact: str) -> list[str]:
@@ -163,25 +155,3 @@ def origins_of(experiment: Experiment, artefacts: Iterable[str]) -> list[str]:
     for artefact in artefacts:
         add(artefact)
     return list(found)
-
-
-def check_versionable(experiment: Experiment) -> None:
-    """Check that the stages of `dvc.yaml`, one after another, can make what tables and figures need unasked.
-
-    Raises:
-        ParameterError: trajectories among it are made by a student, which the stage after theirs makes.
-    """
-    for artefact in artefacts_of(experiment, products_of(experiment).values()):
-        kind, name, *_ = artefact.split("/")
-        if kind == "trajectories" and experiment.trajectories[name].model is not None:
-            raise ParameterError(
-                f"params/{experiment.name}.yaml: trajectories.{name}.model: dvc.yaml makes all trajectories before the "
-                "first student, so it cannot version an experiment with rounds. Run it with snakemake alone, or show "
-                "the rounds in tables with on_request: true."
-            )
-
-
-def stage_of(artefact: str) -> str:
-    """The stage that makes an artefact."""
-    kind = artefact.partition("/")[0]
-    return next(stage for stage, kinds in STAGES.items() if kind in kinds)

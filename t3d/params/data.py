@@ -296,8 +296,7 @@ class Trajectories(Strict):
     """The prompt set that is decoded."""
     model: Name | None = None
     """Key of a student that decodes in place of the prompt set's teacher: rollouts of a further round. Each of its
-    seeds decodes all prompts, and a student of seed s learns from the rollouts of seed s. `dvc.yaml` cannot version an
-    experiment whose unasked tables or figures need them."""
+    seeds decodes all prompts, and a student of seed s learns from the rollouts of seed s."""
     scored: bool = False
     """Each rollout is kept with a score: the mean over its tokens of the log-probability that the prompt set's teacher
     gives each of them in the state in which it was committed (nats)."""

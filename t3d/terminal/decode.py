@@ -14,6 +14,7 @@ from t3d import lineage, receipts
 from t3d.errors import DataError, ParameterError
 from t3d.params import Budget, Experiment
 from t3d.receipts import manifest_path
+from t3d.versions import remote
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,9 @@ def recorded(experiment: Experiment, model: Model, budget: Budget | None, questi
     root = Path("data", experiment.name, "answers", model.name)
     there = sorted({path.name.removesuffix(receipts.MANIFEST) for path in root.glob(f"*/*{receipts.MANIFEST}")})
     if not there:
-        raise DataError(f"{root} holds no recorded answers: make them, or fetch published ones (t3d pull all).")
+        command = remote.command(experiment.name)
+        fetched = f", or fetch published ones ({command})" if command else ""
+        raise DataError(f"{root} holds no recorded answers: make them first{fetched}.")
     raise DataError(f"{model.name} recorded answers at {', '.join(there)}: choose one with --budget.")
 
 

@@ -5,12 +5,12 @@ from functools import cache
 from pathlib import Path
 
 from t3d import lineage, receipts, recipes
-from t3d.errors import T3DError
+from t3d.errors import MissingInputError, T3DError
 from t3d.params import Experiment, Product, TrainingFigure
 from t3d.receipts import manifest_path
 
 MISSING = "missing"
-"""The fault of an artefact that is not here."""
+"""The fault of an artefact that is not here, or not all of it."""
 
 
 def missing_of(experiment: Experiment, product: Product, here: bool = False) -> dict[str, Path]:
@@ -69,6 +69,10 @@ def faults(experiment: Experiment, artefacts: Iterable[str], thorough: bool = Tr
             manifest = receipts.read(path)
             if thorough:
                 manifest.check(contents=False)
+        except MissingInputError:
+            # Only its manifest was published, or a file was deleted.
+            yield artefact, MISSING
+            continue
         except T3DError as error:
             yield artefact, str(error)
             continue

@@ -1,4 +1,4 @@
-"""`t3d publish`, `t3d pull`: what the DAG made goes to a DVC remote and comes back, so that nothing is made again."""
+"""`t3d publish`, `t3d pull`: what the DAG made goes into git and to a DVC remote, and comes back as it was."""
 
 import fcntl
 import os
@@ -9,40 +9,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from t3d import lineage
+from t3d import lineage, receipts
 from t3d.errors import MissingInputError, ParameterError, PublishError
 from t3d.params import Experiment
-from t3d.params.yaml_files import read_yaml
 from t3d.receipts import MANIFEST
-from t3d.versions import records, verify
+from t3d.versions import archive, records, remote, verify
 
-WHAT = {
-    "scores": ("scores",),
-    "students": ("teachers", "prompts", "students", "scores"),
-    "all": ("teachers", "prompts", "trajectories", "students", "answers", "scores"),
+WHAT: dict[str, tuple[str, ...]] = {
+    "scores": (),
+    "students": ("teachers", "prompts", "students"),
+    "all": ("",),
 }
-"""What `t3d pull` fetches -> folders below `data/<experiment>/`."""
-# The DVC remote that lies in the repository.
-_IN_GIT = (Path("data") / "published",)
+"""What `t3d pull` fetches besides the archive -> folders below `data/<experiment>/`."""
 
 
-def publish(experiment: Experiment, remote: str | None = None) -> list[Path]:
-    """Verify everything an experiment made, pin it with DVC, and push it.
+def publish(experiment: Experiment, to: str | None = None) -> list[Path]:
+    """Verify everything an experiment made, write its archive, pin the rest with DVC, and push that.
 
     Args:
         experiment: an experiment of `dvc.yaml` whose tables and figures are up to date.
-        remote: DVC remote to push to; the ones the configuration names unless given.
+        to: DVC remote to push to; the configured one unless given.
 
     Returns:
         Files that git should keep.
 
     Raises:
-        ParameterError: `dvc.yaml` does not list the experiment, or cannot version it.
+        ParameterError: `dvc.yaml` does not list the experiment.
         PublishError: something is not up to date, another publication is running, or DVC fails.
         T3DError: an artefact is damaged or does not belong to the parameters.
     """
     with _alone():
-        _check_is_versioned(experiment)
+        remote.check_versioned(experiment.name)
         _check_up_to_date(experiment)
         strays = verify.strays(experiment)
         if strays:
@@ -51,59 +48,64 @@ def publish(experiment: Experiment, remote: str | None = None) -> list[Path]:
                 f"experiment {experiment.name} no longer makes these, or makes them with other parameters; move or "
                 f"delete them:\n  {listed}"
             )
-        root = Path("data") / experiment.name
-        made = [p.relative_to(root).as_posix().removesuffix(MANIFEST) for p in sorted(root.rglob(f"*{MANIFEST}"))]
-        verify.check(experiment, made, "verify")
-        verify.stage(experiment, "tables")
-        own = (f"data/{experiment.name}/", f"results/{experiment.name}/")
-        copies = {f"results/{name}.csv" for name in experiment.tables}
-        noted = {o: r for o, r in records.collect().items() if o.startswith(own) or o in copies}
-        _dvc("commit", "--force", *(f"{stage}@{experiment.name}" for stage in lineage.STAGES))
-        _dvc("push", *(["--remote", remote] if remote else []), *(f"{s}@{experiment.name}" for s in lineage.STAGES))
-        kept = records.save(experiment.name, noted)
-    return [*(Path("dvc.lock"), kept), *(path for path in _IN_GIT if path.is_dir()), Path("results") / experiment.name]
+        root = Path("data", experiment.name)
+        made = sorted(root.rglob(f"*{MANIFEST}"))
+        verify.check(experiment, [p.relative_to(root).as_posix().removesuffix(MANIFEST) for p in made], "verify")
+        verify.tables(experiment)
+        archive.write(experiment.name, made, records.to_lines(experiment))
+        remote.push(experiment.name, to)
+    return [Path("dvc.lock"), Path("results", experiment.name)]
 
 
-def pull(experiment: Experiment, what: str, remote: str | None = None) -> int:
-    """Fetch what an experiment published, with Snakemake's records of it.
+def pull(experiment: Experiment, what: str, source: str | None = None) -> int:
+    """Get back what an experiment published, with Snakemake's records of it.
 
     Args:
         experiment: one that was published.
         what: a key of `WHAT`.
-        remote: DVC remote to fetch from; the ones the configuration names unless given.
+        source: DVC remote to fetch from; the configured one unless given.
 
     Returns:
-        How many outputs Snakemake knows again.
+        How many files are here as they were published: each was compared with its sha256.
 
     Raises:
         ParameterError: `what` is none of them.
-        PublishError: DVC cannot fetch it.
         MissingInputError: the experiment has not been published.
+        CorruptArtefactError: what was published does not fit its index, its manifests or `dvc.lock`.
+        PublishError: other files are in the way, or DVC cannot fetch it.
     """
     if what not in WHAT:
         raise ParameterError(f"there is no {what!r} to pull: {', '.join(WHAT)}.")
-    if not records.path_of(experiment.name).is_file() or not Path("dvc.lock").is_file():
-        raise MissingInputError(f"experiment {experiment.name} has not been published in this clone (t3d publish).")
-    folders = [f"data/{experiment.name}/{kind}" for kind in WHAT[what]]
     with _alone():
-        # Not --force: DVC leaves a local file alone that it does not know.
-        _dvc("pull", *(["--remote", remote] if remote else []), *folders)
+        here, noted = archive.restore(experiment)
+        if folders := [Path("data", experiment.name, folder) for folder in WHAT[what]]:
+            remote.fetch(experiment.name, folders, source)
+            for path in (path for folder in folders for path in folder.rglob(f"*{MANIFEST}")):
+                manifest = receipts.read(path)
+                manifest.check(contents=True)
+                here |= {str(path.parent / name) for name in manifest.files}
         for name in experiment.tables:
-            table = Path("results") / experiment.name / f"{name}.csv"
-            if table.is_file():
-                shutil.copyfile(table, Path("results") / table.name)
-        fetched = tuple(f"{folder}/" for folder in folders)
-        return records.restore(experiment.name, lambda output: output.startswith((*fetched, "results/")))
+            table, copy = Path("results", experiment.name, f"{name}.csv"), Path("results", f"{name}.csv")
+            # Snakemake would ask how one was made of which it has no record.
+            if table.is_file() and copy.as_posix() in noted:
+                shutil.copyfile(table, copy)
+        records.restore(noted)
+    return len(here)
 
 
-def _check_is_versioned(experiment: Experiment) -> None:
-    lineage.check_versionable(experiment)
-    stages = read_yaml(Path("dvc.yaml"))["stages"]
-    without = [stage for stage in lineage.STAGES if experiment.name not in stages[stage]["foreach"]]
-    if without:
-        raise ParameterError(
-            f"dvc.yaml: experiment {experiment.name} is not in `foreach` of {', '.join(without)}; add it there first."
-        )
+def remedy(experiment: Experiment, missing: dict[str, Path]) -> str | None:
+    """The command that fetches what is missing for a table or figure, if there is one.
+
+    Args:
+        experiment: whose table or figure it is.
+        missing: artefact -> file, as `lineage.missing_of` says.
+    """
+    _, index = archive.paths_of(experiment.name)
+    listed = index.read_text() if index.is_file() else ""
+    # Of answers the archive holds the manifest alone.
+    if all(f"  {path}\n" in listed and not artefact.startswith("answers/") for artefact, path in missing.items()):
+        return f"t3d pull scores --experiment {experiment.name}"
+    return remote.command(experiment.name)
 
 
 def _check_up_to_date(experiment: Experiment) -> None:
@@ -112,8 +114,8 @@ def _check_up_to_date(experiment: Experiment) -> None:
     products = lineage.products_of(experiment, on_request=True)
     asked = [results / name for name, product in products.items() if product.on_request]
     targets = ["all", *(str(path) for path in asked if path.is_file())]
-    command = [sys.executable, "-m", "snakemake", "--dry-run", *targets, "--config", f"experiment={experiment.name}"]
-    done = subprocess.run(command, capture_output=True, text=True)
+    command = [sys.executable, "-P", "-m", "snakemake", "--dry-run", *targets]
+    done = subprocess.run([*command, "--config", f"experiment={experiment.name}"], capture_output=True, text=True)
     said = done.stdout + done.stderr
     if done.returncode or "Nothing to be done" not in said:
         raise PublishError(
@@ -141,9 +143,3 @@ def _alone() -> Iterator[None]:
         file.write(str(os.getpid()))
         file.flush()
         yield
-
-
-def _dvc(*arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise PublishError(f"dvc {arguments[0]} failed:\n{done.stderr.strip()[-2000:]}")

@@ -1,27 +1,23 @@
-"""Snakemake's own records, kept with what was published.
+"""Snakemake's own records, published with what they describe.
 
 Beside each output Snakemake notes in `.snakemake/metadata` the parameters, code and input checksums it was made with.
-Without these notes it would take a changed parameter for none and a fresh file time for a change. `provenance/` keeps
-them in git, one line per output, so that a clone knows what its artefacts came from.
+Without these notes it would take a changed parameter for none and a fresh file time for a change. The archive of an
+experiment holds them, one line per output, so that a clone knows what its artefacts came from.
 """
 
 import json
 import os
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from t3d.errors import CorruptArtefactError, MissingInputError
+from t3d.errors import CorruptArtefactError
+from t3d.params import Experiment
 
 METADATA = Path(".snakemake") / "metadata"
-PROVENANCE = Path("provenance")
+Records = dict[str, dict[str, Any]]
+"""Output -> what Snakemake noted of it."""
 _LONGEST_NAME = 254
-
-
-def path_of(experiment: str) -> Path:
-    """The file that keeps an experiment's records."""
-    return PROVENANCE / f"{experiment}.jsonl"
 
 
 def has(output: str) -> bool:
@@ -29,8 +25,8 @@ def has(output: str) -> bool:
     return _place(output).is_file()
 
 
-def collect() -> dict[str, dict[str, Any]]:
-    """Output -> record, of everything Snakemake made here and what is still there."""
+def collect() -> Records:
+    """The record of everything Snakemake made here and what is still there."""
     found = {}
     for path in METADATA.rglob("*"):
         if path.is_file():
@@ -43,58 +39,58 @@ def collect() -> dict[str, dict[str, Any]]:
     return dict(sorted(found.items()))
 
 
-def save(experiment: str, records: dict[str, dict[str, Any]]) -> Path:
-    """Write the records of an experiment.
+def to_lines(experiment: Experiment) -> str:
+    """The records of an experiment's outputs, a line of JSON each.
 
     Raises:
         CorruptArtefactError: a record holds a path of this machine.
     """
     here = str(Path.cwd())
-    path = path_of(experiment)
-    lines = [json.dumps({"output": output, **record}, sort_keys=True) for output, record in records.items()]
+    noted = {output: record for output, record in collect().items() if _is_of(experiment, output)}
+    lines = [json.dumps({"output": output, **record}, sort_keys=True) for output, record in noted.items()]
     for line in lines:
         if here in line:
             raise CorruptArtefactError(f"{METADATA}: a record holds the path {here}: {line[:300]}")
-    path.parent.mkdir(exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text("".join(line + "\n" for line in lines))
-    os.replace(partial, path)
-    return path
+    return "".join(line + "\n" for line in lines)
 
 
-def read(experiment: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Output and record of everything an experiment published.
+def read(experiment: Experiment, path: Path) -> Records:
+    """Read records that were published.
 
     Raises:
-        MissingInputError: it published nothing.
-        CorruptArtefactError: a line is not a record.
+        CorruptArtefactError: a line is not a record of one of the experiment's outputs.
     """
-    path = path_of(experiment)
-    if not path.is_file():
-        raise MissingInputError(f"{path} is missing: experiment {experiment} has not been published.")
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    name, noted = experiment.name, {}
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             record = json.loads(line)
             output = record.pop("output")
-        except (json.JSONDecodeError, KeyError, AttributeError) as error:
-            raise CorruptArtefactError(f"{path}, line {number}: not a record ({error!r}).") from error
-        yield output, record
+            known = _is_of(experiment, output)
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            raise CorruptArtefactError(f"{path.name}, line {number}: not a record of experiment {name}.") from error
+        if not known:
+            raise CorruptArtefactError(f"{path.name}, line {number}: {output!r} is not an output of experiment {name}.")
+        noted[output] = record
+    return noted
 
 
-def restore(experiment: str, wanted: Callable[[str], bool]) -> int:
-    """Give Snakemake the records of the published outputs that are here and `wanted`; returns how many."""
-    count = 0
-    for output, record in read(experiment):
-        if Path(output).exists() and wanted(output):
+def restore(noted: Records) -> None:
+    """Give Snakemake the records of those outputs that are here."""
+    for output, record in noted.items():
+        if Path(output).exists():
             target = _place(output)
             target.parent.mkdir(parents=True, exist_ok=True)
             partial = target.with_name(target.name[:200] + ".partial")
             partial.write_text(json.dumps(record))
             os.replace(partial, target)
-            count += 1
     # Snakemake takes a folder of records without this one for one of an older version.
     (METADATA.parent / "incomplete").mkdir(parents=True, exist_ok=True)
-    return count
+
+
+def _is_of(experiment: Experiment, output: str) -> bool:
+    """Whether an output is an experiment's own, or a copy of one of its tables."""
+    folders = (f"data/{experiment.name}/", f"results/{experiment.name}/")
+    return output.startswith(folders) or output in {f"results/{name}.csv" for name in experiment.tables}
 
 
 def _place(output: str) -> Path:

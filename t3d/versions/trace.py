@@ -88,7 +88,7 @@ def trace(
     ]
     if not places:
         raise DataError(f"{table} has no cell {cell!r}. Its cells: {', '.join(cells(experiment, table))}.")
-    commands = commands_of(experiment) if commands is None else commands
+    commands = commands_of() if commands is None else commands
     return {place.cell[0]: _chain(experiment, "/".join(["scores", *place.cell]), commands) for place in places}
 
 
@@ -100,10 +100,9 @@ def name_of(experiment: Experiment, place: params.Place) -> str:
     return "/".join([row, place.cell[1], place.budget])
 
 
-def commands_of(experiment: Experiment) -> dict[str, str]:
-    """Output -> command line, of what Snakemake made here and of what was published."""
-    published = dict(records.read(experiment.name)) if records.path_of(experiment.name).is_file() else {}
-    return {output: record["shellcmd"] for output, record in (published | records.collect()).items()}
+def commands_of() -> dict[str, str]:
+    """Output -> command line, of what Snakemake made here and of what was pulled."""
+    return {output: record["shellcmd"] for output, record in records.collect().items()}
 
 
 def _chain(experiment: Experiment, score: str, commands: dict[str, str]) -> list[Origin]:
@@ -147,8 +146,9 @@ def to_json(found: dict[str, list[Origin]]) -> str:
     return json.dumps({model: [asdict(origin) for origin in chain] for model, chain in found.items()}, indent=1)
 
 
-def to_text(found: dict[str, list[Origin]]) -> str:
-    """The origins for people, one block per artefact."""
+def to_text(found: dict[str, list[Origin]], command: str | None = None) -> str:
+    """The origins for people, one block per artefact; `command` fetches what is not here."""
+    unknown = f"not here ({command})" if command else "not here"
     lines = []
     for model, chain in found.items():
         lines.append(f"{model}\n{'=' * len(model)}")
@@ -156,8 +156,7 @@ def to_text(found: dict[str, list[Origin]]) -> str:
             lines.append(origin.artefact)
             for key, value in asdict(origin).items():
                 if key != "artefact":
-                    shown = "not here (t3d pull all)" if value is None else value
-                    lines.append(f"    {key:<10} {_plain(shown)}")
+                    lines.append(f"    {key:<10} {_plain(unknown if value is None else value)}")
     return "\n".join(lines)
 
 

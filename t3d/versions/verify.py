@@ -6,38 +6,34 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from t3d import lineage, receipts
-from t3d.errors import CorruptArtefactError, DataError, MissingInputError, ParameterError, T3DError
+from t3d.errors import CorruptArtefactError, DataError, MissingInputError, T3DError
 from t3d.params import Experiment
 from t3d.progress import Progress
 from t3d.prompts import sets
 from t3d.receipts import MANIFEST, manifest_path
 
 
-def stage(experiment: Experiment, name: str) -> int:
-    """Check everything that the tables and figures made unasked need of a stage of `dvc.yaml`.
-
-    Args:
-        experiment: whose parameters it must fit.
-        name: `trajectories`, `students`, `scores` or `tables`.
+def models(experiment: Experiment) -> int:
+    """Check everything that the tables and figures made unasked need of models.
 
     Returns:
-        How many artefacts or tables were checked.
+        How many artefacts were checked.
 
     Raises:
         T3DError: one is missing, damaged, or was made with other parameters, from other inputs or by other code; the
             message names file and field.
     """
-    if name not in lineage.STAGES:
-        raise ParameterError(f"there is no stage {name!r}: {', '.join(lineage.STAGES)}.")
-    if name == "tables":
-        tables = [key for key, table in experiment.tables.items() if not table.on_request]
-        for key in tables:
-            check_table(experiment, key)
-        return len(tables)
-    products = lineage.products_of(experiment).values()
-    artefacts = [a for a in lineage.artefacts_of(experiment, products) if lineage.stage_of(a) == name]
-    check(experiment, artefacts, f"verify {name}")
+    artefacts = lineage.artefacts_of(experiment, lineage.products_of(experiment).values())
+    check(experiment, artefacts, "verify models")
     return len(artefacts)
+
+
+def tables(experiment: Experiment) -> int:
+    """Check the tables made unasked, as `check_table`; returns how many."""
+    names = [name for name, table in experiment.tables.items() if not table.on_request]
+    for name in names:
+        check_table(experiment, name)
+    return len(names)
 
 
 def check_disjoint(prompt_sets: Iterable[Iterable[sets.Prompt]]) -> None:
@@ -62,7 +58,7 @@ def check(experiment: Experiment, artefacts: Iterable[str], title: str) -> None:
     """Check files, parameters, inputs and receipt of artefacts, and that no prompt set holds what another asks.
 
     Raises:
-        T3DError: as `stage`.
+        T3DError: as `models`.
     """
     artefacts = list(artefacts)
     progress = Progress(title, len(artefacts))
@@ -102,7 +98,7 @@ def check_table(experiment: Experiment, name: str) -> None:
     Raises:
         T3DError: it is not, or a score is missing or does not fit the parameters.
     """
-    from t3d.reporting import tables
+    from t3d.reporting import tables as reports
 
     path = Path("results") / experiment.name / f"{name}.csv"
     if not path.is_file():
@@ -110,7 +106,7 @@ def check_table(experiment: Experiment, name: str) -> None:
     material = lineage.material_of(experiment, experiment.tables[name], here=True)
     with tempfile.TemporaryDirectory() as folder:
         again = Path(folder) / path.name
-        tables.write(experiment, name, [manifest_path(experiment, artefact) for artefact in material], again)
+        reports.write(experiment, name, [manifest_path(experiment, artefact) for artefact in material], again)
         if not filecmp.cmp(path, again, shallow=False):
             raise CorruptArtefactError(f"{path} is not what its scores give. Delete it and run snakemake {path}.")
 

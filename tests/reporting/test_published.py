@@ -1,7 +1,6 @@
 """The tables that git keeps are those of the scores that git keeps."""
 
 import re
-import shutil
 
 import pandas as pd
 import pytest
@@ -9,6 +8,7 @@ from threadpoolctl import threadpool_limits
 
 from t3d.params import find
 from t3d.reporting import choice, gpu_time, tables
+from t3d.versions import archive
 from tests.conftest import ROOT
 
 POCKET = ROOT / "results" / "pocket"
@@ -18,7 +18,11 @@ POCKET = ROOT / "results" / "pocket"
 def unpacked(tmp_path_factory):
     """A folder with the published scores in it."""
     folder = tmp_path_factory.mktemp("published")
-    shutil.unpack_archive(POCKET / "scores.tar.xz", folder)
+    for name in ("params", "results"):
+        (folder / name).symlink_to(ROOT / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        archive.restore(find("pocket"))
     return folder
 
 

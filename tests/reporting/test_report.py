@@ -185,7 +185,9 @@ def test_without_answers_it_says_how_to_get_them(made):
     pages.remove("answers")
     text = report(made)
     assert "no recorded answers of experiment tiny are here" in text
-    assert "t3d pull all --experiment tiny" in text
+    assert "snakemake results/table1.csv --config experiment=tiny" in text
+    # Nothing was pushed that could be fetched.
+    assert "t3d pull" not in text
     assert 'id="viewer"' not in text
     assert '<span class="value">87.5</span>' in text
 

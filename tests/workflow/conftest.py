@@ -41,7 +41,7 @@ def publish_small_demo(folder: Path) -> None:
         text=True,
     ).stdout
     for name in filter(None, listed.split("\0")):
-        if (ROOT / name).is_file() and not name.startswith(("results/", "provenance/", "data/published/", "dvc.lock")):
+        if (ROOT / name).is_file() and not name.startswith(("results/", "dvc.lock")):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
     write(folder, twin())

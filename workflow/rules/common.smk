@@ -82,16 +82,6 @@ def results():
     return [*copies, *(f"results/{E.name}/{name}" for name in lineage.products_of(E))]
 
 
-def stage(name):
-    """Manifests of a stage of `dvc.yaml`: what the tables and figures that are made unasked need of it."""
-    try:
-        lineage.check_versionable(E)
-    except T3DError as error:
-        raise WorkflowError(str(error)) from error
-    products = lineage.products_of(E).values()
-    return [manifest(a) for a in lineage.artefacts_of(E, products) if lineage.stage_of(a) == name]
-
-
 def shown(product, kind):
     """What decides a table's or figure's content besides its material: parameters, code, labels in the order of rows, and
     for a figure the students that all figures show, since its colours follow from them."""

@@ -18,6 +18,7 @@ from t3d.errors import DataError, MissingInputError, T3DError
 from t3d.params import AccuracyTable, Comparison, Experiment
 from t3d.reporting.files import replacing
 from t3d.reporting.page import costs, grids, origins, setup, viewer
+from t3d.versions import remote
 
 FOLDER = Path(__file__).parent
 _DOWNLOADS = {".csv": "text/csv", ".tex": "text/plain", ".md": "text/plain"}
@@ -66,6 +67,7 @@ def write(experiment: Experiment, out: Path) -> None:
         unfit=unfit,
         unmade=[name for name in known if name not in made],
         no_answers=why,
+        pull=remote.command(experiment.name),
         provenance=provenance,
         answers=answers,
         points=grids.POINTS,

@@ -23,7 +23,7 @@ def of_grids(experiment: Experiment, grids: Iterable[Grid]) -> dict[str, Any]:
         `artefacts`, a list of origins; `cells`: cell -> `chains` (model on disk -> numbers in that list, the score
         first) and `accuracy` of the scores in percent, or `missing`, which says why there is neither.
     """
-    commands = trace.commands_of(experiment)
+    commands = trace.commands_of()
     known: dict[str, int] = {}
     artefacts: list[dict[str, Any]] = []
     cells: dict[str, dict[str, Any]] = {}

@@ -69,7 +69,7 @@ function artefact(origin, open) {
     let value = origin[key];
     if (key === "seeds" && value) value = Object.entries(value).map(([k, v]) => `${k} ${v}`).join(", ") || "none";
     const known = value !== undefined;
-    facts.append(element("dt", name), element("dd", known ? String(value) : "not here (t3d pull all)", key));
+    facts.append(element("dt", name), element("dd", known ? String(value) : "not here", key));
   }
   made.append(facts);
   return made;

@@ -1,0 +1,14 @@
+"""What models make, from teachers to scores, without tables and figures: stage `models` of `dvc.yaml`."""
+
+
+include: "rules/common.smk"
+include: "rules/teacher.smk"
+include: "rules/trajectories.smk"
+include: "rules/distill.smk"
+include: "rules/evaluate.smk"
+
+
+rule models:
+    default_target: True
+    input:
+        [manifest(artefact) for artefact in lineage.artefacts_of(E, lineage.products_of(E).values())],
