@@ -35,7 +35,7 @@ def generate(
         on_finished: called with the number of responses that finished, for progress.
 
     Returns:
-        One response per request, in their order; every token is a block of one step.
+        One response per request, in their order; every token is a block of one step, without a commit pass.
 
     Raises:
         MemoryTooSmallError: as `decode`.

@@ -338,7 +338,7 @@ class _Engine:
             len(ids) if stop is None else stop + 1,
             "length" if stop is None else "stop",
             taken,
-            blocks - 1,
+            0 if self.causal else blocks - 1,
         )
 
 

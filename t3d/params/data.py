@@ -140,6 +140,9 @@ class Teacher(Strict):
     attention: Literal["causal"] | None = None
     """`causal`: an autoregressive LM (Qwen2, Qwen2.5 or Qwen3) that vLLM serves and `convert` begins with, no teacher
     of students. Block-causal (SDAR) unless given."""
+    engine: Literal["t3d"] | None = None
+    """What answers benchmarks with an autoregressive teacher: this project's engine (`t3d`), or, unless given, vLLM in
+    an environment of its own."""
     path: str | None = None
     """Folder of a shipped teacher, relative to the project."""
     pretraining: Pretraining | None = None
@@ -173,6 +176,8 @@ class Teacher(Strict):
         for field in ("initial", "generations", "conversion"):
             if self.source != "convert" and getattr(self, field) is not None:
                 raise ValueError(f"{field} describes a teacher with source: convert, not {self.source}")
+        if self.engine is not None and not self.autoregressive:
+            raise ValueError("engine chooses what answers with an autoregressive teacher, which has attention: causal")
         if self.source == "convert" and self.autoregressive:
             raise ValueError("attention: a converted teacher is a block-diffusion LM; remove `attention: causal`")
         if self.autoregressive and self.pretraining is not None and self.pretraining.initial is not None:
