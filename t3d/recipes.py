@@ -38,6 +38,7 @@ _OPTIONAL = {
     "columns",
     "max_prompt_tokens",
     "openings",
+    "task_pattern",
     "max_response_tokens",
     "threshold",
     "near_steps",

@@ -134,7 +134,7 @@ def _served(
     prompts = {
         p.id: sets.encode_prompt(tokenizer, p.text + suffix, enable_thinking=False) for p in sets.read(questions)
     }
-    settings = {
+    settings: dict[str, Any] = {
         "device": device,
         "dtype": experiment.dtype_of(name),
         "stop_ids": stop_ids(folder),

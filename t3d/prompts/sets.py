@@ -162,7 +162,9 @@ def _written(
     openings = experiment.prompt_sets[experiment.generations[spec.generations].prompts].openings or ()
     shards = [manifest for manifest in inputs if manifest.artefact.startswith("generations/")]
     rows = [row for shard in shards for row in generations.read(shard.file(".parquet"))]
-    rows = sorted(generations.complete(rows), key=lambda row: (int(row.prompt_id), row.sample))
+    # Of what has a pattern, the task can be whole where the solution after it is not.
+    rows = rows if spec.task_pattern else generations.complete(rows)
+    rows = sorted(rows, key=lambda row: (int(row.prompt_id), row.sample))
     texts = [
         (openings[int(row.prompt_id)], tokenizer.decode(row.response_ids, skip_special_tokens=True)) for row in rows
     ]
@@ -173,7 +175,7 @@ def _written(
         source = experiment.prompt_sets[key].source
         drawn = _of_file(experiment, key, sources[source]) if source else _generated(experiment, key)
         questions += [problem.question for problem, _ in drawn]
-    found, left_out = written.tasks(texts, questions)
+    found, left_out = written.tasks(texts, questions, spec.task_pattern)
     if spec.count is not None:
         found = found[: spec.count]
     return [(task, "") for task in found], left_out
