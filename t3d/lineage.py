@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from t3d.errors import T3DError
-from t3d.params import Comparison, Experiment, FactorisationFigure, Product, TrainingFigure
+from t3d.params import Comparison, Experiment, FactorisationFigure, Product, ServedTable, TrainingFigure
 from t3d.params.reporting import AnyFigure
 from t3d.trajectories.names import shard_names
 
@@ -108,9 +108,15 @@ def material_of(experiment: Experiment, product: Product, here: bool = False) ->
         return [f"factorisation/{m}/{name}" for m in [product.teacher, *students] for name in product.trajectories]
     kind = "answers" if product.kind == "commits" else "scores"
     served = ["/".join([kind, *place.cell]) for place in experiment.autoregressive_places(product)]
-    if (here or not (VLLM / "installed").is_file()) and not all(_is_here(experiment, artefact) for artefact in served):
-        served = []
+    if here or not _can_be_made(experiment, product):
+        served = served if all(_is_here(experiment, artefact) for artefact in served) else []
     return ["/".join([kind, *cell]) for cell in experiment.cells_of(product)] + served
+
+
+def _can_be_made(experiment: Experiment, product: Product) -> bool:
+    """Whether the answers of a product's autoregressive row can be made here."""
+    name = product.autoregressive if isinstance(product, ServedTable) else None
+    return (VLLM / "installed").is_file() or (name is not None and experiment.teachers[name].engine is not None)
 
 
 def _is_here(experiment: Experiment, artefact: str) -> bool:

@@ -37,6 +37,7 @@ _OPTIONAL = {
     "columns",
     "max_prompt_tokens",
     "openings",
+    "task_pattern",
     "max_response_tokens",
     "threshold",
     "near_steps",
@@ -114,7 +115,9 @@ def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, An
         scoring = {key: spec.pop(key) for key in ("task", "sandbox")}
         if kind == "scores":
             return scoring
-        return {"seed": seed, "benchmark": spec, "budget": budget} | _format(experiment, model)
+        engine = experiment.teachers[model].engine if model in experiment.teachers else None
+        chosen = {} if engine is None else {"engine": engine}
+        return {"seed": seed, "benchmark": spec, "budget": budget} | chosen | _format(experiment, model)
     if kind == "factorisation":
         model, name = parts
         return {"trajectories": _dump(experiment.trajectories[name])} | _format(experiment, model)
@@ -147,7 +150,7 @@ def canonical(content: Any) -> str:
 
 
 def _dump(model: Any) -> dict[str, Any]:
-    content = model.model_dump(mode="json", exclude={"label", "parameters", "dtype"})
+    content = model.model_dump(mode="json", exclude={"label", "parameters", "dtype", "engine"})
     if not isinstance(model, Teacher):
         content.pop("batch_size", None)
     return _without_unset(content)

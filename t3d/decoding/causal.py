@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Sequence
 
-import torch
 from transformers import PreTrainedModel
 
 from t3d.decoding import engine
 from t3d.decoding.decoder import Request, Response
 from t3d.params import Sampling
 
+_NO_MASK = -1
+"""No token's id: an autoregressive model may write every token."""
 
-@torch.inference_mode()
+
 def generate(
     model: PreTrainedModel,
     requests: Sequence[Request],
@@ -35,9 +36,19 @@ def generate(
         on_finished: called with the number of responses that finished, for progress.
 
     Returns:
-        One response per request, in their order; every token is a block of one step.
+        One response per request, in their order; every token is a block of one step, without a commit pass.
 
     Raises:
         MemoryTooSmallError: as `decode`.
     """
-    return engine.run(model, requests, None, -1, stop_ids, max_new_tokens, sample, batch_size, on_finished)
+    return engine.run(
+        model,
+        requests,
+        None,
+        mask_id=_NO_MASK,
+        stop_ids=stop_ids,
+        max_new_tokens=max_new_tokens,
+        sample=sample,
+        batch_size=batch_size,
+        on_finished=on_finished,
+    )

@@ -85,7 +85,7 @@ def decode(
     if engine:
         from t3d.decoding import engine as fast
 
-        return fast.decode(
+        return fast.run(
             model,
             requests,
             budget,

@@ -22,7 +22,6 @@ from t3d.decoding.decoder import Request, Response, checked
 from t3d.decoding.memory import check_memory
 from t3d.decoding.network import Network
 from t3d.errors import MemoryTooSmallError
-from t3d.models.sdar import SDARForCausalLM
 from t3d.params import Budget, Sampling
 
 _PREFILL = 512
@@ -34,10 +33,10 @@ _LEAST = 32
 
 
 @torch.inference_mode()
-def decode(
-    model: SDARForCausalLM,
+def run(
+    model: Any,
     requests: Sequence[Request],
-    budget: Budget,
+    budget: Budget | None,
     *,
     mask_id: int,
     stop_ids: frozenset[int],
@@ -46,28 +45,15 @@ def decode(
     batch_size: int,
     on_finished: Callable[[int], None] | None = None,
 ) -> list[Response]:
-    """Decode every request, as `t3d.decoding.decoder.decode` does; arguments and result are the same.
+    """Decode every request; arguments and result as in `t3d.decoding.decoder.decode`.
+
+    Without a budget `model` is autoregressive (`causal.py`).
 
     Raises:
         MemoryTooSmallError: so many sequences of this length do not fit into the GPU's memory; the message says how
             many do.
         DecodingError: as there.
     """
-    return run(model, requests, budget, mask_id, stop_ids, max_new_tokens, sample, batch_size, on_finished)
-
-
-def run(
-    model: Any,
-    requests: Sequence[Request],
-    budget: Budget | None,
-    mask_id: int,
-    stop_ids: frozenset[int],
-    max_new_tokens: int,
-    sample: Sampling,
-    batch_size: int,
-    on_finished: Callable[[int], None] | None,
-) -> list[Response]:
-    """Decode with a diffusion LM at `budget`, or without one with an autoregressive model."""
     if not requests:
         return []
     size = budget.block_size if budget else 1
@@ -339,7 +325,7 @@ class _Engine:
             len(ids) if stop is None else stop + 1,
             "length" if stop is None else "stop",
             taken,
-            blocks - 1,
+            0 if self.causal else blocks - 1,
         )
 
 

@@ -1,7 +1,7 @@
 """The stage that answers a benchmark at one budget: decode, and keep ids, step maps and confidences.
 
 Diffusion LMs decode in this process, or in several like it, through lm-eval (`harness.py`); an autoregressive model is
-served by vLLM in another (`served.py`), and has one budget, `b1s1`.
+served by vLLM in another, or by the engine in this one (`served.py`), and has one budget, `b1s1`.
 """
 
 from collections.abc import Sequence
@@ -135,16 +135,16 @@ def _served(
     prompts = {
         p.id: sets.encode_prompt(tokenizer, p.text + suffix, enable_thinking=False) for p in sets.read(questions)
     }
-    found = served.answer(
-        folder,
-        questions.file(".jsonl"),
-        prompts,
-        spec,
-        device=device,
-        dtype=experiment.dtype_of(name),
-        stop_ids=stop_ids(folder),
-        seed_of=lambda item: seed_for(experiment.seed, "answer", item),
-    )
+    settings: dict[str, Any] = {
+        "device": device,
+        "dtype": experiment.dtype_of(name),
+        "stop_ids": stop_ids(folder),
+        "seed_of": lambda item: seed_for(experiment.seed, "answer", item),
+    }
+    if experiment.teachers[name].engine is None:
+        found = served.answer(folder, questions.file(".jsonl"), prompts, spec, **settings)
+    else:
+        found = served.answer_here(folder, prompts, spec, **settings)
     rows = [_row(key, harness.text_of(tokenizer, r.ids), r) for key, r in found.responses.items()]
     alone = found.one_at_a_time
     return rows, {

@@ -1,4 +1,4 @@
-"""Answers of an autoregressive model, which vLLM serves in an environment of its own.
+"""Answers of an autoregressive model, which vLLM serves in an environment of its own, or the engine in this one.
 
 vLLM's pins exclude the main environment, so it is a process (`vllm_backend.py`) between two files: prompts as ids go
 in, responses as ids come out. `make vllm-env` makes the environment; docs/vllm.md says what was run where.
@@ -8,7 +8,8 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
-from t3d.decoding.decoder import Response
+from t3d.decoding.decoder import Request, Response
 from t3d.errors import DataError, MissingInputError, ServingError
 from t3d.lineage import VLLM
 from t3d.models.sdar import load_weights
@@ -41,7 +42,7 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class Served:
-    """What vLLM answered, by question id, and how fast.
+    """What was answered, by question id, and how fast.
 
     `seconds` is the time of all answers together, `one_at_a_time` has `questions`, `response_tokens` and `seconds` of
     those that were asked again one after the other; starting the engine is in neither. `engine`: its name and version.
@@ -64,7 +65,7 @@ def answer(
     stop_ids: frozenset[int],
     seed_of: Callable[[str], int],
 ) -> Served:
-    """Answer a benchmark with a Qwen3 folder.
+    """Answer a benchmark with a Qwen2 or Qwen3 folder, by vLLM.
 
     Args:
         folder: the model.
@@ -113,6 +114,50 @@ def answer(
         found["one_at_a_time"],
         found["engine"],
     )
+
+
+def answer_here(
+    folder: Path,
+    prompts: Mapping[str, list[int]],
+    benchmark: Benchmark,
+    *,
+    device: str,
+    dtype: str,
+    stop_ids: frozenset[int],
+    seed_of: Callable[[str], int],
+) -> Served:
+    """The same with the engine of `t3d/decoding/causal.py`; arguments as in `answer`.
+
+    Raises:
+        MemoryTooSmallError: so many sequences do not fit into the GPU's memory.
+    """
+    # Imported here: with vLLM nothing of it is needed.
+    from t3d.decoding import causal
+    from t3d.models import autoregressive
+
+    model = autoregressive.load_model(folder, device, dtype)
+    requests = [Request(ids, seed_of(key)) for key, ids in prompts.items()]
+
+    def ask(some: Sequence[Request], together: int) -> tuple[list[Response], float]:
+        started = time.monotonic()
+        found = causal.generate(
+            model,
+            some,
+            stop_ids=stop_ids,
+            max_new_tokens=benchmark.max_new_tokens,
+            sample=benchmark.sampling,
+            batch_size=together,
+        )
+        return found, time.monotonic() - started
+
+    responses, seconds = ask(requests, benchmark.batch_size)
+    alone, seconds_alone = ask(requests[:ONE_AT_A_TIME], 1)
+    one_at_a_time = {
+        "questions": len(alone),
+        "response_tokens": sum(response.length for response in alone),
+        "seconds": seconds_alone,
+    }
+    return Served(dict(zip(prompts, responses, strict=True)), seconds, one_at_a_time, "t3d")
 
 
 def _run(request: dict[str, Any]) -> dict[str, Any]:

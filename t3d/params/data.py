@@ -21,6 +21,16 @@ FileName = Annotated[str, AfterValidator(_check_file)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+def _check_groups(field: str, pattern: str) -> None:
+    """Check that `pattern` is a regular expression with one group."""
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"{field} {pattern!r} is no regular expression: {error}") from error
+    if groups != 1:
+        raise ValueError(f"{field} {pattern!r} has {groups} groups; what it finds is its one")
+
+
 class Source(Strict):
     """Files of a repository on the Hugging Face hub, pinned: a commit, and the sha256 of every file."""
 
@@ -140,6 +150,9 @@ class Teacher(Strict):
     attention: Literal["causal"] | None = None
     """`causal`: an autoregressive LM (Qwen2, Qwen2.5 or Qwen3) that vLLM serves and `convert` begins with, no teacher
     of students. Block-causal (SDAR) unless given."""
+    engine: Literal["t3d"] | None = None
+    """What answers benchmarks with an autoregressive teacher: this project's engine (`t3d`), or, unless given, vLLM in
+    an environment of its own."""
     path: str | None = None
     """Folder of a shipped teacher, relative to the project."""
     pretraining: Pretraining | None = None
@@ -173,6 +186,8 @@ class Teacher(Strict):
         for field in ("initial", "generations", "conversion"):
             if self.source != "convert" and getattr(self, field) is not None:
                 raise ValueError(f"{field} describes a teacher with source: convert, not {self.source}")
+        if self.engine is not None and not self.autoregressive:
+            raise ValueError("engine chooses what answers with an autoregressive teacher, which has attention: causal")
         if self.source == "convert" and self.autoregressive:
             raise ValueError("attention: a converted teacher is a block-diffusion LM; remove `attention: causal`")
         if self.autoregressive and self.pretraining is not None and self.pretraining.initial is not None:
@@ -207,12 +222,7 @@ class Columns(Strict):
     @model_validator(mode="after")
     def _pattern_has_a_group(self) -> Self:
         if self.answer_pattern is not None:
-            try:
-                groups = re.compile(self.answer_pattern).groups
-            except re.error as error:
-                raise ValueError(f"answer_pattern {self.answer_pattern!r} is no regular expression: {error}") from error
-            if groups != 1:
-                raise ValueError(f"answer_pattern {self.answer_pattern!r} has {groups} groups; the answer is its one")
+            _check_groups("answer_pattern", self.answer_pattern)
         return self
 
 
@@ -236,6 +246,9 @@ class PromptSet(Strict):
     """`openings`: how the turns begin."""
     generations: Name | None = None
     """`written`: key of the teacher's `generations` from openings."""
+    task_pattern: str | None = None
+    """`written`: regular expression whose one group is the task, at the start of what the model wrote, which often goes
+    on with a solution. `.` matches line ends too. Without one, only what came to an end is a task, as a whole."""
     split: Literal["train", "validation", "test"]
     """Splits of a generator are disjoint by the text of the problem; `t3d verify` checks those of files. Of a file of
     MBPP only the tasks are taken whose numbers are this split's."""
@@ -259,6 +272,10 @@ class PromptSet(Strict):
         for field in ("openings", "generations"):
             if field not in wants and getattr(self, field) is not None:
                 raise ValueError(f"prompts of domain {self.domain} have no {field}")
+        if self.task_pattern is not None:
+            if self.domain != "written":
+                raise ValueError(f"prompts of domain {self.domain} have no task_pattern")
+            _check_groups("task_pattern", self.task_pattern)
         if wants & {"openings", "generations"} and self.split != "train":
             raise ValueError(f"prompts of domain {self.domain} have split train: there are no answers to test against")
         for field in ("source", "file", "columns", "count", "openings", "generations"):

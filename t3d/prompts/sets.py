@@ -217,7 +217,9 @@ def _written(
     openings = experiment.prompt_sets[experiment.generations[spec.generations].prompts].openings or ()
     shards = [manifest for manifest in inputs if manifest.artefact.startswith("generations/")]
     rows = [row for shard in shards for row in generations.read(shard.file(".parquet"))]
-    rows = sorted(generations.complete(rows), key=lambda row: (int(row.prompt_id), row.sample))
+    # Of what has a pattern, the task can be whole where the solution after it is not.
+    rows = rows if spec.task_pattern else generations.complete(rows)
+    rows = sorted(rows, key=lambda row: (int(row.prompt_id), row.sample))
     texts = [
         (openings[int(row.prompt_id)], tokenizer.decode(row.response_ids, skip_special_tokens=True)) for row in rows
     ]
@@ -229,7 +231,7 @@ def _written(
             asked += _in_file(experiment, key, sources[questions.source])[0]
         else:
             asked += islice(_problems(experiment, key), questions.count)
-    tasks, left_out = written.tasks(texts, [problem.question for problem in asked])
+    tasks, left_out = written.tasks(texts, [problem.question for problem in asked], spec.task_pattern)
     kept, too_long = _those_that_fit(tasks, spec, encode)
     return kept[: spec.count], left_out | too_long
 

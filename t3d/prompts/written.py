@@ -35,21 +35,30 @@ def opening_ids(tokenizer, opening: str) -> list[int]:
     return tokenizer(before + opening, add_special_tokens=False)["input_ids"]
 
 
-def tasks(written: Iterable[tuple[str, str]], benchmarks: Iterable[str]) -> tuple[list[Question], dict[str, int]]:
+def tasks(
+    written: Iterable[tuple[str, str]], benchmarks: Iterable[str], pattern: str | None = None
+) -> tuple[list[Question], dict[str, int]]:
     """Distinct tasks that are near no benchmark's question.
 
     Args:
         written: openings, and what the model wrote after each.
         benchmarks: the questions of the experiment's benchmarks.
+        pattern: regular expression whose group is the task, at the start of what was written; all of it without one.
 
     Returns:
-        The tasks in the order they were written in, and how many were left out: `short` ones, `repeated` ones, and
-        those that a benchmark holds (`known`).
+        The tasks in the order they were written in, and how many were left out: those without the pattern
+        (`unmatched`), `short` ones, `repeated` ones, and those that a benchmark holds (`known`).
     """
     known = {gram for question in benchmarks for gram in ngrams(_words(question))}
     found: dict[str, Question] = {}
-    left_out = {"short": 0, "repeated": 0, "known": 0}
+    left_out = {"unmatched": 0, "short": 0, "repeated": 0, "known": 0}
     for opening, text in written:
+        if pattern is not None:
+            match = re.match(pattern, text, re.DOTALL)
+            if match is None:
+                left_out["unmatched"] += 1
+                continue
+            text = match.group(1)
         words = _words(text)
         key = hashlib.sha256(" ".join(words).encode()).hexdigest()[:16]
         if len(words) < _FEWEST_WORDS:

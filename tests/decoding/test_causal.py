@@ -34,7 +34,8 @@ def test_greedy_is_what_transformers_writes(kind):
         expected = written[0, len(item.prompt_ids) :].tolist()
         assert response.ids == expected
         assert response.finish_reason == ("stop" if expected[-1] in STOPS else "length")
-        assert response.length == len(expected)
+        assert response.length == len(expected) == response.denoising_steps
+        assert response.commit_passes == 0
 
 
 @pytest.mark.parametrize("kind", SHAPES)

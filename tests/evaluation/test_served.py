@@ -2,11 +2,14 @@
 
 import sys
 
+import pyarrow.parquet as pq
 import pytest
+import torch
 
+from t3d import receipts, recipes
 from t3d.errors import MissingInputError, ParameterError, ServingError
 from t3d.evaluation import answers, served
-from t3d.models import pretrain, teacher, text
+from t3d.models import autoregressive, pretrain, teacher, text
 from t3d.params import AUTOREGRESSIVE, Experiment
 from t3d.prompts import sets
 from tests.conftest import SHIPPED
@@ -65,3 +68,26 @@ def test_an_environment_that_cannot_start_it_is_an_error_that_points_to_the_log(
     with pytest.raises(ServingError, match=r"vLLM ended with status 1 and gave no answers"):
         answer(asked, tmp_path)
     assert "vllm" in capfd.readouterr().err
+
+
+def test_the_projects_engine_answers_without_vllm(asked, tmp_path, monkeypatch):
+    """Greedy answers are those of transformers; the receipt has the speed of one question at a time as well."""
+    monkeypatch.setattr(served, "VLLM", tmp_path / "nowhere")
+    experiment, made = asked
+    teachers = experiment.teachers | {"ar": experiment.teachers["ar"].model_copy(update={"engine": "t3d"})}
+    answer((experiment.model_copy(update={"teachers": teachers}), made), tmp_path)
+    manifest = receipts.read(tmp_path / f"{AUTOREGRESSIVE}.manifest.json")
+    rows = pq.read_table(manifest.file(".parquet")).to_pylist()
+    assert len(rows) == 6
+    folder = receipts.read(made["ar"]).folder()
+    model, tokenizer = autoregressive.load_model(folder), autoregressive.load_tokenizer(folder)
+    prompts = {prompt.id: prompt.text for prompt in sets.read(receipts.read(made["q"]))}
+    for row in rows:
+        ids = torch.tensor([sets.encode_prompt(tokenizer, prompts[row["id"]])])
+        written = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=8)
+        assert row["response_ids"] == written[0, ids.shape[1] :].tolist()
+    decoding = receipts.read_receipt(manifest)["decoding"]
+    assert decoding["engine"] == "t3d"
+    assert decoding["one_at_a_time"]["questions"] == 6
+    assert recipes.digest(experiment, "answers/ar/b/b1s1") != manifest.recipe
+    assert recipes.digest(experiment, "teachers/ar") == receipts.read(made["ar"]).recipe

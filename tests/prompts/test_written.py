@@ -12,7 +12,7 @@ def test_tasks_are_kept_once_and_in_order():
     ]
     tasks, left_out = written.tasks(texts, [])
     assert [task.question for task in tasks] == ["to add two numbers of a list.", "x one two three four"]
-    assert left_out == {"short": 1, "repeated": 1, "known": 0}
+    assert left_out == {"unmatched": 0, "short": 1, "repeated": 1, "known": 0}
     assert len({task.id for task in tasks}) == 2
 
 
@@ -30,3 +30,20 @@ def test_the_opening_itself_is_no_overlap():
     instruction = "Write a Python function. Answer with the whole function in a code block."
     tasks, _ = written.tasks([(instruction, " Reverse every word of a text")], [instruction + " Sum the digits of n"])
     assert len(tasks) == 1
+
+
+def test_a_pattern_cuts_the_solution_off():
+    """The signature with its docstring, whether its quotes stand alone or not; the first paragraph of a sentence."""
+    signature = 'add(a, b):\n    """\n    Add two numbers and return it.\n    """\n'
+    short = 'sub(a, b):\n    """ Subtract b from a number. """\n'
+    texts = [
+        ("def ", signature + "    return a + b\n```"),
+        ("def ", short + "    return"),
+        ("def ", "f(x):\n    return x"),
+    ]
+    tasks, left_out = written.tasks(texts, [], r'(.*?""".*?""")')
+    assert [task.question for task in tasks] == ["def " + signature.strip(), "def " + short.strip()]
+    assert left_out["unmatched"] == 1
+    paragraph = " reverse every word of a text.\n\n```python\ndef f(x):"
+    tasks, _ = written.tasks([("Write a function to", paragraph)], [], r"(.+?)(?:\n\n|\n```|$)")
+    assert tasks[0].question == "Write a function to reverse every word of a text."

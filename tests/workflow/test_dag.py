@@ -127,6 +127,16 @@ def test_every_table_is_one_target(name, tmp_path):
     assert all(f"results/{name}/table{number}.csv" in output for number in range(1, 10))
 
 
+def test_a_conversion_waits_for_the_models_own_answers(tmp_path):
+    (tmp_path / "params").symlink_to(ROOT / "params")
+    output = snakemake(tmp_path, "-n", "results/table1.csv", experiment="convert")
+    at = "data/convert/{}.manifest.json".format
+    origins = ", ".join(map(at, ("teachers/ar", "generations/own/0-of-1")))
+    assert f"input: {origins}\n    output: {at('teachers/converted')}" in output
+    assert re.search(r"^teacher +2$", output, flags=re.MULTILINE)
+    assert re.search(r"^generations +1$", output, flags=re.MULTILINE)
+
+
 def test_a_learning_rate_plans_that_student_and_what_follows(project, parameters):
     parameters["students"]["t3d"]["optimizer"]["learning_rate"] = 1e-5
     write(project, parameters)

@@ -11,6 +11,7 @@ _STEPS = {
     "sources": "fetch",
     "teachers": "teacher",
     "prompts": "prompts",
+    "generations": "generate",
     "trajectories": "roll out",
     "students": "distil",
     "answers": "answer",

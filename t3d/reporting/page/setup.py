@@ -31,6 +31,7 @@ def _teacher(experiment: Experiment, key: str) -> dict[str, str]:
         "shipped": "shipped with the project",
         "pretrain": "pretrained here",
         "hub": f"from the hub ({teacher.hub})",
+        "convert": f"converted here from {teacher.initial}",
     }
     return {"Teacher": teacher.label, "Key": key, "Weights": where[teacher.source], "Decodes in": teacher.dtype}
 
