@@ -229,13 +229,13 @@ def test_without_a_table_it_is_refused(made):
 
 
 @pytest.mark.parametrize("name", ["table1", "table9"])
-def test_the_demos_tables_are_read_whole(name, monkeypatch):
+def test_pockets_tables_are_read_whole(name, monkeypatch):
     from t3d import params
     from tests.conftest import ROOT
 
     monkeypatch.chdir(ROOT)
-    demo, csv = params.find("demo"), Path("results", "demo", f"{name}.csv")
-    grid = grids.read(demo, name, csv)
+    pocket, csv = params.find("pocket"), Path("results", "pocket", f"{name}.csv")
+    grid = grids.read(pocket, name, csv)
     column = "accuracy" if name == "table1" else "aup"
     shown = {field.text for field in grid.fields()}
     assert {f"{value:.1f}" for value in pd.read_csv(csv)[column]} <= shown
