@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
 from t3d.decoding.decoder import Request, Response
 from t3d.errors import DataError, MissingInputError, ServingError
 from t3d.lineage import VLLM
-from t3d.models.sdar import load_weights
+from t3d.models import autoregressive
 from t3d.params import Benchmark
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def answer(
             f"{VLLM}/installed is missing: `make vllm-env` makes vLLM's environment (docs/vllm.md)."
         )
     # vLLM would serve whatever the files hold.
-    load_weights(Qwen3ForCausalLM, folder, dtype=getattr(torch, dtype))
+    autoregressive.load_model(folder, dtype=dtype)
     sampling = benchmark.sampling.model_dump(include={"temperature", "top_p", "top_k"})
     request = {
         "model": str(folder.resolve()),
@@ -133,7 +132,6 @@ def answer_here(
     """
     # Imported here: with vLLM nothing of it is needed.
     from t3d.decoding import causal
-    from t3d.models import autoregressive
 
     model = autoregressive.load_model(folder, device, dtype)
     requests = [Request(ids, seed_of(key)) for key, ids in prompts.items()]

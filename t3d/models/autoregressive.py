@@ -6,12 +6,16 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from t3d.errors import ParameterError
 from t3d.models import folder as folders
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
 
 KINDS = ("qwen2", "qwen3")
 """Values of `model_type` that are supported; Qwen2.5 and Qwen2.5-Coder are `qwen2`."""
@@ -45,13 +49,21 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(folder: str | Path, device: str | torch.device = "cpu", dtype: str = "float32") -> PreTrainedModel:
+def load_model(folder: str | Path, device: "str | torch.device" = "cpu", dtype: str = "float32") -> "PreTrainedModel":
     """Load an autoregressive folder for inference (`eval` mode), in number format `dtype`.
 
     Raises:
         MissingInputError, ParameterError: as `check_folder`.
+        CorruptArtefactError: not all weights are there, or not all are finite.
     """
+    # Imported here: who only tokenises starts two seconds sooner.
+    import torch
+    from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
+    from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
+
+    from t3d.models.sdar import load_weights
+
     folder = check_folder(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype), attn_implementation="sdpa")
-    model.to(device)  # type: ignore[arg-type]  # transformers wraps the signature away
-    return model.eval()
+    is_qwen2 = json.loads((folder / "config.json").read_text())["model_type"] == "qwen2"
+    kind: type[PreTrainedModel] = Qwen2ForCausalLM if is_qwen2 else Qwen3ForCausalLM
+    return load_weights(kind, folder, device, dtype=getattr(torch, dtype), attn_implementation="sdpa").eval()

@@ -11,14 +11,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
 from t3d.errors import CorruptArtefactError, ParameterError
 from t3d.models.folder import SDARConfig, check_folder
 from t3d.models.masks import PADDING, block_causal
 
-Model = TypeVar("Model", bound=Qwen3ForCausalLM)
+Model = TypeVar("Model", bound=PreTrainedModel)
 BLOCK_SPARSE = "block_sparse"
 """The attention implementation of `packed.py`."""
 

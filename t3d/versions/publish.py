@@ -98,7 +98,7 @@ def remedy(experiment: Experiment, missing: dict[str, Path]) -> str | None:
 
     Args:
         experiment: whose table or figure it is.
-        missing: artefact -> file, as `lineage.missing_of` says.
+        missing: artefact -> file, as `faults.missing_of` says.
     """
     _, index = archive.paths_of(experiment.name)
     listed = index.read_text() if index.is_file() else ""
