@@ -38,9 +38,10 @@ test-vllm: $(VENV)/installed $(VLLM)/.venv/installed ## ask an autoregressive mo
 
 vllm-env: $(VLLM)/.venv/installed ## vLLM for the autoregressive rows of the tables (4 GB)
 
-check: $(VENV)/installed ## formatting, linting, types
+check: $(VENV)/installed ## formatting, linting, the order of rooms, types
 	ruff check .
 	ruff format --check .
+	lint-imports
 	snakefmt --check Snakefile workflow
 	mypy
 	for file in Snakefile workflow/*.smk; do snakemake --lint --snakefile $$file || exit 1; done

@@ -16,12 +16,13 @@ import transformers
 from transformers import DynamicCache
 
 from benchmarks.published import MASK_ID, SIZES
-from t3d.cost import GPUS
-from t3d.decoding.decoder import Request, decode
+from t3d.decoding.decoder import decode
+from t3d.decoding.request import Request
 from t3d.models.folder import SDARConfig
 from t3d.models.masks import block_causal
 from t3d.models.sdar import SDARForCausalLM
 from t3d.params import Budget
+from t3d.terminal.cost import GPUS
 
 POCKET = {"hidden_size": 192, "intermediate_size": 512, "layers": 6, "heads": 3, "key_value_heads": 1, "head_dim": 64}
 

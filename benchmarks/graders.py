@@ -24,11 +24,11 @@ from typing import Any
 
 from t3d.evaluation import boxed
 from t3d.evaluation.programs import PROGRAMS
-from t3d.evaluation.sandbox import Sandbox
 from t3d.evaluation.scores import program_in
 from t3d.params import Columns
 from t3d.progress import Progress
 from t3d.prompts import files, humaneval, mbpp, questions
+from t3d.sandbox.sandbox import Sandbox
 
 REFERENCE = "references right"
 

@@ -18,8 +18,8 @@ from random import Random
 
 from t3d.evaluation.extraction import program_in
 from t3d.evaluation.programs import ProgramTest
-from t3d.evaluation.sandbox import Sandbox, Verdict, check_cases
 from t3d.prompts import code
+from t3d.sandbox.sandbox import Sandbox, Verdict, check_cases
 
 
 def gold_tests(count: int) -> list[ProgramTest]:

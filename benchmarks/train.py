@@ -24,16 +24,18 @@ import transformers
 from torch import Tensor
 
 from benchmarks.decode import random_model
-from t3d.cost import GPUS
 from t3d.decoding.network import head_shape
-from t3d.distillation import objectives, sharding, trainer
+from t3d.distillation import objectives, trainer
 from t3d.distillation.examples import Example
 from t3d.distillation.states import Batch
+from t3d.distributed import fsdp
+from t3d.distributed.gpus import set_up_memory
 from t3d.models import packed
-from t3d.models.device import autocast, set_up_memory, worth_compiling
+from t3d.models.device import autocast, worth_compiling
 from t3d.models.masks import PADDING, clean_and_noisy
 from t3d.models.sdar import SDARForCausalLM
 from t3d.params import Objective, Optimizer, States, Student
+from t3d.terminal.cost import GPUS
 
 BLOCK = 8
 
@@ -84,7 +86,7 @@ def random_rollouts(count: int, prompt: int, shortest: int, longest: int, vocabu
 
 def setting_of(
     examples: Sequence[Example], batch: int, micro: int, mask_id: int, vocabulary: int, device: str, recompute: bool
-) -> trainer.Setting:
+) -> trainer.TrainingJob:
     """T3D as in `params/paper.yaml`, with the argmax as fake token."""
     student = Student(
         label="T3D",
@@ -96,11 +98,11 @@ def setting_of(
             steps=1000, batch_size=batch, micro_batch_size=micro, learning_rate=1e-5, recompute_activations=recompute
         ),
     )
-    return trainer.Setting(student, examples, BLOCK, mask_id, vocabulary, seed=0, device=device)
+    return trainer.TrainingJob(student, examples, BLOCK, mask_id, vocabulary, seed=0, device=device)
 
 
 def plain_loss(
-    way: Way, student: SDARForCausalLM, reference: SDARForCausalLM, batch: Batch, setting: trainer.Setting
+    way: Way, student: SDARForCausalLM, reference: SDARForCausalLM, batch: Batch, setting: trainer.TrainingJob
 ) -> Tensor:
     """T3D's loss from full log-probabilities, in the padded or in our layout."""
     device = setting.device
@@ -148,7 +150,7 @@ def plain_loss(
     return objectives.t3d(objectives.ddo(real_term, fake_term, objective.alpha), path, objective.path_weight)
 
 
-def pad(batch: Batch, setting: trainer.Setting) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def pad(batch: Batch, setting: trainer.TrainingJob) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """A batch on the CPU as x_0 and x_t of whole rows, padded to the longest row of the data set.
 
     Returns:
@@ -182,7 +184,7 @@ def plain_step(
     model: SDARForCausalLM,
     reference: SDARForCausalLM,
     optimizer: torch.optim.Optimizer,
-    setting: trainer.Setting,
+    setting: trainer.TrainingJob,
     step: int,
 ) -> float:
     """An optimizer step through `plain_loss`; returns the loss."""
@@ -202,7 +204,7 @@ def plain_step(
     return total
 
 
-def arithmetic(model: SDARForCausalLM, setting: trainer.Setting, steps: Sequence[int]) -> tuple[int, float]:
+def arithmetic(model: SDARForCausalLM, setting: trainer.TrainingJob, steps: Sequence[int]) -> tuple[int, float]:
     """Tokens of the rows of some steps, and the floating-point operations that they need.
 
     A layer's parameter takes 2 for each token of the clean copy and of the noisy response in the reference's forward,
@@ -232,7 +234,7 @@ def measure(way: Way, size: str, examples: Sequence[Example], batch: int, micro:
     wide = worth_compiling(model.config.hidden_size, device)
     setting = setting_of(examples, batch, micro, mask_id, vocabulary, device, way.recompute)
     setting = replace(setting, packed=wide and way.packed)
-    reference = sharding.frozen_copy(model, device)
+    reference = fsdp.frozen_copy(model, device)
     for each in (model, reference):
         if setting.packed:
             packed.speed_up(each)

@@ -14,6 +14,7 @@ import typer
 
 from t3d import params
 from t3d.errors import ParameterError, T3DError
+from t3d.provenance import lineage
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -47,7 +48,7 @@ def fetch_source(
     out: Out,
 ) -> None:
     """Fetch a repository's files from the hub and check them. One that is not pinned: its pin is printed."""
-    from t3d import sources
+    from t3d.prompts import sources
 
     sources.make(params.find(experiment), name, work, out)
 
@@ -55,7 +56,7 @@ def fetch_source(
 @app.command("pin")
 def pin_sources(experiment: ExperimentName = "paper") -> None:
     """Print what pins an experiment's sources, to paste into its file; asks the hub."""
-    from t3d import sources
+    from t3d.prompts import sources
 
     print(sources.pins(params.find(experiment)), end="")
 
@@ -84,7 +85,7 @@ def make_teacher(
     found = params.find(experiment)
     converts = name in found.teachers and found.teachers[name].source == "convert"
     if not converts or not _done_by_several(found, "training_processes", processes):
-        from t3d.models import teacher
+        from t3d.teachers import teacher
 
         teacher.make(found, name, out, *(sources or ()))
 
@@ -159,7 +160,7 @@ def make_student(
 ) -> None:
     """Train a student. Killed or requeued, it resumes from its last state in --work."""
     found = params.find(experiment)
-    found.check_processes(run, processes or found.training_processes)
+    lineage.check_processes(found, run, processes or found.training_processes)
     if not _done_by_several(found, "training_processes", processes):
         from t3d.distillation import trainer
 
@@ -256,19 +257,40 @@ def verify_made(
     experiment: ExperimentName = "demo",
 ) -> None:
     """Check that what is on disk is complete and was made with the experiment's parameters."""
-    from t3d.versions import verify
+    from t3d.provenance import verify
 
     found = params.find(experiment)
-    count = verify.models(found) if what == "models" else verify.tables(found)
+    if what == "models":
+        count = verify.models(found)
+        _check_prompts(found)
+    else:
+        from t3d.reporting import tables
+
+        count = tables.check_all(found)
     print(f"{what}: {count} verified")
+
+
+def _check_prompts(experiment: params.Experiment) -> None:
+    """Check that no prompt set that is learned from holds a question that another asks."""
+    from t3d.prompts import reader
+    from t3d.provenance import store
+
+    paths = [store.manifest_path(experiment, f"prompts/{name}") for name in experiment.prompt_sets]
+    reader.check_disjoint(reader.read_prompts(store.read(path)) for path in paths if path.is_file())
 
 
 @app.command("publish")
 def publish_experiment(experiment: ExperimentName = "demo", remote: Remote = None) -> None:
     """Verify what an experiment made, write its archive for git, and push the rest with DVC. Never from a job."""
-    from t3d.versions import publish
 
-    kept = publish.publish(params.find(experiment), remote)
+    from t3d.provenance import publish
+    from t3d.reporting import tables
+
+    def check(made: params.Experiment) -> None:
+        _check_prompts(made)
+        tables.check_all(made)
+
+    kept = publish.publish(params.find(experiment), remote, check)
     print("Published. Keep the versions in git:\n  git add " + " ".join(map(str, kept)) + "\n  git commit")
 
 
@@ -279,7 +301,7 @@ def pull_published(
     remote: Remote = None,
 ) -> None:
     """Get back what an experiment published, so that Snakemake knows it and makes nothing again."""
-    from t3d.versions import publish
+    from t3d.provenance import publish
 
     count = publish.pull(params.find(experiment), what, remote)
     print(f"{count} files are here as they were published.")
@@ -295,7 +317,7 @@ def trace_cell(
     json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
 ) -> None:
     """Show what a cell of a table was made from: digests, commits, devices, seeds and commands."""
-    from t3d.versions import remote, trace
+    from t3d.provenance import remote, trace
 
     found, name = trace.table_of(table, experiment)
     if cell is None:
@@ -384,30 +406,9 @@ def estimate_cost(
     gpu: Annotated[str, typer.Option(help="A100, H100 or H200.")] = "A100",
 ) -> None:
     """State the GPU hours of an experiment, by stage and by table, and how they are worked out."""
-    from t3d import cost
+    from t3d.terminal import cost
 
     print(cost.report(params.find(experiment), gpu))
-
-
-recipe = typer.Typer(no_args_is_help=True, help="Say whether changed code changes results (workflow/recipes.yaml).")
-app.add_typer(recipe, name="recipe")
-Stage = Annotated[str, typer.Argument(help="teachers, prompts, students, ..., or all whose code changed.")]
-
-
-@recipe.command("keep")
-def keep_recipe(stage: Stage) -> None:
-    """The code of a stage changed and its results do not: nothing is made again."""
-    from t3d.versions import code
-
-    code.record(stage, bump=False)
-
-
-@recipe.command("bump")
-def bump_recipe(stage: Stage) -> None:
-    """The results of a stage change with its code: they and all that follows are made again."""
-    from t3d.versions import code
-
-    code.record(stage, bump=True)
 
 
 def _done_by_several(experiment: params.Experiment, field: str, processes: int | None) -> bool:
@@ -421,11 +422,11 @@ def _done_by_several(experiment: params.Experiment, field: str, processes: int |
     processes = processes or getattr(experiment, field)
     if processes == 1:
         return False
-    from t3d.processes import is_one_of_several
+    from t3d.distributed.collectives import is_one_of_several
 
     if is_one_of_several():
         return False
-    from t3d import launch
+    from t3d.distributed import launch
 
     launch.launch(experiment, field, processes, sys.argv[1:])
     return True

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from t3d import processes
+from t3d.distributed import collectives
 from t3d.models.folder import SDARConfig, load_tokenizer
 from t3d.models.sdar import SDARForCausalLM, load_model
 
@@ -89,10 +89,10 @@ def in_processes():
 
     def run(function, rank, there, said):
         os.environ |= there | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        processes.join("cpu")
+        collectives.init_process_group("cpu")
         said.send(function(rank))
         said.close()
-        processes.leave()
+        collectives.destroy_process_group()
 
     def start(function, count=2):
         with socket.socket() as free:

@@ -12,8 +12,8 @@ from collections import defaultdict
 
 import pytest
 
-from t3d import lineage, recipes
 from t3d.params import Comparison, Experiment, Product, find
+from t3d.provenance import lineage, recipes
 from tests.conftest import ROOT
 
 EXPERIMENTS = ("demo", "pocket", "paper")
@@ -22,13 +22,13 @@ EXPERIMENTS = ("demo", "pocket", "paper")
 def identities(name: str) -> dict[str, dict[str, str]]:
     """Group of artefacts, or table or figure -> digest."""
     experiment = find(name)
-    products = lineage.products_of(experiment, on_request=True)
+    products = lineage.targets(experiment, on_request=True)
     material = {path: _material(experiment, product) for path, product in products.items()}
     groups = defaultdict(list)
     for artefact in lineage.origins_of(experiment, [a for artefacts in material.values() for a in artefacts]):
         line = f"{artefact} {recipes.digest(experiment, artefact)}"
         groups["/".join(artefact.split("/")[:2])].append(line)
-    rows = {path: experiment.rows_of(p) for path, p in products.items() if isinstance(p, Comparison)}
+    rows = {path: lineage.rows_of(experiment, p) for path, p in products.items() if isinstance(p, Comparison)}
     labels = {path: [row.label for row in shown] for path, shown in rows.items()}
     shown = {path: json.dumps([artefacts, labels.get(path)]) for path, artefacts in material.items()}
     made = {group: "\n".join(sorted(lines)) for group, lines in groups.items()}
@@ -38,9 +38,9 @@ def identities(name: str) -> dict[str, dict[str, str]]:
 def _material(experiment: Experiment, product: Product) -> list[str]:
     """What a table or figure shows, its autoregressive row too, whether or not vLLM is installed here."""
     if not isinstance(product, Comparison):
-        return lineage.material_of(experiment, product)
+        return lineage.inputs_of_target(experiment, product)
     kind = "answers" if product.kind == "commits" else "scores"
-    return ["/".join((kind, *place.cell)) for place in experiment.all_places_of(product)]
+    return ["/".join((kind, *place.cell)) for place in lineage.all_cells_of(experiment, product)]
 
 
 def _hashed(contents: dict[str, str]) -> dict[str, str]:

@@ -11,4 +11,4 @@ include: "rules/evaluate.smk"
 rule models:
     default_target: True
     input:
-        [manifest(artefact) for artefact in lineage.artefacts_of(E, lineage.products_of(E).values())],
+        [manifest(artefact) for artefact in lineage.artefacts_of(E, lineage.targets(E).values())],

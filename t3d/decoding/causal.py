@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from transformers import PreTrainedModel
 
 from t3d.decoding import engine
-from t3d.decoding.decoder import Request, Response
+from t3d.decoding.request import Request, Response
 from t3d.params import Sampling
 
 _NO_MASK = -1

@@ -4,45 +4,16 @@ A response is written block by block on the global grid. A block starts as masks
 each denoising step commits some of them (`remasking.py`), and a commit pass writes the finished block into the cache.
 """
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from t3d.decoding import remasking, sampling
-from t3d.errors import DecodingError
+from t3d.decoding.request import Request, Response, checked
 from t3d.models.masks import PADDING, block_causal
 from t3d.models.sdar import SDARForCausalLM
 from t3d.params import Budget, Sampling
-
-
-@dataclass(frozen=True)
-class Request:
-    """One item to decode: its prompt's ids, the seed of its draws, and what messages call it."""
-
-    prompt_ids: Sequence[int]
-    seed: int
-    name: str = "a prompt"
-
-
-@dataclass(frozen=True)
-class Response:
-    """One decoded response: whole blocks on the global grid, the last block complete.
-
-    `step_map[i]` is the denoising step 1..S within its block at which `ids[i]` was committed, `confidence[i]` the
-    model's probability of the token at that moment. `length` counts the tokens up to and including the end-of-text
-    token. `denoising_steps` and `commit_passes` are the forwards this item needed.
-    """
-
-    ids: list[int]
-    step_map: list[int]
-    confidence: list[float]
-    length: int
-    finish_reason: str
-    denoising_steps: int
-    commit_passes: int
 
 
 @torch.inference_mode()
@@ -109,21 +80,6 @@ def decode(
             if on_finished is not None and finished:
                 on_finished(len(finished))
     return [response for response in responses if response is not None]
-
-
-def checked(request: Request, response: Response) -> Response:
-    """The response to a request, if its confidences are numbers.
-
-    Raises:
-        DecodingError: they are not: logits were NaN or infinite.
-    """
-    for place, confidence in enumerate(response.confidence):
-        if not math.isfinite(confidence):
-            raise DecodingError(
-                f"{request.name}: the model computes NaN or infinity at token {place + 1} of the response. Its weights "
-                "are finite, so it overflows in this number format (teachers.<name>.dtype), or was trained wrongly."
-            )
-    return response
 
 
 class _PrefixCache:

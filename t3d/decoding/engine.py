@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from t3d.decoding import remasking, sampling
-from t3d.decoding.decoder import Request, Response, checked
 from t3d.decoding.memory import check_memory
 from t3d.decoding.network import Network
+from t3d.decoding.request import Request, Response, checked
 from t3d.errors import MemoryTooSmallError
 from t3d.params import Budget, Sampling
 

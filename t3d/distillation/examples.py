@@ -8,12 +8,12 @@ from functools import cached_property
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from t3d import receipts
 from t3d.errors import DataError
 from t3d.params import Budget, Experiment, Student
-from t3d.prompts import sets
+from t3d.prompts.reader import Prompt, encode_prompt, read_prompts
+from t3d.provenance import store
+from t3d.provenance.lineage import shard_names
 from t3d.trajectories import shards
-from t3d.trajectories.names import shard_names
 from t3d.trajectories.record import Trajectory
 
 
@@ -38,7 +38,7 @@ class Example:
 def load(
     experiment: Experiment,
     student: Student,
-    data: Sequence[receipts.Manifest],
+    data: Sequence[store.Manifest],
     tokenizer: PreTrainedTokenizerBase,
     stop_ids: frozenset[int],
     seed: int = 0,
@@ -59,7 +59,7 @@ def load(
     """
     if student.prompts:
         filler = tokenizer.pad_token_id
-        gold = [_gold(prompt, student.block_size, filler) for manifest in data for prompt in sets.read(manifest)]
+        gold = [_gold(prompt, student.block_size, filler) for manifest in data for prompt in read_prompts(manifest)]
         _check_distinct(gold)
         return gold, 0
     specs = {name: experiment.trajectories[name] for name in student.trajectories}
@@ -73,10 +73,10 @@ def load(
             "released behaviour with rows.rollout_blocks: any."
         )
     bare = {
-        prompt.id: sets.encode_prompt(tokenizer, prompt.text)
+        prompt.id: encode_prompt(tokenizer, prompt.text)
         for manifest in data
         if manifest.artefact in bare_sets
-        for prompt in sets.read(manifest)
+        for prompt in read_prompts(manifest)
     }
     rollouts: dict[str, list[Trajectory]] = {name: [] for name in specs}
     for manifest in (m for m in data if m.artefact in shard_artefacts):
@@ -133,6 +133,6 @@ def _check_distinct(examples: Sequence[Example]) -> None:
         seen.add(example.id)
 
 
-def _gold(prompt: sets.Prompt, block_size: int, filler: int) -> Example:
+def _gold(prompt: Prompt, block_size: int, filler: int) -> Example:
     missing = -(len(prompt.prompt_ids) + len(prompt.reference_ids)) % block_size
     return Example(prompt.id, prompt.prompt_ids, prompt.reference_ids + [filler] * missing)

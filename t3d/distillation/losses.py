@@ -1,6 +1,6 @@
 """From a batch of states to a loss: one student forward and, for DDO and near_far, one reference forward.
 
-The LM head is applied to masked positions only, a few at a time (`t3d/models/vocabulary.py`). The formulae are in
+The LM head is applied to masked positions only, a few at a time (`t3d/models/lm_head.py`). The formulae are in
 `objectives.py`.
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from t3d.decoding.sampling import hashed_uniform
 from t3d.distillation import objectives
 from t3d.distillation.states import Batch
-from t3d.models import vocabulary
+from t3d.models import lm_head
 from t3d.models.sdar import SDARForCausalLM
 from t3d.params import Objective
 
@@ -51,11 +51,11 @@ def compute(
     weight = student.lm_head.weight
     temperature = objective.entropy_temperature if objective.wants_certainty else None
     if frozen is not None:
-        scores, divergence, uncertain, best = vocabulary.divergence(states, weight, tokens, *frozen, temperature)
+        scores, divergence, uncertain, best = lm_head.divergence(states, weight, tokens, *frozen, temperature)
     elif temperature is not None:
-        scores, uncertain, best = vocabulary.certainty(states, weight, tokens, temperature)
+        scores, uncertain, best = lm_head.certainty(states, weight, tokens, temperature)
     else:
-        scores = vocabulary.log_probabilities(states, weight, tokens)
+        scores = lm_head.log_probabilities(states, weight, tokens)
     if temperature is not None:
         entropy, correct = spread(uncertain, batch), spread(best == real_ids, batch)
         entropy_term = objectives.certainty(entropy, masked, correct, reduce)
@@ -134,4 +134,4 @@ def predict(reference: SDARForCausalLM, batch: Batch, how: str) -> tuple[Tensor,
         rows, columns = batch.places // batch.masked.shape[1], batch.places % batch.masked.shape[1]
         uniform = hashed_uniform(batch.seeds[rows], columns, torch.zeros_like(columns))
     states, real_ids = masked_states(reference, batch), batch.at_masked(batch.layout.noisy_ids)
-    return vocabulary.predictions(states, reference.lm_head.weight, real_ids, uniform)
+    return lm_head.predictions(states, reference.lm_head.weight, real_ids, uniform)

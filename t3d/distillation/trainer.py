@@ -1,7 +1,7 @@
 """Distillation: full-parameter AdamW on fp32 master weights, resumable, the same result however often it was killed.
 
 Nothing here is random: order, states and fake tokens follow from (seed, step), so a resumed run repeats them, and
-several processes (`t3d/processes.py`) see what one would.
+several processes (`t3d/distributed/collectives.py`) see what one would.
 """
 
 import json
@@ -21,25 +21,27 @@ import numpy as np
 import torch
 from transformers import GenerationConfig
 
-from t3d import processes, receipts
-from t3d.checkpoints import Checkpoints
 from t3d.distillation import examples as data
-from t3d.distillation import losses, sharding
+from t3d.distillation import losses
 from t3d.distillation.states import Batch, draw_batch
+from t3d.distributed import collectives, fsdp
+from t3d.distributed.checkpoints import Checkpoints
+from t3d.distributed.gpus import pick_device
 from t3d.errors import TrainingError
 from t3d.models import packed
-from t3d.models.device import autocast, pick_device, worth_compiling
+from t3d.models.device import autocast, worth_compiling
 from t3d.models.folder import load_tokenizer, mask_id, stop_ids
 from t3d.models.sdar import SDARForCausalLM, load_model
 from t3d.params import Experiment, Optimizer, Student
 from t3d.progress import Progress
+from t3d.provenance import lineage, store, writer
 from t3d.seeds import seed_for
 
 _TERMINATED = 128 + signal.SIGTERM
 
 
 @dataclass(frozen=True)
-class Setting:
+class TrainingJob:
     """What a training run needs besides its models.
 
     `packed`: these are large and on a GPU (`models/packed.py`); `block_sizes`: they take turns by step, in place of the
@@ -58,7 +60,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Pace:
+class StepTime:
     """How long an optimizer step took, and the prompt and response tokens of the rows it learned from."""
 
     seconds: float
@@ -78,36 +80,38 @@ def make(experiment: Experiment, run: str, teacher: Path, inputs: Sequence[Path]
         out: manifest to write; the student's folder lies beside it.
     """
     with ExitStack() as stack:
-        device = processes.join(pick_device(experiment))
-        with processes.together():
-            experiment.check_processes(run, processes.count())
-            name, run_seed = experiment.runs[run]
+        device = collectives.init_process_group(pick_device(experiment))
+        with collectives.raise_on_all_ranks():
+            lineage.check_processes(experiment, run, collectives.world_size())
+            name, run_seed = lineage.runs(experiment)[run]
             student = experiment.students[name]
             artefact = f"students/{run}"
-            manifests = receipts.read_inputs(experiment, artefact, [teacher, *inputs])
+            manifests = store.read_inputs(experiment, artefact, [teacher, *inputs])
             # Models come first: the teacher, and the run that training begins with if that is another.
-            models = 1 if experiment.initial_of(run) is None else 2
+            models = 1 if lineage.initial_of(experiment, run) is None else 2
             folder, weights, learned = manifests[0].folder(), manifests[models - 1].folder(), manifests[models:]
             tokenizer = load_tokenizer(folder)
             examples, steps = data.load(experiment, student, learned, tokenizer, stop_ids(folder), run_seed)
-            checkpoints = Checkpoints(work / run, receipts.identity(experiment, artefact, manifests))
+            checkpoints = Checkpoints(work / run, writer.run_key(experiment, artefact, manifests))
             # Parts of a model that is spread go to the GPU by themselves.
-            model = load_model(weights, device if processes.count() == 1 else "cpu")
-            if processes.is_main():
-                making = receipts.making(experiment, artefact, out, inputs=manifests, device=device)
+            model = load_model(weights, device if collectives.world_size() == 1 else "cpu")
+            if collectives.is_main():
+                making = writer.writing(experiment, artefact, out, inputs=manifests, device=device)
                 job = stack.enter_context(making)
         seed = seed_for(experiment.seed, "student", run_seed)
         large = worth_compiling(model.config.hidden_size, device)
-        setting = Setting(student, examples, steps, mask_id(tokenizer), model.config.vocab_size, seed, device, large)
-        pace: list[Pace] = []
+        setting = TrainingJob(
+            student, examples, steps, mask_id(tokenizer), model.config.vocab_size, seed, device, large
+        )
+        pace: list[StepTime] = []
         log = train(model, setting, checkpoints, title=f"distill {run}", pace=pace)
         speed = speed_of(pace)
         if device.startswith("cuda"):
-            speed["peak_gpu_memory_mb"] = round(processes.largest(torch.cuda.max_memory_allocated() / 2**20))
+            speed["peak_gpu_memory_mb"] = round(collectives.all_reduce_max(torch.cuda.max_memory_allocated() / 2**20))
         # Published settings of sampling may not even be valid; of them only what ends a response is needed.
         kept = {name: getattr(model.generation_config, name) for name in ("eos_token_id", "pad_token_id")}
-        whole = sharding.whole(model)
-        if processes.is_main():
+        whole = fsdp.gather_full_model(model)
+        if collectives.is_main():
             whole.generation_config = GenerationConfig(**{name: ids for name, ids in kept.items() if ids is not None})
             whole.save_pretrained(job.folder())
             tokenizer.save_pretrained(job.folder())
@@ -115,17 +119,17 @@ def make(experiment: Experiment, run: str, teacher: Path, inputs: Sequence[Path]
             (job.folder() / "training.jsonl").write_text(lines)
             job.facts |= {"examples": len(examples), "steps": student.optimizer.steps}
             job.receipt |= speed
-    if processes.is_main():
+    if collectives.is_main():
         checkpoints.remove()
-    processes.leave()
+    collectives.destroy_process_group()
 
 
 def train(
     model: SDARForCausalLM,
-    setting: Setting,
+    setting: TrainingJob,
     checkpoints: Checkpoints | None = None,
     title: str = "distill",
-    pace: list[Pace] | None = None,
+    pace: list[StepTime] | None = None,
     after_step: Callable[[list[dict[str, Any]]], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Train `model` in place. Where there are several processes, it is spread over them.
@@ -147,8 +151,8 @@ def train(
     """
     student = setting.student
     spec = student.optimizer
-    sharding.shard(model, setting.device)
-    reference = sharding.frozen_copy(model, setting.device) if student.objective.needs_reference else None
+    fsdp.shard(model, setting.device)
+    reference = fsdp.frozen_copy(model, setting.device) if student.objective.needs_reference else None
     if spec.recompute_activations:
         recompute_activations(model)
     for each in (model, reference):
@@ -158,14 +162,14 @@ def train(
     first, log = 0, []
     state = checkpoints.latest() if checkpoints else None
     if state is not None:
-        sharding.load_model(model, state["model"])
-        sharding.load_optimizer(optimizer, state["optimizer"])
+        fsdp.load_model(model, state["model"])
+        fsdp.load_optimizer(optimizer, state["optimizer"])
         if reference is not None:
-            sharding.load_model(reference, state["reference"])
+            fsdp.load_model(reference, state["reference"])
         first, log = state["step"], state["log"]
         del state  # as large as what is trained, and needed no more
         _say(f"{title}: resuming after step {first}")
-    progress = Progress(title, spec.steps, first) if processes.is_main() else None
+    progress = Progress(title, spec.steps, first) if collectives.is_main() else None
     with _Termination() as termination:
         for step in range(first, spec.steps):
             refreshes = student.objective.refreshes_reference and step % student.objective.refresh_every == 0
@@ -174,15 +178,15 @@ def train(
             started = time.perf_counter()
             log.append({"step": step + 1} | _step(model, reference, optimizer, setting, step))
             if pace is not None:
-                pace.append(Pace(time.perf_counter() - started, _tokens(setting, step)))
+                pace.append(StepTime(time.perf_counter() - started, _tokens(setting, step)))
             if after_step is not None:
                 after_step(log)
             last = step + 1 == spec.steps
             due = (step + 1) % student.checkpoint_every == 0
             # A scheduler may warn one node before another: whoever is asked, all end after the same step.
-            asked = processes.any_of(termination.asked)
+            asked = collectives.any_of(termination.asked)
             if checkpoints is not None and not last and (due or asked):
-                checkpoints.save(step + 1, sharding.part_of(_state(step + 1, model, reference, optimizer, log)))
+                checkpoints.save(step + 1, fsdp.to_local(_state(step + 1, model, reference, optimizer, log)))
             # After saving: who reads this may have been ended by the same signal.
             if progress is not None:
                 progress.update(step + 1, loss=log[-1]["loss"])
@@ -209,7 +213,7 @@ def _adamw(model: SDARForCausalLM, spec: Optimizer) -> torch.optim.AdamW:
     )
 
 
-def _step(model, reference, optimizer, setting: Setting, step: int) -> dict[str, float]:
+def _step(model, reference, optimizer, setting: TrainingJob, step: int) -> dict[str, float]:
     """One optimizer step: accumulate the gradients of its micro-batches, clip, update."""
     student = setting.student
     spec = student.optimizer
@@ -219,23 +223,23 @@ def _step(model, reference, optimizer, setting: Setting, step: int) -> dict[str,
     model.train()
     totals: dict[str, float] = {}
     done = []
-    for batch, share, last in _passes(setting, step):
-        sharding.reduce_after(model, last)
+    for batch, share, last in weighted_micro_batches(setting, step):
+        fsdp.set_gradient_sync(model, last)
         with autocast(setting.device):
             loss, parts = losses.compute(student.objective, model, reference, batch, setting.steps_per_block)
         (loss * share).backward()
         done.append((batch.ids, share, {"loss": loss.detach(), **parts}))
     # Read when all is under way: a number asked for earlier would let the GPU wait for the next micro-batch, and a
     # process that stopped would let the others wait for its part of a layer.
-    with processes.together():
+    with collectives.raise_on_all_ranks():
         for ids, share, parts in done:
             if not torch.isfinite(parts["loss"]):
                 raise TrainingError(f"step {step + 1}: the loss is {float(parts['loss'])} on samples {', '.join(ids)}.")
             for name, value in parts.items():
                 totals[name] = totals.get(name, 0.0) + float(value) * share
-    totals = processes.total(totals)
-    norm = sharding.clip(model.parameters(), spec.clip)
-    with processes.together():
+    totals = collectives.all_reduce_sum(totals)
+    norm = fsdp.clip(model.parameters(), spec.clip)
+    with collectives.raise_on_all_ranks():
         if not math.isfinite(norm):
             samples = ", ".join(setting.examples[index].id for _, index in _rows(setting, step))
             raise TrainingError(f"step {step + 1}: the gradient norm is {norm} on samples {samples}.")
@@ -243,15 +247,15 @@ def _step(model, reference, optimizer, setting: Setting, step: int) -> dict[str,
     return totals | {"gradient_norm": norm, "learning_rate": learning_rate(spec, step)}
 
 
-def _passes(setting: Setting, step: int) -> Iterator[tuple[Batch, float, bool]]:
+def weighted_micro_batches(setting: TrainingJob, step: int) -> Iterator[tuple[Batch, float, bool]]:
     """This process's micro-batches of an optimizer step, the weight of each in the loss, and whether it is the last.
 
     All processes make as many passes, since a layer is gathered from all of them: one that has a micro-batch less than
     others repeats its last with weight 0, while it would have to wait anyway.
     """
     spec = setting.student.optimizer
-    passes = math.ceil(spec.batch_size / (spec.micro_batch_size or spec.batch_size) / processes.count())
-    batches = micro_batches(setting, step, processes.rank(), processes.count())
+    passes = math.ceil(spec.batch_size / (spec.micro_batch_size or spec.batch_size) / collectives.world_size())
+    batches = micro_batches(setting, step, collectives.rank(), collectives.world_size())
     batch = next(batches)
     share = len(batch.ids) / (spec.batch_size * (2 if setting.student.states.complement else 1))
     for done in range(1, passes + 1):
@@ -271,7 +275,7 @@ def learning_rate(spec: Optimizer, step: int) -> float:
     return spec.learning_rate * (spec.final_fraction + (1 - spec.final_fraction) * cosine)
 
 
-def micro_batches(setting: Setting, step: int, rank: int = 0, processes: int = 1) -> Iterator[Batch]:
+def micro_batches(setting: TrainingJob, step: int, rank: int = 0, processes: int = 1) -> Iterator[Batch]:
     """The states of an optimizer step, in parts of at most `micro_batch_size` rows.
 
     Where rows are padded, those of like length are together; where they are packed, every part gets short and long
@@ -299,7 +303,7 @@ def micro_batches(setting: Setting, step: int, rank: int = 0, processes: int = 1
         )
 
 
-def _rows(setting: Setting, step: int) -> list[tuple[int, int]]:
+def _rows(setting: TrainingJob, step: int) -> list[tuple[int, int]]:
     """(epoch, example index) of each sample of an optimizer step, the shortest first."""
     rows = samples_of(len(setting.examples), setting.student.optimizer.batch_size, step, setting.seed)
     return sorted(rows, key=lambda sample: len(setting.examples[sample[1]].row))
@@ -320,23 +324,23 @@ def _order(count: int, epoch: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed_for(seed, "order", epoch)).permutation(count)
 
 
-def _tokens(setting: Setting, step: int) -> int:
+def _tokens(setting: TrainingJob, step: int) -> int:
     rows = sum(len(setting.examples[index].row) for _, index in _rows(setting, step))
     return rows * (2 if setting.student.states.complement else 1)
 
 
-def speed_of(pace: Sequence[Pace]) -> dict[str, Any]:
+def speed_of(pace: Sequence[StepTime]) -> dict[str, Any]:
     """What a receipt says of the steps since the run began or was resumed; the first, which warms up, is left out."""
     steady = pace[1:] or pace
     return {
-        "processes": processes.count(),
+        "processes": collectives.world_size(),
         "seconds_per_step": statistics.median(step.seconds for step in steady),
         "tokens_per_second": sum(step.tokens for step in steady) / sum(step.seconds for step in steady),
     }
 
 
 def _say(text: str) -> None:
-    if processes.is_main():
+    if collectives.is_main():
         with suppress(BrokenPipeError):
             print(text, flush=True)
 

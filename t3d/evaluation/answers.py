@@ -12,17 +12,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from t3d import processes, receipts
-from t3d.circumstances import device_name
+from t3d.distributed import collectives
+from t3d.distributed.gpus import jobs_on_gpu, pick_device
 from t3d.errors import ParameterError
-from t3d.evaluation import harness, served
+from t3d.evaluation import harness, vllm_client
 from t3d.models import autoregressive
-from t3d.models.device import jobs_on_gpu, pick_device
 from t3d.models.folder import load_tokenizer, stop_ids
 from t3d.models.sdar import load_model
 from t3d.params import AUTOREGRESSIVE, Budget, Experiment, PromptSet
 from t3d.progress import Progress
-from t3d.prompts import sets
+from t3d.prompts.reader import Prompt, encode_prompt, read_prompts
+from t3d.provenance import lineage, store, writer
+from t3d.provenance.environment import device_name
 from t3d.seeds import seed_for
 
 _SCHEMA = pa.schema(
@@ -57,26 +58,26 @@ def make(experiment: Experiment, benchmark: str, budget: str, model: Path, promp
         DataError: the prompts are not the benchmark's, or `model` is no model.
         MissingInputError, ServingError: vLLM is needed and not there, or did not answer.
     """
-    device = processes.join(pick_device(experiment), "gloo")
+    device = collectives.init_process_group(pick_device(experiment), "gloo")
     with ExitStack() as stack:
-        with processes.together():
+        with collectives.raise_on_all_ranks():
             if benchmark not in experiment.benchmarks:
                 raise ParameterError(f"experiment {experiment.name} has no benchmark {benchmark!r}.")
-            name = receipts.read(model).artefact.partition("/")[2]
+            name = store.read(model).artefact.partition("/")[2]
             artefact = f"answers/{name}/{benchmark}/{budget}"
-            source, questions = inputs = receipts.read_inputs(experiment, artefact, [model, prompts])
+            source, questions = inputs = store.read_inputs(experiment, artefact, [model, prompts])
             is_served = name in experiment.teachers and experiment.teachers[name].autoregressive
             if is_served and budget != AUTOREGRESSIVE:
                 raise ParameterError(f"{artefact}: {name} is autoregressive and has no budget but {AUTOREGRESSIVE}.")
-            if processes.is_main():
-                job = stack.enter_context(receipts.making(experiment, artefact, out, inputs=inputs, device=device))
+            if collectives.is_main():
+                job = stack.enter_context(writer.writing(experiment, artefact, out, inputs=inputs, device=device))
         before = jobs_on_gpu(device)
         if is_served:
             rows, speed = _served(experiment, benchmark, source, questions, device)
         else:
             rows, speed = _decoded(experiment, benchmark, budget, source, questions, device)
-        with processes.together():
-            if processes.is_main():
+        with collectives.raise_on_all_ranks():
+            if collectives.is_main():
                 pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), job.file(".parquet"), compression="zstd")
                 job.facts["questions"] = len(rows)
                 batch_size = experiment.benchmarks[benchmark].batch_size
@@ -84,7 +85,7 @@ def make(experiment: Experiment, benchmark: str, budget: str, model: Path, promp
                 # The fewer jobs there were on its GPU, the more its speed says.
                 if before and (after := jobs_on_gpu(device)):
                     job.receipt["decoding"]["gpu_jobs"] = max(before, after)
-    processes.leave()
+    collectives.destroy_process_group()
 
 
 _Answered = tuple[list[dict[str, Any]], dict[str, Any]]
@@ -95,19 +96,19 @@ def _decoded(
     experiment: Experiment,
     benchmark: str,
     budget: str,
-    source: receipts.Manifest,
-    questions: receipts.Manifest,
+    source: store.Manifest,
+    questions: store.Manifest,
     device: str,
 ) -> _Answered:
-    with processes.together():
+    with collectives.raise_on_all_ranks():
         spec, name, folder = experiment.benchmarks[benchmark], source.artefact.partition("/")[2], source.folder()
         advance = None
-        if processes.is_main():
+        if collectives.is_main():
             advance = Progress(f"answers {name} {benchmark} {budget}", questions.facts["prompts"]).advance
         tokenizer = load_tokenizer(folder)
-        _check_prompts(experiment.prompt_sets[spec.prompts], sets.read(questions), tokenizer, name)
+        _check_prompts(experiment.prompt_sets[spec.prompts], read_prompts(questions), tokenizer, name)
         lm = harness.BlockDiffusionLM(
-            load_model(folder, device, experiment.dtype_of(name)),
+            load_model(folder, device, lineage.dtype_of(experiment, name)),
             tokenizer,
             Budget.parse(budget),
             stop_ids=stop_ids(folder),
@@ -124,7 +125,7 @@ def _decoded(
 
 
 def _served(
-    experiment: Experiment, benchmark: str, source: receipts.Manifest, questions: receipts.Manifest, device: str
+    experiment: Experiment, benchmark: str, source: store.Manifest, questions: store.Manifest, device: str
 ) -> _Answered:
     """The same of an autoregressive model; the receipt also has the speed of one question at a time."""
     spec, name, folder = experiment.benchmarks[benchmark], source.artefact.partition("/")[2], source.folder()
@@ -132,19 +133,17 @@ def _served(
     tokenizer = autoregressive.load_tokenizer(folder)
     # Its own chat template asks the same text; where that is the teacher's, the ids are those of the prompt set.
     # Qwen3's chat models would think aloud first, which the diffusion LMs made of them do not.
-    prompts = {
-        p.id: sets.encode_prompt(tokenizer, p.text + suffix, enable_thinking=False) for p in sets.read(questions)
-    }
+    prompts = {p.id: encode_prompt(tokenizer, p.text + suffix, enable_thinking=False) for p in read_prompts(questions)}
     settings: dict[str, Any] = {
         "device": device,
-        "dtype": experiment.dtype_of(name),
+        "dtype": lineage.dtype_of(experiment, name),
         "stop_ids": stop_ids(folder),
         "seed_of": lambda item: seed_for(experiment.seed, "answer", item),
     }
     if experiment.teachers[name].engine is None:
-        found = served.answer(folder, questions.file(".jsonl"), prompts, spec, **settings)
+        found = vllm_client.answer(folder, questions.file(".jsonl"), prompts, spec, **settings)
     else:
-        found = served.answer_here(folder, prompts, spec, **settings)
+        found = vllm_client.answer_here(folder, prompts, spec, **settings)
     rows = [_row(key, harness.text_of(tokenizer, r.ids), r) for key, r in found.responses.items()]
     alone = found.one_at_a_time
     return rows, {
@@ -160,14 +159,14 @@ def _served(
 
 def _devices(device: str) -> str:
     """What decodes, as tables name it: `4 x NVIDIA H100` for four processes."""
-    name, count = device_name(device), processes.count()
+    name, count = device_name(device), collectives.world_size()
     return name if count == 1 else f"{count} x {name}"
 
 
-def _check_prompts(spec: PromptSet, prompts: Sequence[sets.Prompt], tokenizer, model: str) -> None:
+def _check_prompts(spec: PromptSet, prompts: Sequence[Prompt], tokenizer, model: str) -> None:
     """Check that a model's own tokenizer and chat template would ask the same ids: they may be another teacher's."""
     for prompt in prompts[:1]:
-        if sets.encode_prompt(tokenizer, prompt.text + spec.suffix) != prompt.prompt_ids:
+        if encode_prompt(tokenizer, prompt.text + spec.suffix) != prompt.prompt_ids:
             raise ParameterError(
                 f"{model} has another tokenizer or chat template than teacher {spec.teacher}, whose ids ask the "
                 "questions of this benchmark. Declare a prompt set of its own teacher."

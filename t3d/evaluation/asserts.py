@@ -15,8 +15,8 @@ from types import CodeType
 from typing import Any
 
 from t3d.errors import DataError
-from t3d.evaluation.sandbox import Program, shown
-from t3d.evaluation.sandboxed import WRAPPERS
+from t3d.sandbox.sandbox import Program, shown
+from t3d.sandbox.worker import WRAPPERS
 
 _CALL = "_call"
 

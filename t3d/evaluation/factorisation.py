@@ -18,15 +18,15 @@ import numpy as np
 import pandas as pd
 import torch
 
-from t3d import receipts
 from t3d.distillation.examples import Example
+from t3d.distributed.gpus import pick_device
 from t3d.errors import DataError, DecodingError, ParameterError
-from t3d.models.device import pick_device
 from t3d.models.folder import load_tokenizer, mask_id
 from t3d.models.layout import lay_out
 from t3d.models.sdar import SDARForCausalLM, load_model
 from t3d.params import Budget, Experiment
 from t3d.progress import Progress
+from t3d.provenance import lineage, store, writer
 from t3d.trajectories import shards
 
 
@@ -63,15 +63,15 @@ def make(experiment: Experiment, model: Path, trajectories: str, shard_manifests
         raise ParameterError(f"experiment {experiment.name} has no trajectories {trajectories!r}: {known}.")
     size = Budget.parse(experiment.trajectories[trajectories].budget).block_size
     device = pick_device(experiment)
-    name = receipts.read(model).artefact.partition("/")[2]
+    name = store.read(model).artefact.partition("/")[2]
     artefact = f"factorisation/{name}/{trajectories}"
-    source, *parts = inputs = receipts.read_inputs(experiment, artefact, [model, *shard_manifests])
+    source, *parts = inputs = store.read_inputs(experiment, artefact, [model, *shard_manifests])
     examples = _read(experiment, trajectories, source, parts)
-    with receipts.making(experiment, artefact, out, inputs=inputs, device=device) as job:
+    with writer.writing(experiment, artefact, out, inputs=inputs, device=device) as job:
         folder = source.folder()
         progress = Progress(f"factorisation {name} {trajectories}", len(examples))
         rollouts = chains(
-            load_model(folder, device, experiment.dtype_of(name)),
+            load_model(folder, device, lineage.dtype_of(experiment, name)),
             examples,
             steps=size,
             block_size=size,
@@ -181,7 +181,7 @@ def intervals_up_to(steps: int) -> list[int]:
 
 
 def _read(
-    experiment: Experiment, trajectories: str, source: receipts.Manifest, shard_manifests: Sequence[receipts.Manifest]
+    experiment: Experiment, trajectories: str, source: store.Manifest, shard_manifests: Sequence[store.Manifest]
 ) -> list[Example]:
     """The rollouts that are scored, in one order whatever the number of shards: those of like length together."""
     spec = experiment.trajectories[trajectories]

@@ -31,7 +31,7 @@ from t3d.evaluation import boxed
 from t3d.params import Budget, Sampling
 
 if TYPE_CHECKING:
-    from t3d.decoding.decoder import Response
+    from t3d.decoding.request import Response
     from t3d.models.sdar import SDARForCausalLM
 
 TASKS = Path(__file__).parent / "tasks"
@@ -78,12 +78,13 @@ class BlockDiffusionLM(_GenerationOnly):
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Texts of the responses; prompts are the recorded ids of each document, never re-tokenised text."""
         # Imported here: scoring recorded answers needs no model, and starts three seconds sooner without one.
-        from t3d import processes
-        from t3d.decoding.decoder import Request, decode
+        from t3d.decoding.decoder import decode
+        from t3d.decoding.request import Request
+        from t3d.distributed import collectives
         from t3d.models.folder import mask_id
 
         started = time.monotonic()
-        responses = processes.share(
+        responses = collectives.map_over_ranks(
             [Request(r.doc["prompt_ids"], self.seed_of(r.doc["id"]), r.doc["id"]) for r in requests],
             lambda some, on_finished: decode(
                 self.model,

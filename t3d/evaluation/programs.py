@@ -14,7 +14,7 @@ from typing import Any
 
 from t3d.evaluation import asserts
 from t3d.evaluation.extraction import defines
-from t3d.evaluation.sandbox import Limits, Program, check_cases
+from t3d.sandbox.sandbox import Limits, Program, check_cases
 
 Check = Callable[[Program], None]
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from t3d import receipts
 from t3d.errors import DataError
 from t3d.evaluation.extraction import program_in
 from t3d.evaluation.programs import PROGRAMS
-from t3d.evaluation.sandbox import Sandbox
 from t3d.params import Benchmark, Experiment
 from t3d.progress import Progress
-from t3d.prompts import sets
+from t3d.prompts.reader import Prompt, read_prompts
+from t3d.provenance import store, writer
+from t3d.sandbox.sandbox import Sandbox
 
 _SCHEMA = pa.schema(
     [
@@ -42,14 +42,14 @@ def make(experiment: Experiment, answers: Path, prompts: Path, out: Path) -> Non
         prompts: manifest of the prompt set that was answered.
         out: manifest to write; `<budget>.json` (totals) and `<budget>.parquet` (per question) lie beside it.
     """
-    _, model, benchmark, budget = receipts.read(answers, kind="answers").artefact.split("/")
+    _, model, benchmark, budget = store.read(answers, kind="answers").artefact.split("/")
     artefact = f"scores/{model}/{benchmark}/{budget}"
-    source, questions = inputs = receipts.read_inputs(experiment, artefact, [answers, prompts])
+    source, questions = inputs = store.read_inputs(experiment, artefact, [answers, prompts])
     recorded = {row["id"]: row for row in pq.read_table(source.file(".parquet")).to_pylist()}
     texts = {key: row["text"] for key, row in recorded.items()}
-    asked = sets.read(questions)
+    asked = read_prompts(questions)
     spec = experiment.benchmarks[benchmark]
-    with receipts.making(experiment, artefact, out, inputs=inputs) as job:
+    with writer.writing(experiment, artefact, out, inputs=inputs) as job:
         if asked and asked[0].domain in PROGRAMS:
             judged = _run_programs(spec, asked, texts, f"programs {model} {benchmark} {budget}")
         else:
@@ -61,7 +61,7 @@ def make(experiment: Experiment, answers: Path, prompts: Path, out: Path) -> Non
         pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), job.file(".parquet"), compression="zstd")
         totals = {"model": model, "benchmark": benchmark, "budget": budget, **_totals(rows, list(recorded.values()))}
         job.file(".json").write_text(json.dumps(totals, indent=1) + "\n")
-        job.receipt["decoding"] = receipts.read_receipt(source)["decoding"]
+        job.receipt["decoding"] = store.read_receipt(source)["decoding"]
 
 
 def _compare_answers(spec: Benchmark, questions: Path, texts: dict[str, str]) -> dict[str, dict]:
@@ -81,7 +81,7 @@ def _compare_answers(spec: Benchmark, questions: Path, texts: dict[str, str]) ->
     }
 
 
-def _run_programs(spec: Benchmark, prompts: list[sets.Prompt], texts: dict[str, str], title: str) -> dict[str, dict]:
+def _run_programs(spec: Benchmark, prompts: list[Prompt], texts: dict[str, str], title: str) -> dict[str, dict]:
     """By question id, the program in each text and what its hidden tests said."""
     missing = [prompt.id for prompt in prompts if prompt.id not in texts]
     if missing:
@@ -89,7 +89,7 @@ def _run_programs(spec: Benchmark, prompts: list[sets.Prompt], texts: dict[str, 
     progress = Progress(title, len(prompts))
     programs = [program_in(texts[prompt.id], json.loads(prompt.answer)["entry_point"]) for prompt in prompts]
 
-    def judged(prompt: sets.Prompt, program: str) -> dict:
+    def judged(prompt: Prompt, program: str) -> dict:
         test = PROGRAMS[prompt.domain](prompt.answer, program)
         verdict = box.judge(test.source, test.entry_point, test.check, test.limits)
         return {"extracted": program or None, "correct": verdict.passed, "reason": verdict.reason}

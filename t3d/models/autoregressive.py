@@ -1,7 +1,7 @@
 """Autoregressive models beside the diffusion LMs: plain Qwen2 and Qwen3 folders, which vLLM and transformers serve.
 
 `pretrain.py` makes pocket ones, `teacher.py` takes them from the hub or from a GGUF file (`gguf_file.py`),
-`t3d/evaluation/served.py` asks them, and `t3d/teachers/convert.py` makes block-diffusion teachers of them.
+`t3d/evaluation/vllm_client.py` asks them, and `t3d/teachers/convert.py` makes block-diffusion teachers of them.
 """
 
 import json

@@ -17,7 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
-from t3d import processes
+from t3d.distributed import collectives
 from t3d.models.device import send
 from t3d.models.masks import PADDING
 from t3d.models.sdar import BLOCK_SPARSE, SDARForCausalLM
@@ -40,7 +40,7 @@ def compile_layers(model: Qwen3ForCausalLM) -> None:
     The weights of a model that is spread over processes are no constants to the compiler. There it is not told that
     sizes change but finds out which do, which takes a second compilation.
     """
-    dynamic = True if processes.count() == 1 else None
+    dynamic = True if collectives.world_size() == 1 else None
     for layer in model.model.layers:
         layer.compile(dynamic=dynamic)
 

@@ -18,7 +18,7 @@ from t3d.params.data import (
     Teacher,
     Trajectories,
 )
-from t3d.params.experiment import Cell, Experiment, Place, Product, Shown
+from t3d.params.experiment import Experiment, Product
 from t3d.params.reader import find, load, schema
 from t3d.params.reporting import (
     AccuracyFigure,
@@ -34,7 +34,7 @@ from t3d.params.reporting import (
     Table,
     TrainingFigure,
 )
-from t3d.params.students import Objective, Optimizer, Rows, States, Student
+from t3d.params.students import ExampleOptions, Objective, Optimizer, States, Student
 
 __all__ = [
     "AUTOREGRESSIVE",
@@ -42,29 +42,26 @@ __all__ = [
     "AccuracyTable",
     "Benchmark",
     "Budget",
-    "Cell",
     "Columns",
     "CommitFigure",
     "Comparison",
     "Conversion",
     "DecodingTable",
     "Difficulty",
+    "ExampleOptions",
     "Experiment",
     "FactorisationFigure",
     "Generations",
     "Objective",
     "Optimizer",
     "ParallelismTable",
-    "Place",
     "PocketModel",
     "Pretraining",
     "Product",
     "PromptSet",
     "Row",
-    "Rows",
     "Sampling",
     "ServedTable",
-    "Shown",
     "Source",
     "States",
     "Student",

@@ -1,8 +1,6 @@
 """An experiment: everything it makes, by name. `reader.py` reads its file."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterable
 from graphlib import CycleError, TopologicalSorter
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -10,14 +8,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from t3d.errors import ParameterError
-from t3d.params.base import AUTOREGRESSIVE, Budget, Name, Positive, Strict
+from t3d.params.base import Budget, Name, Positive, Strict
 from t3d.params.data import Generations, PromptSet, Source, Teacher, Trajectories
 from t3d.params.reporting import (
     AnyFigure,
     AnyTable,
     Benchmark,
-    Comparison,
     FactorisationFigure,
     ServedTable,
     TrainingFigure,
@@ -30,35 +26,6 @@ PROGRAM_DOMAINS = ("code", "humaneval", "mbpp")
 
 Product = AnyTable | AnyFigure
 """A table or a figure."""
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A row of a comparison: its label, and column -> the teacher or student it shows, and the benchmark answered."""
-
-    label: str
-    models: dict[str, str]
-    benchmarks: dict[str, str]
-
-    @property
-    def model(self) -> str:
-        """The model of its first column, which gives the row its looks and its seeds."""
-        return next(iter(self.models.values()))
-
-
-Cell = tuple[str, str, str]
-"""Model on disk, benchmark, budget: what a score is about."""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a score stands in a comparison: row, seed, column and budget; `cell` says which score it is."""
-
-    label: str
-    seed: int
-    column: str
-    budget: str
-    cell: Cell
 
 
 class Experiment(Strict):
@@ -311,7 +278,8 @@ class Experiment(Strict):
             for column, benchmark in row.benchmarks.items():
                 if self.benchmarks[column].prompts != self.benchmarks[benchmark].prompts:
                     raise ValueError(f"{where}.rows.{row.label}: {benchmark} asks other questions than {column}")
-        labels = [row.label for row in self.rows_of(product)]
+        labels = [self.teachers[product.teacher].label, *(self.students[key].label for key in product.students)]
+        labels += [row.label for row in product.rows]
         if isinstance(product, ServedTable) and (name := product.autoregressive) is not None:
             self._check(f"{where}.autoregressive", "teachers", [name])
             if not self.teachers[name].autoregressive:
@@ -321,37 +289,6 @@ class Experiment(Strict):
             if labels.count(label) > 1:
                 raise ValueError(f"{where}: two of its rows have the label {label!r}")
 
-    @cached_property
-    def runs(self) -> dict[str, tuple[str, int]]:
-        """Run name -> (student, seed): `t3d-seed0` for student `t3d` and seed 0."""
-        return {run_name(key, seed): (key, seed) for key, student in self.students.items() for seed in student.seeds}
-
-    def check_processes(self, run: str, processes: int) -> None:
-        """Check that a run can be trained by so many processes.
-
-        Raises:
-            ParameterError: a step has too few micro-batches, or there is no such run.
-        """
-        if run not in self.runs:
-            raise ParameterError(f"experiment {self.name} has no run {run!r}: {', '.join(self.runs)}.")
-        key, _ = self.runs[run]
-        if fault := self.students[key].optimizer.fault_of(processes):
-            raise ParameterError(f"params/{self.name}.yaml: students.{key}.optimizer.{fault}")
-
-    def runs_of(self, model: str) -> dict[str, int]:
-        """Models on disk behind a row -> their seed: a student's runs, or the teacher itself with seed 0."""
-        if model in self.teachers:
-            return {model: 0}
-        return {run: seed for run, (student, seed) in self.runs.items() if student == model}
-
-    def dtype_of(self, model: str) -> str:
-        """Number format in which a model on disk decodes: its teacher's."""
-        return self.teachers[self.teacher_behind(model)].dtype
-
-    def teacher_behind(self, model: str) -> str:
-        """Name of the teacher that a model on disk is, or that it was copied from."""
-        return model if model in self.teachers else self.teacher_of(self.students[self.runs[model][0]])
-
     def prompts_of(self, student: Student) -> tuple[str, ...]:
         """Names of the prompt sets a student learns from."""
         return student.prompts or tuple(self.trajectories[name].prompts for name in student.trajectories)
@@ -359,41 +296,3 @@ class Experiment(Strict):
     def teacher_of(self, student: Student) -> str:
         """Name of the teacher a student copies: the one whose prompts it learns from."""
         return self.prompt_sets[self.prompts_of(student)[0]].teacher
-
-    def initial_of(self, run: str) -> str | None:
-        """The run whose weights the training of `run` begins with; None for the teacher's."""
-        key, seed = self.runs[run]
-        other = self.students[key].initial
-        return None if other is None else run_name(other, seed)
-
-    def rows_of(self, product: Comparison) -> list[Shown]:
-        """The rows of a comparison: its teacher, its students in the experiment's order, its other rows."""
-        same = {benchmark: benchmark for benchmark in product.benchmarks}
-        whole = [(self.teachers[product.teacher].label, product.teacher)]
-        whole += [(student.label, key) for key, student in self.students.items() if key in product.students]
-        rows = [Shown(label, dict.fromkeys(product.benchmarks, model), same) for label, model in whole]
-        return rows + [Shown(r.label, r.models(product.benchmarks), r.benchmarks or same) for r in product.rows]
-
-    def places_of(self, product: Comparison) -> Iterator[Place]:
-        """Every place of a comparison, by column, row, seed and budget."""
-        for column in product.benchmarks:
-            for row in self.rows_of(product):
-                for run, seed in self.runs_of(row.models[column]).items():
-                    for budget in product.budgets:
-                        yield Place(row.label, seed, column, budget, (run, row.benchmarks[column], budget))
-
-    def cells_of(self, product: Comparison) -> list[Cell]:
-        """The scores that a comparison needs, each once."""
-        return list(dict.fromkeys(place.cell for place in self.places_of(product)))
-
-    def all_places_of(self, product: Comparison) -> list[Place]:
-        """The places of a comparison, and those of its autoregressive row."""
-        return [*self.places_of(product), *self.autoregressive_places(product)]
-
-    def autoregressive_places(self, product: Comparison) -> list[Place]:
-        """The places of a table's autoregressive row, one per benchmark; it can do without them."""
-        if not isinstance(product, ServedTable) or product.autoregressive is None:
-            return []
-        name = product.autoregressive
-        label, budget = self.teachers[name].label, AUTOREGRESSIVE
-        return [Place(label, 0, column, budget, (name, column, budget)) for column in product.benchmarks]

@@ -178,7 +178,7 @@ class Optimizer(Strict):
         )
 
 
-class Rows(Strict):
+class ExampleOptions(Strict):
     """How a training row is made of a rollout. The defaults are what the decoder saw, the others released behaviour."""
 
     block_grid: Literal["global", "response"] = "global"
@@ -231,7 +231,7 @@ class Student(Strict):
     """The loss."""
     states: States
     """How training states are drawn."""
-    rows: Rows = Rows()
+    rows: ExampleOptions = ExampleOptions()
     """How training rows are made."""
     block_size: Positive = 8
     """Training block size (the paper: 8)."""
@@ -268,7 +268,7 @@ class Student(Strict):
             raise ValueError("near_far compares with the teacher, which training begins with; it cannot have initial")
         if gold and self.keep is not None:
             raise ValueError("keep chooses among rollouts; sft learns from gold answers")
-        if gold and self.rows != Rows():
+        if gold and self.rows != ExampleOptions():
             raise ValueError("rows describes how rollouts become training rows; sft learns from gold answers")
         if not self.seeds:
             raise ValueError("a student needs at least one seed")

@@ -5,7 +5,7 @@ xs`), in the shape of MBPP: an instruction, and unit tests that the answer never
 `gsm.py` answers have many modes (comprehension, loop, map and filter, the names of variables), since without them
 few-step decoding would lose nothing.
 
-What a program returns is decided by running it, in `t3d/evaluation/sandbox.py`.
+What a program returns is decided by running it, in `t3d/sandbox/sandbox.py`.
 """
 
 import ast

@@ -8,35 +8,22 @@ answer).
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from random import Random
 
-from t3d import receipts
-from t3d.errors import CorruptArtefactError, DataError, ParameterError
+from t3d.errors import DataError, ParameterError
 from t3d.params import Experiment, PromptSet
 from t3d.prompts import written
 from t3d.prompts.domains import DOMAINS, Problem
 from t3d.prompts.questions import Question
+from t3d.prompts.reader import Prompt, encode_prompt
+from t3d.provenance import store, writer
 from t3d.seeds import seed_for
 
 _TRIES = 100
 """Problems of a generator that may be too long for each that fits."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """One question with its ids and its gold answer."""
-
-    id: str
-    domain: str
-    split: str
-    text: str
-    prompt_ids: list[int]
-    reference: str
-    reference_ids: list[int]
-    answer: str
 
 
 def make(experiment: Experiment, name: str, teacher: Path, out: Path, *origins: Path) -> None:
@@ -57,7 +44,7 @@ def make(experiment: Experiment, name: str, teacher: Path, out: Path, *origins: 
     if name not in experiment.prompt_sets:
         raise ParameterError(f"experiment {experiment.name} has no prompt set {name!r}.")
     spec = experiment.prompt_sets[name]
-    inputs = receipts.read_inputs(experiment, f"prompts/{name}", [teacher, *origins])
+    inputs = store.read_inputs(experiment, f"prompts/{name}", [teacher, *origins])
     folder = inputs[0].folder()
     # Imported here: who only reads a prompt set, or is told that something is wrong, starts three seconds sooner.
     from t3d.models import autoregressive
@@ -73,7 +60,7 @@ def make(experiment: Experiment, name: str, teacher: Path, out: Path, *origins: 
             return written.opening_ids(tokenizer, question)
         return encode_prompt(tokenizer, question + spec.suffix, **switches)
 
-    with receipts.making(experiment, f"prompts/{name}", out, inputs=inputs) as job:
+    with writer.writing(experiment, f"prompts/{name}", out, inputs=inputs) as job:
         if spec.openings is not None:
             openings = [Question(str(number), text, "", "") for number, text in enumerate(spec.openings)]
             kept, left_out = _those_that_fit(openings, spec, encode)
@@ -166,7 +153,7 @@ def _problems(experiment: Experiment, name: str) -> Iterator[Problem]:
 
 
 def _of_file(
-    experiment: Experiment, name: str, source: receipts.Manifest, encode: _Encode
+    experiment: Experiment, name: str, source: store.Manifest, encode: _Encode
 ) -> tuple[list[_Kept], dict[str, int]]:
     """Questions of a fetched file with their worked answers: of those that fit at most `count`, drawn by the seed."""
     spec = experiment.prompt_sets[name]
@@ -181,7 +168,7 @@ def _of_file(
     return kept, left_out | {"of other splits": others}
 
 
-def _in_file(experiment: Experiment, name: str, source: receipts.Manifest) -> tuple[list[Problem], int]:
+def _in_file(experiment: Experiment, name: str, source: store.Manifest) -> tuple[list[Problem], int]:
     """All questions that a fetched file has for a prompt set, and how many rows belong to other splits."""
     from t3d.prompts import files, mbpp, questions
 
@@ -207,18 +194,18 @@ def _in_file(experiment: Experiment, name: str, source: receipts.Manifest) -> tu
 
 
 def _written(
-    experiment: Experiment, name: str, tokenizer, inputs: list[receipts.Manifest], encode: _Encode
+    experiment: Experiment, name: str, tokenizer, inputs: list[store.Manifest], encode: _Encode
 ) -> tuple[list[_Kept], dict[str, int]]:
     """Tasks that the teacher wrote, and how many were left out."""
-    from t3d.trajectories import generations
+    from t3d.prompts import generated
 
     spec = experiment.prompt_sets[name]
     assert spec.generations is not None
     openings = experiment.prompt_sets[experiment.generations[spec.generations].prompts].openings or ()
     shards = [manifest for manifest in inputs if manifest.artefact.startswith("generations/")]
-    rows = [row for shard in shards for row in generations.read(shard.file(".parquet"))]
+    rows = [row for shard in shards for row in generated.read(shard.file(".parquet"))]
     # Of what has a pattern, the task can be whole where the solution after it is not.
-    rows = rows if spec.task_pattern else generations.complete(rows)
+    rows = rows if spec.task_pattern else generated.complete(rows)
     rows = sorted(rows, key=lambda row: (int(row.prompt_id), row.sample))
     texts = [
         (openings[int(row.prompt_id)], tokenizer.decode(row.response_ids, skip_special_tokens=True)) for row in rows
@@ -234,29 +221,3 @@ def _written(
     tasks, left_out = written.tasks(texts, [problem.question for problem in asked], spec.task_pattern)
     kept, too_long = _those_that_fit(tasks, spec, encode)
     return kept[: spec.count], left_out | too_long
-
-
-def encode_prompt(tokenizer, text: str, **switches: bool) -> list[int]:
-    """Ids of one user turn in the chat template, up to where the answer begins; a template ignores what it lacks."""
-    messages = [{"role": "user", "content": text}]
-    rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **switches)
-    return tokenizer(rendered, add_special_tokens=False)["input_ids"]
-
-
-def read(manifest: receipts.Manifest) -> list[Prompt]:
-    """Read a prompt set.
-
-    Raises:
-        CorruptArtefactError: a line is not a prompt; the message names file and line.
-    """
-    path = manifest.file(".jsonl")
-    return list(_lines(path))
-
-
-def _lines(path: Path) -> Iterator[Prompt]:
-    # Not splitlines: a question may hold one of Unicode's other line ends.
-    for number, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"), start=1):
-        try:
-            yield Prompt(**json.loads(line))
-        except (json.JSONDecodeError, TypeError) as error:
-            raise CorruptArtefactError(f"{path}, line {number}: not a prompt ({error}).") from error

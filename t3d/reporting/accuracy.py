@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from t3d.params import AUTOREGRESSIVE, AccuracyTable, Budget, Comparison, Experiment
+from t3d.provenance import lineage
 from t3d.reporting import paper
 from t3d.reporting.statistics import holm, paired_bootstrap, paired_test, seed_interval, wilson
 from t3d.reporting.tidy import rounded
@@ -49,7 +50,7 @@ def accuracy_table(
     """
     theirs = _paper_values(experiment, table, reported)
     base = base_label(experiment, table)
-    methods = [row.label for row in experiment.rows_of(table)]
+    methods = [row.label for row in lineage.rows_of(experiment, table)]
     budgets = sorted((Budget.parse(b) for b in table.budgets), key=_order)
     rows = []
     for (tokens_per_step, threshold), group in groupby(budgets, key=_group):
@@ -77,11 +78,11 @@ def accuracy_table(
 def base_label(experiment: Experiment, table: Comparison) -> str:
     """Label of the row that the others are compared with."""
     base = table.base if isinstance(table, AccuracyTable) else None
-    return next(row.label for row in experiment.rows_of(table) if row.model == (base or table.teacher))
+    return next(row.label for row in lineage.rows_of(experiment, table) if row.model == (base or table.teacher))
 
 
 def _autoregressive(experiment: Experiment, table: Comparison, frame: pd.DataFrame) -> list[dict[str, Any]]:
-    places = [p for p in experiment.autoregressive_places(table) if (frame["method"] == p.label).any()]
+    places = [p for p in lineage.autoregressive_cells(experiment, table) if (frame["method"] == p.label).any()]
     cells = [_cell(frame, p.label, Budget.parse(AUTOREGRESSIVE), p.column) | {"block_size": None} for p in places]
     return [cell | {"method": places[0].label} for cell in [*cells, _average(cells)]] if cells else []
 

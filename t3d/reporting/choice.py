@@ -13,7 +13,8 @@ import pandas as pd
 
 from t3d.errors import ParameterError, T3DError
 from t3d.params import Experiment, find
-from t3d.receipts import manifest_path
+from t3d.provenance import lineage
+from t3d.provenance.store import manifest_path
 from t3d.reporting import scores
 from t3d.reporting.accuracy import base_label
 from t3d.reporting.statistics import paired_bootstrap, points_below
@@ -41,7 +42,9 @@ def summary(experiment: Experiment, names: list[str]) -> pd.DataFrame:
     products = [experiment.tables[name] for name in names]
     parts = [
         scores.load(
-            experiment, table, [manifest_path(experiment, "/".join(("scores", *c))) for c in experiment.cells_of(table)]
+            experiment,
+            table,
+            [manifest_path(experiment, "/".join(("scores", *c))) for c in lineage.score_keys_of(experiment, table)],
         )
         for table in products
     ]

@@ -8,7 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from t3d.params import Budget, DecodingTable, Experiment, Place
+from t3d.params import Budget, DecodingTable, Experiment
+from t3d.provenance import lineage
+from t3d.provenance.lineage import TableCell
 from t3d.reporting import paper
 from t3d.reporting.statistics import wilson
 from t3d.reporting.tidy import measured, rounded
@@ -54,7 +56,7 @@ def decoding_table(
     for text in table.budgets:
         budget = Budget.parse(text)
         for benchmark in table.benchmarks:
-            for shown in experiment.rows_of(table):
+            for shown in lineage.rows_of(experiment, table):
                 here = (totals["method"] == shown.label) & (totals["budget"] == text)
                 cell = totals[here & (totals["benchmark"] == benchmark)]
                 n = int(cell["n"].iloc[0])
@@ -75,7 +77,7 @@ def decoding_table(
                     if metric in theirs:
                         row |= {"reported": theirs[metric], "difference_from_reported": value - theirs[metric]}
                     rows.append(row)
-    for place in experiment.autoregressive_places(table):
+    for place in lineage.autoregressive_cells(experiment, table):
         rows += _autoregressive(place, totals)
     return rounded(pd.DataFrame(rows, columns=list(COLUMNS)))
 
@@ -85,7 +87,7 @@ def text_of(metric: str, value: float) -> str:
     return measured(value, f".{_DIGITS.get(metric, 1)}f")
 
 
-def _autoregressive(place: Place, totals: pd.DataFrame) -> list[dict[str, Any]]:
+def _autoregressive(place: TableCell, totals: pd.DataFrame) -> list[dict[str, Any]]:
     cell = totals[(totals["method"] == place.label) & (totals["benchmark"] == place.column)]
     if cell.empty:
         return []

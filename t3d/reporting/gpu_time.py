@@ -15,10 +15,10 @@ from typing import Any
 
 import pandas as pd
 
-from t3d import receipts
 from t3d.errors import MissingInputError, T3DError
-from t3d.lineage import artefacts_of, products_of
 from t3d.params import Experiment, find
+from t3d.provenance import store
+from t3d.provenance.lineage import artefacts_of, targets
 
 
 def minutes(made: Iterable[dict[str, Any]], gpus: int) -> pd.Series:
@@ -77,13 +77,13 @@ def by_stage(experiment: Experiment, gpus: int) -> tuple[pd.DataFrame, pd.Series
     Raises:
         MissingInputError: something that is made unasked is not here.
     """
-    groups = {"unasked": list(products_of(experiment).values())}
-    groups |= {name: [product] for name, product in products_of(experiment, on_request=True).items()}
+    groups = {"unasked": list(targets(experiment).values())}
+    groups |= {name: [product] for name, product in targets(experiment, on_request=True).items()}
     made: dict[str, dict[str, Any]] = {}
     behind: dict[str, list[str]] = {}
     for name, products in groups.items():
         more = [artefact for artefact in artefacts_of(experiment, products) if artefact not in made]
-        found = {artefact: r for artefact in more if (r := receipts.find_receipt(experiment, artefact)) is not None}
+        found = {artefact: r for artefact in more if (r := store.find_receipt(experiment, artefact)) is not None}
         missing = [artefact for artefact in more if artefact not in found]
         if missing and name == "unasked":
             raise MissingInputError(

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from t3d import receipts
 from t3d.errors import DataError, MissingInputError
 from t3d.params import Experiment
-from t3d.receipts import Manifest
+from t3d.provenance import store
+from t3d.provenance.store import Manifest
 
 
 def by_artefact(
@@ -29,15 +29,15 @@ def by_artefact(
     wanted = list(wanted)
     found: dict[str, Manifest] = {}
     for path in manifests:
-        manifest = receipts.read(path, kind=kind)
-        receipts.check_recipes(manifest, experiment)
-        receipts.check_receipt(manifest, experiment)
+        manifest = store.read(path, kind=kind)
+        store.check_recipes(manifest, experiment)
+        store.check_receipt(manifest, experiment)
         if files:
             manifest.check(contents=True)
         if manifest.artefact not in wanted or manifest.artefact in found:
             raise DataError(f"{path}: {manifest.artefact} is not asked for, or given twice. Leave it out.")
         found[manifest.artefact] = manifest
-    missing = [receipts.manifest_path(experiment, artefact) for artefact in wanted if artefact not in found]
+    missing = [store.manifest_path(experiment, artefact) for artefact in wanted if artefact not in found]
     if missing:
         more = f" ({len(missing) - 1} more are missing)" if len(missing) > 1 else ""
         raise MissingInputError(f"{missing[0]} is not among the {kind}{more}: make it first (snakemake {missing[0]}).")

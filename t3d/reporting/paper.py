@@ -3,6 +3,7 @@
 import pandas as pd
 
 from t3d.params import Experiment, Table
+from t3d.provenance import lineage
 
 _COLUMNS = ["method", "benchmark", "block_size", "tokens_per_step", "remasking", "metric", "value"]
 
@@ -21,6 +22,6 @@ def values_of(experiment: Experiment, table: Table, reported: pd.DataFrame | Non
     """
     if reported is None:
         return pd.DataFrame(columns=_COLUMNS)
-    ours = {table.paper_rows.get(row.model, row.label): row.label for row in experiment.rows_of(table)}
+    ours = {table.paper_rows.get(row.model, row.label): row.label for row in lineage.rows_of(experiment, table)}
     wanted = (reported["table"] == table.paper_table) & (reported["model"].str.lower() == table.teacher)
     return reported[wanted & reported["method"].isin(ours)].assign(method=lambda rows: rows["method"].map(ours))

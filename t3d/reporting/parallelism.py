@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from t3d.params import Budget, Experiment, ParallelismTable
+from t3d.provenance import lineage
 from t3d.reporting.statistics import points_below
 from t3d.reporting.tidy import rounded
 
@@ -86,7 +87,7 @@ def parallelism_table(
         for block in blocks:
             budgets = [text for text in table.budgets if Budget.parse(text).block_size == block]
             teacher = None
-            for shown in experiment.rows_of(table):
+            for shown in lineage.rows_of(experiment, table):
                 mine = (frame["method"] == shown.label) & (frame["benchmark"] == benchmark)
                 points = _points(frame[mine], totals[(totals["method"] == shown.label)], benchmark, budgets)
                 teacher = points.iloc[0] if teacher is None else teacher

@@ -16,6 +16,7 @@ from t3d.params import (
     ParallelismTable,
     ServedTable,
 )
+from t3d.provenance import lineage
 from t3d.reporting.accuracy import AVERAGE, base_label
 from t3d.reporting.decoding import ALONE, METRICS, SATURATED, text_of
 from t3d.reporting.parallelism import ALLOWED_LOSS, PENALTY
@@ -215,8 +216,8 @@ def _questions(experiment: Experiment, table: Comparison, tidy: pd.DataFrame) ->
 
 def _seeds(experiment: Experiment, table: Comparison) -> str:
     counts = {
-        row.label: len(experiment.runs_of(row.model))
-        for row in experiment.rows_of(table)
+        row.label: len(lineage.runs_of(experiment, row.model))
+        for row in lineage.rows_of(experiment, table)
         if row.model not in experiment.teachers
     }
     listed = ", ".join(f"{label} {count}" for label, count in counts.items())

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from t3d import receipts
 from t3d.errors import CorruptArtefactError, DataError
-from t3d.params import Budget, Cell, Comparison, Experiment, Place
-from t3d.receipts import Manifest
+from t3d.params import Budget, Comparison, Experiment
+from t3d.provenance import lineage, store
+from t3d.provenance.lineage import ScoreKey, TableCell
+from t3d.provenance.store import Manifest
 from t3d.reporting.inputs import by_artefact
 
 
@@ -73,30 +74,32 @@ def load_totals(experiment: Experiment, product: Comparison, manifests: list[Pat
     for place in _places(experiment, product, found):
         manifest = found[place.cell]
         totals = json.loads(manifest.file(".json").read_text())
-        rows.append(totals | receipts.read_receipt(manifest)["decoding"] | _keys(place))
+        rows.append(totals | store.read_receipt(manifest)["decoding"] | _keys(place))
     return pd.DataFrame(rows)
 
 
-def _keys(place: Place) -> dict[str, object]:
+def _keys(place: TableCell) -> dict[str, object]:
     return {"method": place.label, "seed": place.seed, "benchmark": place.column, "budget": place.budget}
 
 
-def _places(experiment: Experiment, product: Comparison, found: dict[Cell, Manifest]) -> list[Place]:
-    served = [place for place in experiment.autoregressive_places(product) if place.cell in found]
-    return [*experiment.places_of(product), *served]
+def _places(experiment: Experiment, product: Comparison, found: dict[ScoreKey, Manifest]) -> list[TableCell]:
+    served = [place for place in lineage.autoregressive_cells(experiment, product) if place.cell in found]
+    return [*lineage.cells_of(experiment, product), *served]
 
 
-def needed(experiment: Experiment, product: Comparison, manifests: Iterable[Path]) -> dict[Cell, Manifest]:
+def needed(experiment: Experiment, product: Comparison, manifests: Iterable[Path]) -> dict[ScoreKey, Manifest]:
     """The manifest of every cell of `product`, and of its autoregressive row if any is given; raises as `load`."""
     manifests = list(manifests)
-    cells = experiment.cells_of(product)
-    served = [place.cell for place in experiment.autoregressive_places(product)]
-    if any(receipts.read(path).artefact == "/".join(("scores", *cell)) for path in manifests for cell in served):
+    cells = lineage.score_keys_of(experiment, product)
+    served = [place.cell for place in lineage.autoregressive_cells(experiment, product)]
+    if any(store.read(path).artefact == "/".join(("scores", *cell)) for path in manifests for cell in served):
         cells += served
     return by_cell(experiment, cells, manifests, kind="scores")
 
 
-def by_cell(experiment: Experiment, cells: list[Cell], manifests: Iterable[Path], kind: str) -> dict[Cell, Manifest]:
+def by_cell(
+    experiment: Experiment, cells: list[ScoreKey], manifests: Iterable[Path], kind: str
+) -> dict[ScoreKey, Manifest]:
     """The manifest of every cell; raises as `by_artefact`.
 
     Args:
@@ -109,7 +112,7 @@ def by_cell(experiment: Experiment, cells: list[Cell], manifests: Iterable[Path]
     return {cell: found[name] for cell, name in names.items()}
 
 
-def _read(cell: Cell, manifest: Manifest) -> pd.DataFrame:
+def _read(cell: ScoreKey, manifest: Manifest) -> pd.DataFrame:
     summary = json.loads(manifest.file(".json").read_text())
     columns = ["id", "correct", "response_tokens", "denoising_steps"]
     answers = pd.read_parquet(manifest.file(".parquet"), columns=columns)

@@ -6,16 +6,20 @@ Each kind of table has a module: `accuracy.py`, `decoding.py`, `parallelism.py`.
 are refused: `scores.py`. How sure they are: `statistics.py`. How they look: `renderings.py`.
 """
 
+import filecmp
+import tempfile
 from pathlib import Path
 
 import pandas as pd
 
-from t3d.errors import MissingInputError, ParameterError
+from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError
 from t3d.params import AccuracyTable, DecodingTable, Experiment
+from t3d.provenance import lineage
+from t3d.provenance.files import replacing
+from t3d.provenance.store import manifest_path
 from t3d.reporting import renderings, scores
 from t3d.reporting.accuracy import accuracy_table
 from t3d.reporting.decoding import decoding_table
-from t3d.reporting.files import replacing
 from t3d.reporting.parallelism import parallelism_table
 from t3d.reporting.tidy import to_csv
 
@@ -61,3 +65,28 @@ def _reported(name: str, paper_table: int | None) -> pd.DataFrame | None:
     if not REPORTED.is_file():
         raise MissingInputError(f"{REPORTED} is missing, though tables.{name}.paper_table asks for its values.")
     return pd.read_csv(REPORTED)
+
+
+def check_all(experiment: Experiment) -> int:
+    """Check the tables made unasked, as `check`; returns how many."""
+    names = [name for name, table in experiment.tables.items() if not table.on_request]
+    for name in names:
+        check(experiment, name)
+    return len(names)
+
+
+def check(experiment: Experiment, name: str) -> None:
+    """Check that a table on disk is the one its scores give, byte by byte.
+
+    Raises:
+        T3DError: it is not, or a score is missing or does not fit the parameters.
+    """
+    path = Path("results") / experiment.name / f"{name}.csv"
+    if not path.is_file():
+        raise MissingInputError(f"{path} is missing: make it first (snakemake {path}).")
+    material = lineage.inputs_of_target(experiment, experiment.tables[name], here=True)
+    with tempfile.TemporaryDirectory() as folder:
+        again = Path(folder) / path.name
+        write(experiment, name, [manifest_path(experiment, artefact) for artefact in material], again)
+        if not filecmp.cmp(path, again, shallow=False):
+            raise CorruptArtefactError(f"{path} is not what its scores give. Delete it and run snakemake {path}.")

@@ -15,19 +15,21 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from t3d import processes, receipts
-from t3d.checkpoints import Checkpoints
-from t3d.distillation import sharding, trainer
+from t3d.distillation import trainer
 from t3d.distillation.examples import Example
+from t3d.distributed import collectives, fsdp
+from t3d.distributed.checkpoints import Checkpoints
+from t3d.distributed.gpus import pick_device
 from t3d.errors import DataError, ParameterError, TrainingError
 from t3d.models import autoregressive
-from t3d.models.device import pick_device, worth_compiling
+from t3d.models.device import worth_compiling
 from t3d.models.folder import MASK_TOKEN, SDARConfig, mask_id, stop_ids
 from t3d.models.sdar import SDARForCausalLM
 from t3d.params import Conversion, Experiment, Objective, States, Student
+from t3d.prompts import generated
+from t3d.provenance import store, writer
 from t3d.seeds import seed_for
 from t3d.teachers.probes import Probes
-from t3d.trajectories import generations
 
 _SHARED = (
     "vocab_size",
@@ -55,7 +57,7 @@ _TOLERANCE = 1e-3
 _WITHOUT_THINKING = "{%- set enable_thinking = false %}\n"
 
 
-def make(experiment: Experiment, name: str, out: Path, inputs: Sequence[receipts.Manifest]) -> None:
+def make(experiment: Experiment, name: str, out: Path, inputs: Sequence[store.Manifest]) -> None:
     """Convert teacher `name` of an experiment.
 
     Args:
@@ -72,30 +74,30 @@ def make(experiment: Experiment, name: str, out: Path, inputs: Sequence[receipts
     spec = experiment.teachers[name]
     conversion, artefact = spec.conversion or Conversion(), f"teachers/{name}"
     with ExitStack() as stack:
-        device = processes.join(pick_device(experiment))
-        with processes.together():
+        device = collectives.init_process_group(pick_device(experiment))
+        with collectives.raise_on_all_ranks():
             folder = inputs[0].folder()
             tokenizer = with_mask(autoregressive.load_tokenizer(folder), folder)
-            rows = [row for shard in inputs[1:] for row in generations.read(shard.file(".parquet"))]
+            rows = [row for shard in inputs[1:] for row in generated.read(shard.file(".parquet"))]
             examples, counts = examples_of(rows, conversion, tokenizer.pad_token_id)
             model = converted(autoregressive.load_model(folder), tokenizer, max(conversion.block_sizes))
             checkpoints = Checkpoints(
-                Path(str(out).removesuffix(receipts.MANIFEST) + ".states"),
-                receipts.identity(experiment, artefact, inputs),
+                Path(str(out).removesuffix(store.MANIFEST) + ".states"),
+                writer.run_key(experiment, artefact, inputs),
             )
-            if processes.is_main():
-                making = receipts.making(experiment, artefact, out, inputs=list(inputs), device=device)
+            if collectives.is_main():
+                making = writer.writing(experiment, artefact, out, inputs=list(inputs), device=device)
                 job = stack.enter_context(making)
                 print(f"convert {name}: {counts}", flush=True)
         seed = seed_for(experiment.seed, "convert")
         probes = Probes(experiment, folder, tokenizer, examples, conversion, device, seed)
-        pace: list[trainer.Pace] = []
+        pace: list[trainer.StepTime] = []
         log = train(model, examples, conversion, tokenizer, device, seed, checkpoints, probes, pace)
         speed = trainer.speed_of(pace)
         if device.startswith("cuda"):
-            speed["peak_gpu_memory_mb"] = round(processes.largest(torch.cuda.max_memory_allocated() / 2**20))
-        whole = sharding.whole(model)
-        if processes.is_main():
+            speed["peak_gpu_memory_mb"] = round(collectives.all_reduce_max(torch.cuda.max_memory_allocated() / 2**20))
+        whole = fsdp.gather_full_model(model)
+        if collectives.is_main():
             whole.generation_config = GenerationConfig(
                 eos_token_id=sorted(stop_ids(folder)), pad_token_id=tokenizer.pad_token_id
             )
@@ -105,9 +107,9 @@ def make(experiment: Experiment, name: str, out: Path, inputs: Sequence[receipts
             job.facts |= counts
             moments = [{"step": entry["step"]} | entry["probes"] for entry in log if "probes" in entry]
             job.receipt |= speed | {"training": {"loss": log[-1]["loss"], "probes": moments}}
-    if processes.is_main():
+    if collectives.is_main():
         checkpoints.remove()
-    processes.leave()
+    collectives.destroy_process_group()
 
 
 def train(
@@ -119,7 +121,7 @@ def train(
     seed: int,
     checkpoints: Checkpoints | None = None,
     probes: Probes | None = None,
-    pace: list[trainer.Pace] | None = None,
+    pace: list[trainer.StepTime] | None = None,
 ) -> list[dict[str, Any]]:
     """Train a converted model in place on `device`; the log has the probes in the entries of their steps.
 
@@ -134,7 +136,7 @@ def train(
         optimizer=conversion,
         checkpoint_every=conversion.checkpoint_every,
     )
-    setting = trainer.Setting(
+    setting = trainer.TrainingJob(
         student,
         examples,
         steps_per_block=0,
@@ -152,7 +154,7 @@ def train(
         if probes is not None and probes.due(len(log)):
             log[-1]["probes"] = probes.decode(model)
 
-    if processes.count() == 1:
+    if collectives.world_size() == 1:
         model.to(device)  # type: ignore[arg-type]  # transformers wraps the signature away
     return trainer.train(model, setting, checkpoints, title="convert", pace=pace, after_step=after_step)
 
@@ -244,14 +246,14 @@ def with_mask(tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreTrainedTok
 
 
 def examples_of(
-    rows: Sequence[generations.Generation], conversion: Conversion, filler: int
+    rows: Sequence[generated.Generation], conversion: Conversion, filler: int
 ) -> tuple[list[Example], dict[str, int]]:
     """Training rows of answers that came to an end, each filled up to whole blocks, and how many were left out.
 
     Raises:
         DataError: none is left.
     """
-    complete = generations.complete(rows)
+    complete = generated.complete(rows)
     grid = max(conversion.block_sizes)
     examples, seen = [], set()
     for row in sorted(complete, key=lambda row: (row.prompt_id, row.sample)):

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from t3d import processes
-from t3d.decoding.decoder import Request, decode
-from t3d.distillation import sharding
+from t3d.decoding.decoder import decode
+from t3d.decoding.request import Request
 from t3d.distillation.examples import Example
+from t3d.distributed import collectives, fsdp
 from t3d.models import autoregressive
 from t3d.models.folder import mask_id, stop_ids
+from t3d.models.lm_head import log_probabilities
 from t3d.models.sdar import SDARForCausalLM
-from t3d.models.vocabulary import log_probabilities
 from t3d.params import Budget, Conversion, Experiment
 
 _MAX_NEW_TOKENS = 256
@@ -62,9 +62,9 @@ class Probes:
             `nll`: mean negative log-likelihood of a token under the autoregressive model (nats), `own_nll`: that of its
             own answers; and the first texts.
         """
-        copied = sharding.decodable(model, self.device)
+        copied = fsdp.decodable(model, self.device)
         found: dict[str, Any] = {}
-        if processes.is_main():
+        if collectives.is_main():
             stops = stop_ids(self.folder)
             responses = decode(
                 copied,
@@ -84,7 +84,7 @@ class Probes:
                 "own_nll": self._nll(own),
                 "texts": [self.tokenizer.decode(each, skip_special_tokens=True)[:_LONGEST] for each in ids[:_TEXTS]],
             }
-        with processes.together():
+        with collectives.raise_on_all_ranks():
             return found
 
     @torch.inference_mode()

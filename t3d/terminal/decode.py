@@ -10,11 +10,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from t3d import lineage, receipts
 from t3d.errors import DataError, ParameterError
 from t3d.params import Budget, Experiment
-from t3d.receipts import manifest_path
-from t3d.versions import remote
+from t3d.provenance import lineage, remote, store
+from t3d.provenance.store import manifest_path
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def find_model(experiment: Experiment, model: str | None, seed: int | None = Non
         if seed is not None and seed not in seeds:
             raise ParameterError(f"student {model} has no seed {seed}: {', '.join(map(str, seeds))}.")
         model = f"{model}-seed{seeds[0] if seed is None else seed}"
-    if model in experiment.runs:
+    if model in lineage.runs(experiment):
         return Model(model, model, _made(manifest_path(experiment, f"students/{model}")))
     if Path(model).is_dir():
         return Model(Path(model).name, None, Path(model))
@@ -88,7 +87,7 @@ def find_model(experiment: Experiment, model: str | None, seed: int | None = Non
 def _made(path: Path) -> Path | None:
     if not path.is_file():
         return None
-    manifest = receipts.read(path)
+    manifest = store.read(path)
     manifest.check(contents=False)
     return manifest.base
 
@@ -122,22 +121,23 @@ def answer(experiment: Experiment, model: Model, budget: Budget | None, question
     folder = model.folder
     if folder is None:
         assert model.name is not None
-        folder = receipts.read(manifest_path(experiment, lineage.model(experiment, model.name))).base
+        folder = store.read(manifest_path(experiment, lineage.model(experiment, model.name))).base
     # These take seconds to load: neither a recorded answer nor an error needs them.
     import torch
     from transformers.utils import logging
 
-    from t3d.decoding.decoder import Request, decode
-    from t3d.models.device import pick_device
+    from t3d.decoding.decoder import decode
+    from t3d.decoding.request import Request
+    from t3d.distributed.gpus import pick_device
     from t3d.models.folder import load_tokenizer, mask_id, stop_ids
     from t3d.models.sdar import load_model
-    from t3d.prompts.sets import encode_prompt
+    from t3d.prompts.reader import encode_prompt
 
     logging.disable_progress_bar()
     # A model that was trained on a GPU answers one question on a CPU as well.
     anywhere = experiment.model_copy(update={"device": "auto"}) if experiment.device == "cuda" else experiment
     device = pick_device(anywhere)
-    dtype = experiment.dtype_of(model.name or next(iter(experiment.teachers)))
+    dtype = lineage.dtype_of(experiment, model.name or next(iter(experiment.teachers)))
     loaded, tokenizer = load_model(folder, device, dtype), load_tokenizer(folder)
     size = loaded.config.block_size
     chosen = budget or Budget(block_size=size, steps=size)
@@ -187,7 +187,7 @@ def recorded(experiment: Experiment, model: Model, budget: Budget | None, questi
         path = manifest_path(experiment, f"answers/{model.name}/{benchmark}/{budget}")
         if not path.is_file():
             continue
-        rows = {row["id"]: row for row in pq.read_table(receipts.read(path).file(".parquet")).to_pylist()}
+        rows = {row["id"]: row for row in pq.read_table(store.read(path).file(".parquet")).to_pylist()}
         if budget and question in rows:
             row: dict[str, Any] = rows[question]
             return _answer(
@@ -202,7 +202,7 @@ def recorded(experiment: Experiment, model: Model, budget: Budget | None, questi
     if some:
         raise DataError(f"{model.name} recorded no question {question!r} at {budget}; it did {', '.join(some)}, ...")
     root = Path("data", experiment.name, "answers", model.name)
-    there = sorted({path.name.removesuffix(receipts.MANIFEST) for path in root.glob(f"*/*{receipts.MANIFEST}")})
+    there = sorted({path.name.removesuffix(store.MANIFEST) for path in root.glob(f"*/*{store.MANIFEST}")})
     if not there:
         command = remote.command(experiment.name)
         fetched = f", or fetch published ones ({command})" if command else ""
@@ -212,8 +212,8 @@ def recorded(experiment: Experiment, model: Model, budget: Budget | None, questi
 
 def _tokenizer_of(experiment: Experiment, model: Model) -> Path:
     """A folder with the model's tokenizer: its own or its teacher's, which the scores come without."""
-    if model.folder is None and model.name in experiment.runs:
-        model = find_model(experiment, experiment.teacher_behind(model.name))
+    if model.folder is None and model.name in lineage.runs(experiment):
+        model = find_model(experiment, lineage.teacher_behind(experiment, model.name))
     if model.folder is None:
         raise DataError(f"there is no tokenizer to read the answers of {model.name} with: fetch or make the model.")
     return model.folder

@@ -17,10 +17,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from t3d import cost, lineage, receipts, recipes
 from t3d.params import Experiment
-from t3d.receipts import MANIFEST, manifest_path
-from t3d.versions import faults
+from t3d.provenance import faults, lineage, recipes, store
+from t3d.provenance.store import MANIFEST, manifest_path
+from t3d.terminal import cost
 
 MADE, STALE, MISSING, INCOMPLETE = "made", "stale", faults.MISSING, "incomplete"
 _STYLES = {MADE: "green", STALE: "yellow", MISSING: "dim", INCOMPLETE: "cyan"}
@@ -89,9 +89,9 @@ class Status:
 
 def look(experiment: Experiment) -> Status:
     """See where an experiment stands; nothing is changed, and no content is hashed."""
-    products = lineage.products_of(experiment, on_request=True)
+    products = lineage.targets(experiment, on_request=True)
     every = lineage.artefacts_of(experiment, products.values())
-    wanted = lineage.artefacts_of(experiment, lineage.products_of(experiment).values())
+    wanted = lineage.artefacts_of(experiment, lineage.targets(experiment).values())
     why = dict(faults.faults(experiment, every))
     state = {a: MISSING if why[a] == MISSING else STALE if why[a] else MADE for a in every}
     targets = []
@@ -99,7 +99,7 @@ def look(experiment: Experiment) -> Status:
         behind = lineage.artefacts_of(experiment, [product])
         path = Path("results", experiment.name, name)
         states = [state[artefact] for artefact in behind]
-        finished = max((_finished(experiment, a) for a in lineage.material_of(experiment, product)), default=0.0)
+        finished = max((_finished(experiment, a) for a in lineage.inputs_of_target(experiment, product)), default=0.0)
         seen = _seen(path, finished, states)
         targets.append(Target(str(path), seen, states.count(MADE), len(states), product.on_request))
     kinds: dict[str, list[str]] = defaultdict(list)
@@ -126,7 +126,7 @@ def _seen(path: Path, finished: float, behind: list[str]) -> str:
 
 def _finished(experiment: Experiment, artefact: str) -> float:
     """When an artefact was finished, in seconds since 1970; 0 if nobody knows."""
-    said = (receipts.find_receipt(experiment, artefact) or {}).get("finished")
+    said = (store.find_receipt(experiment, artefact) or {}).get("finished")
     return calendar.timegm(time.strptime(said, "%Y-%m-%dT%H:%M:%SZ")) if said else 0.0
 
 
@@ -146,13 +146,13 @@ def _running(experiment: Experiment, artefact: str, state: str) -> Running | Non
             continue
     if not times:
         return None
-    of = experiment.students[experiment.runs[name][0]].optimizer.steps if kind == "students" else None
+    of = experiment.students[lineage.runs(experiment)[name][0]].optimizer.steps if kind == "students" else None
     step = _last_step(states) if states else None
     return Running(artefact, max(time.time() - max(times), 0.0), step, of)
 
 
 def _last_step(states: list[Path]) -> int:
-    from t3d.checkpoints import step_of  # loads PyTorch, which nothing else here needs
+    from t3d.distributed.checkpoints import step_of  # loads PyTorch, which nothing else here needs
 
     return max(map(step_of, states))
 
@@ -164,7 +164,7 @@ def _remaining(experiment: Experiment, every: Iterable[str], left: list[str]) ->
         return Remaining(0, 0.0, 0, "receipts")
     took: dict[str, list[float]] = defaultdict(list)
     for artefact in every:
-        seconds = (receipts.find_receipt(experiment, artefact) or {}).get("seconds")
+        seconds = (store.find_receipt(experiment, artefact) or {}).get("seconds")
         if seconds is not None:
             took[artefact.partition("/")[0]].append(seconds)
     known = [took[kind] for kind in (artefact.partition("/")[0] for artefact in left) if kind in took]

@@ -4,48 +4,21 @@ An answer depends on its prompt and its number alone: which shard it is in and w
 """
 
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from t3d import receipts
 from t3d.decoding import causal
-from t3d.decoding.decoder import Request
-from t3d.errors import CorruptArtefactError, DataError, ParameterError
+from t3d.decoding.request import Request
+from t3d.distributed.gpus import pick_device
+from t3d.errors import DataError, ParameterError
 from t3d.models import autoregressive
-from t3d.models.device import pick_device
 from t3d.models.folder import stop_ids
 from t3d.params import Experiment
 from t3d.progress import Progress
-from t3d.prompts import sets
+from t3d.prompts import generated
+from t3d.prompts.reader import read_prompts
+from t3d.provenance import lineage, store, writer
+from t3d.provenance.lineage import shard_names
 from t3d.seeds import seed_for
-from t3d.trajectories.names import shard_names
-
-_SCHEMA = pa.schema(
-    [
-        ("prompt_id", pa.string()),
-        ("sample", pa.int32()),
-        ("prompt_ids", pa.list_(pa.int32())),
-        ("response_ids", pa.list_(pa.int32())),
-        ("finish_reason", pa.string()),
-        ("seed", pa.int64()),
-    ]
-)
-
-
-@dataclass(frozen=True)
-class Generation:
-    """Answer number `sample` to a prompt; `response_ids` ends with the token that ended it, if one did."""
-
-    prompt_id: str
-    sample: int
-    prompt_ids: list[int]
-    response_ids: list[int]
-    finish_reason: str
-    seed: int
 
 
 def make(experiment: Experiment, name: str, shard: str, teacher: Path, prompts: Path, out: Path) -> None:
@@ -69,16 +42,18 @@ def make(experiment: Experiment, name: str, shard: str, teacher: Path, prompts: 
     if shard not in (names := shard_names(spec)):
         raise ParameterError(f"no shard {shard!r}; the experiment has {', '.join(names)}.")
     artefact = f"generations/{name}/{shard}"
-    inputs = receipts.read_inputs(experiment, artefact, [teacher, prompts])
+    inputs = store.read_inputs(experiment, artefact, [teacher, prompts])
     device, folder = pick_device(experiment), inputs[0].folder()
-    with receipts.making(experiment, artefact, out, inputs=inputs, device=device) as job:
+    with writer.writing(experiment, artefact, out, inputs=inputs, device=device) as job:
         asked = [
             (prompt, sample)
-            for prompt in sets.read(inputs[1])[names.index(shard) :: spec.shards]
+            for prompt in read_prompts(inputs[1])[names.index(shard) :: spec.shards]
             for sample in range(spec.samples)
         ]
         requests = [Request(p.prompt_ids, seed_for(experiment.seed, "generation", p.id, n)) for p, n in asked]
-        model = autoregressive.load_model(folder, device, experiment.dtype_of(inputs[0].artefact.partition("/")[2]))
+        model = autoregressive.load_model(
+            folder, device, lineage.dtype_of(experiment, inputs[0].artefact.partition("/")[2])
+        )
         started = time.monotonic()
         responses = causal.generate(
             model,
@@ -91,7 +66,7 @@ def make(experiment: Experiment, name: str, shard: str, teacher: Path, prompts: 
         )
         seconds = time.monotonic() - started
         rows = [
-            Generation(p.id, n, p.prompt_ids, r.ids, r.finish_reason, request.seed)
+            generated.Generation(p.id, n, p.prompt_ids, r.ids, r.finish_reason, request.seed)
             for (p, n), request, r in zip(asked, requests, responses, strict=True)
         ]
         complete = sum(row.finish_reason == "stop" for row in rows)
@@ -101,29 +76,7 @@ def make(experiment: Experiment, name: str, shard: str, teacher: Path, prompts: 
                 f"({spec.max_new_tokens}) and none came to an end. Raise it, or check the model's chat template and "
                 "its eos_token_id."
             )
-        pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=_SCHEMA), job.file(".parquet"))
+        generated.write(rows, job.file(".parquet"))
         tokens = sum(len(row.response_ids) for row in rows)
         job.facts |= {"answers": len(rows), "complete": complete, "response_tokens": tokens}
         job.receipt["speed"] = {"tokens_per_second": tokens / seconds, "batch_size": spec.batch_size}
-
-
-def read(path: Path) -> list[Generation]:
-    """Read a shard.
-
-    Raises:
-        CorruptArtefactError: it is not one, or a row's answer is empty.
-    """
-    try:
-        table = pq.read_table(path, schema=_SCHEMA)
-    except (pa.ArrowException, OSError) as error:
-        raise CorruptArtefactError(f"{path} is not a shard of generations: {error}.") from error
-    rows = [Generation(**row) for row in table.to_pylist()]
-    for number, row in enumerate(rows):
-        if not row.prompt_ids or not row.response_ids:
-            raise CorruptArtefactError(f"{path}, row {number}: prompt_ids or response_ids is empty.")
-    return rows
-
-
-def complete(rows: Sequence[Generation]) -> list[Generation]:
-    """Those that came to an end by themselves."""
-    return [row for row in rows if row.finish_reason == "stop"]

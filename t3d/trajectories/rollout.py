@@ -10,18 +10,20 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from t3d import processes, receipts
-from t3d.decoding.decoder import Request, decode
+from t3d.decoding.decoder import decode
+from t3d.decoding.request import Request
+from t3d.distributed import collectives
+from t3d.distributed.gpus import pick_device
 from t3d.errors import ParameterError
-from t3d.models.device import pick_device
 from t3d.models.folder import load_tokenizer, mask_id, stop_ids
 from t3d.models.sdar import SDARForCausalLM, load_model
 from t3d.params import Budget, Experiment, Trajectories
 from t3d.progress import Progress
-from t3d.prompts import sets
+from t3d.prompts.reader import read_prompts
+from t3d.provenance import lineage, store, writer
+from t3d.provenance.lineage import shard_names
 from t3d.seeds import seed_for
 from t3d.trajectories import scoring, shards
-from t3d.trajectories.names import shard_names
 from t3d.trajectories.record import Trajectory
 
 
@@ -51,9 +53,9 @@ def make(
         DataError: the shard is made from other artefacts than those given.
         DecodingError: the model computes NaN or infinity; the message names the prompt.
     """
-    device = processes.join(pick_device(experiment), "gloo")
+    device = collectives.init_process_group(pick_device(experiment), "gloo")
     with ExitStack() as stack:
-        with processes.together():
+        with collectives.raise_on_all_ranks():
             if name not in experiment.trajectories:
                 raise ParameterError(f"experiment {experiment.name} has no trajectories {name!r}.")
             spec = experiment.trajectories[name]
@@ -64,18 +66,18 @@ def make(
                     f"trajectories.{name}.budget: a rollout needs steps per block, found {spec.budget}."
                 )
             artefact = f"trajectories/{name}/{shard}"
-            inputs = receipts.read_inputs(experiment, artefact, [teacher, prompts, student])
+            inputs = store.read_inputs(experiment, artefact, [teacher, prompts, student])
             decoder = inputs[0] if student is None else inputs[2]
-            folder, dtype = inputs[0].folder(), experiment.dtype_of(inputs[0].artefact.partition("/")[2])
-            mine = sets.read(inputs[1])[index :: spec.shards]
+            folder, dtype = inputs[0].folder(), lineage.dtype_of(experiment, inputs[0].artefact.partition("/")[2])
+            mine = read_prompts(inputs[1])[index :: spec.shards]
             requests = [Request(p.prompt_ids, seed_for(experiment.seed, "rollout", p.id), p.id) for p in mine]
             advance = None
-            if processes.is_main():
+            if collectives.is_main():
                 advance = Progress(f"rollouts {name} {shard}", len(requests)).advance
-                job = stack.enter_context(receipts.making(experiment, artefact, out, inputs=inputs, device=device))
+                job = stack.enter_context(writer.writing(experiment, artefact, out, inputs=inputs, device=device))
             model, mask = load_model(decoder.folder(), device, dtype), mask_id(load_tokenizer(folder))
         started = time.monotonic()
-        responses = processes.share(
+        responses = collectives.map_over_ranks(
             requests,
             lambda some, on_finished: decode(
                 model,
@@ -96,14 +98,14 @@ def make(
             for p, request, r in zip(mine, requests, responses, strict=True)
         ]
         if spec.scored:
-            with processes.together():
+            with collectives.raise_on_all_ranks():
                 if student is not None:
                     # Freed before the teacher takes its place in memory.
                     del model
                     model = load_model(folder, device, dtype)
             trajectories = _scored(model, trajectories, spec, mask, f"scores {name} {shard}")
-        with processes.together():
-            if processes.is_main():
+        with collectives.raise_on_all_ranks():
+            if collectives.is_main():
                 digest, temperature = decoder.digest(), spec.sampling.temperature
                 metadata = shards.ShardMetadata(digest, budget.block_size, budget.steps, temperature)
                 shards.write(job.file(".parquet"), trajectories, metadata)
@@ -112,9 +114,9 @@ def make(
                 job.receipt["speed"] = {
                     "tokens_per_second": tokens / seconds,
                     "batch_size": spec.batch_size,
-                    "processes": processes.count(),
+                    "processes": collectives.world_size(),
                 }
-    processes.leave()
+    collectives.destroy_process_group()
 
 
 def _scored(
@@ -125,12 +127,12 @@ def _scored(
     options = {"block_size": budget.block_size, "steps": budget.steps, "mask_id": mask}
     # A row is there twice, all of it at once: fewer fit than when blocks are decoded against a cache.
     batch_size = max(1, spec.batch_size // 4)
-    found = processes.share(
+    found = collectives.map_over_ranks(
         trajectories,
         lambda some, on_finished: scoring.scores(
             teacher, some, **options, batch_size=batch_size, on_finished=on_finished
         ),
-        Progress(title, len(trajectories)).advance if processes.is_main() else None,
+        Progress(title, len(trajectories)).advance if collectives.is_main() else None,
     )
     return [replace(trajectory, score=score) for trajectory, score in zip(trajectories, found, strict=True)]
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from t3d.models.layout import lay_out
+from t3d.models.lm_head import log_probabilities
 from t3d.models.sdar import SDARForCausalLM
-from t3d.models.vocabulary import log_probabilities
 from t3d.trajectories.record import Trajectory
 
 

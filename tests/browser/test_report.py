@@ -17,7 +17,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
-from t3d import receipts
+from t3d.provenance import store
 from t3d.reporting import page
 from t3d.reporting.statistics import wilson
 from tests.reporting import helpers, pages
@@ -116,7 +116,7 @@ def test_a_number_opens_its_provenance_and_escape_closes_it(opened, report):
     assert names[:2] == ["scores/t3d-seed0/gsm/b8s4", "answers/t3d-seed0/gsm/b8s4"]
     assert "scores/t3d-seed1/gsm/b8s4" in names
     manifest = report.parents[1] / "data/tiny/scores/t3d-seed0/gsm/b8s4.manifest.json"
-    assert receipts.sha256(manifest) in dialog.text
+    assert store.sha256(manifest) in dialog.text
     opened.switch_to.active_element.send_keys(Keys.ESCAPE)
     assert not dialog.is_displayed()
     assert opened.switch_to.active_element == button

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from t3d.decoding import causal, engine
-from t3d.decoding.decoder import Request
+from t3d.decoding.request import Request
 from t3d.params import Sampling
 from tests.conftest import SHAPES, tiny_autoregressive
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from t3d.decoding import remasking
-from t3d.decoding.decoder import Request, decode
+from t3d.decoding.decoder import decode
+from t3d.decoding.request import Request
 from t3d.params import Budget, Sampling
 from tests.conftest import MASK, tiny_model
 

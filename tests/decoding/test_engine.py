@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from t3d.decoding import attention, engine, memory
-from t3d.decoding.decoder import Request, decode
+from t3d.decoding.decoder import decode
+from t3d.decoding.request import Request
 from t3d.errors import DecodingError, MemoryTooSmallError
 from t3d.params import Budget, Sampling
 from tests.conftest import MASK, SHAPES, tiny_model
@@ -111,7 +112,7 @@ def test_prompts_longer_than_a_forward_are_read_in_parts(model, monkeypatch):
 
 def test_the_shipped_teacher_answers_alike(teacher, tokenizer):
     from t3d.models.folder import mask_id, stop_ids
-    from t3d.prompts.sets import encode_prompt
+    from t3d.prompts.reader import encode_prompt
     from tests.conftest import SHIPPED
 
     items = [

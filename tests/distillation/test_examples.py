@@ -4,13 +4,14 @@ import json
 
 import pytest
 
-from t3d import params, receipts
+from t3d import params
 from t3d.distillation import examples
 from t3d.distillation.states import draw_batch
 from t3d.errors import DataError
 from t3d.models.folder import stop_ids
 from t3d.models.layout import lay_out
-from t3d.prompts.sets import encode_prompt
+from t3d.prompts.reader import encode_prompt
+from t3d.provenance import store, writer
 from t3d.trajectories import shards
 from t3d.trajectories.record import Trajectory
 from tests.conftest import SHIPPED
@@ -52,9 +53,9 @@ def test_keep_takes_the_likeliest_of_each_key(tmp_path, tokenizer):
             for name, score in scores.items()
         ]
         out = tmp_path / f"{artefact}.manifest.json"
-        with receipts.making(tiny, artefact, out, inputs=[]) as job:
+        with writer.writing(tiny, artefact, out, inputs=[]) as job:
             shards.write(job.file(".parquet"), records, shards.ShardMetadata("0" * 64, 8, 8, 0.1))
-        return receipts.read(out)
+        return store.read(out)
 
     def kept(**changes):
         student = tiny.students["student"].model_copy(update=changes)
@@ -90,16 +91,16 @@ def load(tmp_path, tokenizer, monkeypatch):
         steps = [i + 1 if i < first else (i - first) % size + 1 for i in range(len(response))]
         record = Trajectory("q", prompt, response, steps, [0.5] * len(steps), "stop", 0)
         out = tmp_path / "rollouts" / "0-of-1.manifest.json"
-        with receipts.making(tiny, "trajectories/rollouts/0-of-1", out, inputs=[]) as job:
+        with writer.writing(tiny, "trajectories/rollouts/0-of-1", out, inputs=[]) as job:
             shards.write(job.file(".parquet"), [record], shards.ShardMetadata("0" * 64, size, size, 0.1))
-        manifests = [receipts.read(out)]
+        manifests = [store.read(out)]
         if with_prompts:
             out = tmp_path / "train.manifest.json"
-            with receipts.making(tiny, "prompts/train", out, inputs=[]) as job:
+            with writer.writing(tiny, "prompts/train", out, inputs=[]) as job:
                 line = {"id": "q", "domain": "gsm", "split": "train", "text": QUESTION, "prompt_ids": prompt}
                 line |= {"reference": "5.", "reference_ids": answer, "answer": "5"}
                 job.file(".jsonl").write_text(json.dumps(line) + "\n")
-            manifests.append(receipts.read(out))
+            manifests.append(store.read(out))
         return examples.load(tiny, tiny.students["student"], manifests, tokenizer, stop_ids(SHIPPED))[0][0]
 
     loaded.prompt, loaded.response, loaded.answer = prompt, response, answer

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from t3d.decoding.decoder import Request, decode
+from t3d.decoding.decoder import decode
+from t3d.decoding.request import Request
 from t3d.distillation.examples import Example
 from t3d.distillation.states import (
     block_mask,

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from t3d.checkpoints import Checkpoints
 from t3d.distillation import losses, objectives, trainer
 from t3d.distillation.examples import Example
+from t3d.distributed.checkpoints import Checkpoints
 from t3d.errors import TrainingError
 from t3d.params import Objective, Optimizer, States, Student
 from tests.conftest import MASK, tiny_model
@@ -34,7 +34,7 @@ def student(name="t3d", **optimizer) -> Student:
     )
 
 
-def setting(name="t3d", **optimizer) -> trainer.Setting:
+def setting(name="t3d", **optimizer) -> trainer.TrainingJob:
     rng = np.random.default_rng(0)
     examples = []
     for i in range(12):
@@ -44,7 +44,7 @@ def setting(name="t3d", **optimizer) -> trainer.Setting:
         examples.append(
             Example(f"e{i}", rng.integers(4, 97, prompt).tolist(), rng.integers(4, 97, length).tolist(), step_map)
         )
-    return trainer.Setting(student(name, **optimizer), examples, 4, MASK, vocabulary=97, seed=1)
+    return trainer.TrainingJob(student(name, **optimizer), examples, 4, MASK, vocabulary=97, seed=1)
 
 
 def weights(model):

@@ -6,7 +6,7 @@ import pytest
 
 from t3d.errors import DataError
 from t3d.evaluation import asserts
-from t3d.evaluation.sandbox import Limits, Sandbox
+from t3d.sandbox.sandbox import Limits, Sandbox
 
 bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 LIMITS = Limits(seconds=2.0)

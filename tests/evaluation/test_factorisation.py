@@ -7,17 +7,17 @@ import pandas as pd
 import pytest
 import torch
 
-from t3d import receipts
 from t3d.distillation.examples import Example
 from t3d.errors import DataError, ParameterError
 from t3d.evaluation import factorisation
 from t3d.evaluation.factorisation import Chain, chains, gaps, intervals_up_to, per_rollout
-from t3d.models import teacher
 from t3d.models.folder import load_tokenizer, mask_id
 from t3d.models.masks import block_causal
 from t3d.models.sdar import load_model
 from t3d.params import Experiment
+from t3d.provenance import store, writer
 from t3d.reporting.figures.factorisation import total_correlation
+from t3d.teachers import teacher
 from t3d.trajectories import shards
 from t3d.trajectories.record import Trajectory
 from tests.artefacts import inputs_of
@@ -153,7 +153,7 @@ def written(experiment, root, rollouts, steps=4):
     for index in range(2):
         artefact = f"trajectories/r/{index}-of-2"
         out = root / f"{artefact}.manifest.json"
-        with receipts.making(experiment, artefact, out, inputs_of(experiment, root, artefact)) as job:
+        with writer.writing(experiment, artefact, out, inputs_of(experiment, root, artefact)) as job:
             shards.write(job.file(".parquet"), rollouts[index::2], shards.ShardMetadata("0" * 64, 4, steps, 1.0))
         manifests.append(out)
     return model, manifests
@@ -166,7 +166,7 @@ def test_the_stage_keeps_the_gaps_of_every_rollout(tmp_path):
     model, manifests = written(experiment, tmp_path, rollouts)
     out = tmp_path / "factorisation" / "m" / "r.manifest.json"
     factorisation.make(experiment, model, "r", manifests[::-1], out)
-    manifest = receipts.read(out, kind="factorisation")
+    manifest = store.read(out, kind="factorisation")
     assert manifest.artefact == "factorisation/m/r"
     origins = {"teachers/m", "prompts/q", "trajectories/r/0-of-2", "trajectories/r/1-of-2"}
     assert set(manifest.recipes) == {manifest.artefact, *origins}

@@ -16,7 +16,7 @@ def questions(tmp_path, tokenizer):
     from itertools import islice
 
     from t3d.prompts import gsm
-    from t3d.prompts.sets import encode_prompt
+    from t3d.prompts.reader import encode_prompt
 
     path = tmp_path / "questions.jsonl"
     with path.open("w") as file:

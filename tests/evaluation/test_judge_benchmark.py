@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import judge
-from t3d.evaluation.sandbox import Verdict
+from t3d.sandbox.sandbox import Verdict
 
 
 def test_it_measures_both_ways(tmp_path, capsys):

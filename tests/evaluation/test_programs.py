@@ -11,10 +11,10 @@ import pytest
 from t3d.errors import DataError, ParameterError
 from t3d.evaluation.extraction import program_in
 from t3d.evaluation.programs import PROGRAMS, humaneval_test, mbpp_test
-from t3d.evaluation.sandbox import Limits, Sandbox
 from t3d.params.experiment import PROGRAM_DOMAINS
 from t3d.prompts import humaneval
 from t3d.prompts.entry_points import entry_point_of
+from t3d.sandbox.sandbox import Limits, Sandbox
 
 # Domain, answer (the prompt's), text, passes: one line for each way in which right programs were once judged wrong.
 JUDGED = [

@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from t3d import receipts
 from t3d.evaluation import answers, scores
-from t3d.models import teacher
 from t3d.params import Experiment
 from t3d.prompts import sets
+from t3d.prompts.reader import read_prompts
+from t3d.provenance import store, writer
+from t3d.teachers import teacher
 from tests.conftest import ROOT, SHIPPED
 
 
@@ -41,7 +42,7 @@ def stages(tmp_path_factory):
 
 
 def totals(stages, budget):
-    return json.loads(receipts.read(stages[budget][1], kind="scores").file(".json").read_text())
+    return json.loads(store.read(stages[budget][1], kind="scores").file(".json").read_text())
 
 
 def test_budgets_that_answer_differently_score_differently(stages):
@@ -54,8 +55,8 @@ def test_budgets_that_answer_differently_score_differently(stages):
 def test_totals_are_the_sum_of_the_questions(stages):
     for budget, (answered, scored) in stages.items():
         found = totals(stages, budget)
-        per_question = pq.read_table(receipts.read(scored).file(".parquet")).to_pylist()
-        recorded = pq.read_table(receipts.read(answered).file(".parquet")).to_pylist()
+        per_question = pq.read_table(store.read(scored).file(".parquet")).to_pylist()
+        recorded = pq.read_table(store.read(answered).file(".parquet")).to_pylist()
         assert found["n"] == len(per_question) == len(recorded) == 6
         assert found["correct"] == sum(row["correct"] for row in per_question)
         assert found["accuracy"] == found["correct"] / 6
@@ -64,7 +65,7 @@ def test_totals_are_the_sum_of_the_questions(stages):
 
 
 def test_scores_carry_the_recipes_of_all_they_came_from(stages):
-    recipes = receipts.read(stages["b8s1"][1]).recipes
+    recipes = store.read(stages["b8s1"][1]).recipes
     assert set(recipes) == {"scores/m/b/b8s1", "answers/m/b/b8s1", "prompts/q", "teachers/m"}
 
 
@@ -81,30 +82,30 @@ def test_programs_are_run_against_their_hidden_tests(tmp_path):
     made = {name: tmp_path / f"{name}.manifest.json" for name in ("m", "q", "answers", "scores")}
     teacher.make(experiment, "m", made["m"])
     sets.make(experiment, "q", made["m"], made["q"])
-    prompts = sets.read(receipts.read(made["q"]))
+    prompts = read_prompts(store.read(made["q"]))
     texts = [prompt.reference for prompt in prompts]
     texts[1] = texts[0]
     texts[2] = f"> {texts[2]}".replace("\n", "\n> ")
     texts[3] = "```python\nimport sys\nsys.exit(0)\n```"
     counts = {"response_tokens": 1, "denoising_steps": 1, "commit_passes": 0, "finish_reason": "stop"}
     rows = [{"id": prompt.id, "text": text, **counts} for prompt, text in zip(prompts, texts, strict=True)]
-    inputs = [receipts.read(made["m"]), receipts.read(made["q"])]
-    with receipts.making(experiment, "answers/m/b/b8s1", made["answers"], inputs=inputs) as job:
+    inputs = [store.read(made["m"]), store.read(made["q"])]
+    with writer.writing(experiment, "answers/m/b/b8s1", made["answers"], inputs=inputs) as job:
         pq.write_table(pa.Table.from_pylist(rows), job.file(".parquet"))
         job.receipt["decoding"] = {"tokens_per_second": 1.0, "batch_size": 1, "device": "cpu"}
     scores.make(experiment, made["answers"], made["q"], made["scores"])
-    found = pq.read_table(receipts.read(made["scores"]).file(".parquet")).to_pylist()
+    found = pq.read_table(store.read(made["scores"]).file(".parquet")).to_pylist()
     assert [row["correct"] for row in found] == [True, False, True, False]
     assert [row["reason"] for row in found if row["correct"]] == ["passed", "passed"]
     assert found[3]["reason"].startswith("SystemExit")
     assert found[2]["extracted"].startswith("def f(")
     # Half a surrogate pair in a message cannot be written as UTF-8: the reason shows its number.
     rows[3]["text"] = "```python\ndef f(x):\n    raise ValueError('\\ud800')\n```"
-    with receipts.making(experiment, "answers/m/b/b8s1", made["answers"], inputs=inputs) as job:
+    with writer.writing(experiment, "answers/m/b/b8s1", made["answers"], inputs=inputs) as job:
         pq.write_table(pa.Table.from_pylist(rows), job.file(".parquet"))
         job.receipt["decoding"] = {"tokens_per_second": 1.0, "batch_size": 1, "device": "cpu"}
     scores.make(experiment, made["answers"], made["q"], made["scores"])
-    found = pq.read_table(receipts.read(made["scores"]).file(".parquet")).to_pylist()
+    found = pq.read_table(store.read(made["scores"]).file(".parquet")).to_pylist()
     assert (found[3]["correct"], found[3]["reason"]) == (False, "ValueError: \\ud800")
 
 
@@ -123,20 +124,20 @@ def test_mathematics_is_scored_with_a_reason_for_each_answer(tmp_path):
     made = {name: tmp_path / f"{name}.manifest.json" for name in ("m", "q")}
     teacher.make(experiment, "m", made["m"])
     sets.make(experiment, "q", made["m"], made["q"])
-    gold = [prompt.answer for prompt in sets.read(receipts.read(made["q"]))]
+    gold = [prompt.answer for prompt in read_prompts(store.read(made["q"]))]
     texts = [f"\\boxed{{{gold[0]}}}", f"\\boxed{{{gold[1]}.0}}", f"It is {gold[2]}.", "\\boxed{9^{9^{9^9}}"]
     counts = {"response_tokens": 1, "denoising_steps": 1, "commit_passes": 0, "finish_reason": "stop"}
-    ids = [prompt.id for prompt in sets.read(receipts.read(made["q"]))]
+    ids = [prompt.id for prompt in read_prompts(store.read(made["q"]))]
     rows = [{"id": key, "text": text, **counts} for key, text in zip(ids, texts, strict=True)]
     found = {}
     for benchmark in ("b", "text"):
         pair = [tmp_path / benchmark / f"{kind}.manifest.json" for kind in ("answers", "scores")]
-        inputs = [receipts.read(made["m"]), receipts.read(made["q"])]
-        with receipts.making(experiment, f"answers/m/{benchmark}/b8s1", pair[0], inputs=inputs) as job:
+        inputs = [store.read(made["m"]), store.read(made["q"])]
+        with writer.writing(experiment, f"answers/m/{benchmark}/b8s1", pair[0], inputs=inputs) as job:
             pq.write_table(pa.Table.from_pylist(rows), job.file(".parquet"))
             job.receipt["decoding"] = {"tokens_per_second": 1.0, "batch_size": 1, "device": "cpu"}
         scores.make(experiment, pair[0], made["q"], pair[1])
-        found[benchmark] = pq.read_table(receipts.read(pair[1]).file(".parquet")).to_pylist()
+        found[benchmark] = pq.read_table(store.read(pair[1]).file(".parquet")).to_pylist()
     assert [row["correct"] for row in found["b"]] == [True, True, False, False]
     assert [row["correct"] for row in found["text"]] == [True, False, False, False]
     assert [row["extracted"] for row in found["b"]] == [gold[0], f"{gold[1]}.0", None, None]
@@ -150,7 +151,7 @@ def test_mathematics_is_scored_with_a_reason_for_each_answer(tmp_path):
     [
         ("t3d.evaluation.scores", {"lm_eval", "math_verify"}),
         ("t3d.evaluation.harness", {"torch", "math_verify"}),
-        ("t3d.models.teacher", {"torch", "transformers"}),
+        ("t3d.teachers.teacher", {"torch", "transformers"}),
         ("t3d.models.folder", {"transformers.modeling_utils"}),
     ],
 )

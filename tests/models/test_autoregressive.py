@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from t3d.errors import CorruptArtefactError, ServingError
-from t3d.evaluation import served
+from t3d.evaluation import vllm_client
 from t3d.models import autoregressive
 from t3d.params import Benchmark
 from tests.conftest import SHAPES, tiny_autoregressive
@@ -34,10 +34,10 @@ def serve(folder, monkeypatch):
     (environment / "bin").mkdir(parents=True)
     (environment / "bin" / "python").symlink_to("/bin/false")
     (environment / "installed").touch()
-    monkeypatch.setattr(served, "VLLM", environment)
+    monkeypatch.setattr(vllm_client, "VLLM", environment)
     asked = Benchmark(label="B", prompts="q", task="gsm_boxed", max_new_tokens=8)
     how = {"device": "cpu", "dtype": "float32", "stop_ids": frozenset({5}), "seed_of": lambda key: 0}
-    served.answer(folder, folder / "q.jsonl", {"q1": [8, 9]}, asked, **how)
+    vllm_client.answer(folder, folder / "q.jsonl", {"q1": [8, 9]}, asked, **how)
 
 
 def test_a_folder_is_loaded_as_it_was_saved(saved):

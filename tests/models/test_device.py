@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from t3d import launch
+from t3d.distributed import launch
+from t3d.distributed.gpus import claim, held
 from t3d.errors import ParameterError
 from t3d.models import device
-from t3d.models.device import claim, held
 from t3d.params import find
 
 

@@ -7,10 +7,11 @@ import torch
 from gguf import GGMLQuantizationType, GGUFWriter, TokenType
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from t3d import receipts
 from t3d.errors import CorruptArtefactError, ParameterError
-from t3d.models import gguf_file, teacher
+from t3d.models import gguf_file
 from t3d.models.folder import stop_ids
+from t3d.provenance import store
+from t3d.teachers import teacher
 from tests.conftest import SHAPES, tiny_autoregressive
 from tests.teachers.test_convert import experiment_file, made, tiny_tokenizer
 
@@ -165,8 +166,8 @@ def test_a_source_that_holds_one_is_an_autoregressive_teacher(tmp_path):
     (tmp_path / "published").mkdir()
     write(tmp_path / "published" / "m.gguf")
     experiment = experiment_file(tmp_path, tmp_path / "published")
-    manifest = receipts.read(made(experiment, tmp_path, "teachers/ar"))
+    manifest = store.read(made(experiment, tmp_path, "teachers/ar"))
     teacher.check_folder(manifest.folder(), is_autoregressive=True)
-    sha256 = receipts.sha256(tmp_path / "published" / "m.gguf")
+    sha256 = store.sha256(tmp_path / "published" / "m.gguf")
     assert manifest.facts["gguf"] == {"file": "m.gguf", "sha256": sha256}
-    assert receipts.read_receipt(manifest)["gguf"]["tensors"]["Q8_0"] == 14
+    assert store.read_receipt(manifest)["gguf"]["tensors"]["Q8_0"] == 14

@@ -9,8 +9,8 @@ import pytest
 from t3d.errors import DataError
 from t3d.evaluation.extraction import program_in
 from t3d.evaluation.programs import PROGRAMS
-from t3d.evaluation.sandbox import Sandbox
 from t3d.prompts import mbpp
+from t3d.sandbox.sandbox import Sandbox
 
 FULL = {
     "task_id": 11,

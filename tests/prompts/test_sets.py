@@ -4,11 +4,12 @@ import json
 
 import pytest
 
-from t3d import receipts, sources
 from t3d.errors import DataError, ParameterError
-from t3d.models import teacher
 from t3d.params import Experiment
-from t3d.prompts import sets
+from t3d.prompts import sets, sources
+from t3d.prompts.reader import read_prompts
+from t3d.provenance import store
+from t3d.teachers import teacher
 from tests.conftest import SHIPPED
 
 COLUMNS = {"question": "q", "answer": "a"}
@@ -19,7 +20,7 @@ ROWS = [{"q": f"What is {number} + {number}?" + " Think." * (number % 4), "a": s
 def make(tmp_path):
     """Makes a prompt set of a file of `ROWS`, or of a generator, and gives its manifest."""
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    digest = receipts.sha256(tmp_path / "rows.jsonl")
+    digest = store.sha256(tmp_path / "rows.jsonl")
     file = {"repository": "owner/rows", "revision": "0" * 40, "local": str(tmp_path), "files": {"rows.jsonl": digest}}
 
     def made(**spec):
@@ -34,13 +35,13 @@ def make(tmp_path):
         teacher.make(experiment, "m", at["m"])
         sources.make(experiment, "file", tmp_path / "work", at["file"])
         sets.make(experiment, "p", at["m"], at["p"], at["file"] if of_file else None)
-        return receipts.read(at["p"])
+        return store.read(at["p"])
 
     return made
 
 
 def lengths(manifest):
-    return [len(prompt.prompt_ids) for prompt in sets.read(manifest)]
+    return [len(prompt.prompt_ids) for prompt in read_prompts(manifest)]
 
 
 def test_prompts_that_are_too_long_are_left_out_before_any_are_drawn(make, capsys):
@@ -60,9 +61,9 @@ def test_prompts_that_are_too_long_are_left_out_before_any_are_drawn(make, capsy
 
 def test_a_draw_without_a_limit_is_what_it_was(make):
     """Nothing that was drawn before depends on prompts being measured first."""
-    kept = [prompt.id for prompt in sets.read(make(count=5))]
+    kept = [prompt.id for prompt in read_prompts(make(count=5))]
     assert kept == ["file/7", "file/10", "file/13", "file/17", "file/32"]
-    assert [prompt.id for prompt in sets.read(make(count=5, max_prompt_tokens=10_000))] == kept
+    assert [prompt.id for prompt in read_prompts(make(count=5, max_prompt_tokens=10_000))] == kept
 
 
 def test_a_generator_goes_on_until_enough_problems_fit(make):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from t3d import receipts
 from t3d.params import AUTOREGRESSIVE, Budget, Experiment
+from t3d.provenance import writer
 from tests.artefacts import inputs_of
 
 BUDGETS = ("b4s2", "b8s4", "b8s1")
@@ -66,7 +66,7 @@ def write_score(
     artefact = f"scores/{model}/{benchmark}/{budget}"
     out = root / f"{artefact}.manifest.json"
     right = [answer == "1" for answer in correct]
-    with receipts.making(made_by, artefact, out, inputs_of(made_by, root, artefact)) as job:
+    with writer.writing(made_by, artefact, out, inputs_of(made_by, root, artefact)) as job:
         rows = {
             "id": ids or [f"{benchmark}-{i}" for i in range(len(right))],
             "extracted": [None if not answer else "42" for answer in right],
@@ -118,7 +118,7 @@ def write_answers(made_by: Experiment, root: Path, model: str, benchmark: str, b
     """Write recorded answers (response_ids, step_map, response_tokens) below `root`; returns their manifest."""
     artefact = f"answers/{model}/{benchmark}/{budget}"
     out = root / f"{artefact}.manifest.json"
-    with receipts.making(made_by, artefact, out, inputs_of(made_by, root, artefact)) as job:
+    with writer.writing(made_by, artefact, out, inputs_of(made_by, root, artefact)) as job:
         pd.DataFrame(rows).to_parquet(job.file(".parquet"))
     return out
 
@@ -126,7 +126,7 @@ def write_answers(made_by: Experiment, root: Path, model: str, benchmark: str, b
 def write_student(made_by: Experiment, root: Path, run: str, log: list[dict]) -> Path:
     """Write a student that holds its training log alone; returns its manifest."""
     out = root / "students" / f"{run}.manifest.json"
-    with receipts.making(made_by, f"students/{run}", out, inputs_of(made_by, root, f"students/{run}")) as job:
+    with writer.writing(made_by, f"students/{run}", out, inputs_of(made_by, root, f"students/{run}")) as job:
         (job.folder() / "training.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
     return out
 
@@ -135,7 +135,7 @@ def write_gaps(made_by: Experiment, root: Path, model: str, trajectories: str, g
     """Write the factorisation gaps of a model (id, interval, gap, terms); returns their manifest."""
     artefact = f"factorisation/{model}/{trajectories}"
     out = root / f"{artefact}.manifest.json"
-    with receipts.making(made_by, artefact, out, inputs_of(made_by, root, artefact)) as job:
+    with writer.writing(made_by, artefact, out, inputs_of(made_by, root, artefact)) as job:
         gaps.to_parquet(job.file(".parquet"), index=False)
     return out
 

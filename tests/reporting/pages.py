@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from t3d import receipts
 from t3d.models.folder import load_tokenizer
 from t3d.params import Budget, Experiment
+from t3d.provenance import writer
 from t3d.reporting import figures, tables
 from tests.artefacts import inputs_of
 from tests.conftest import SHIPPED
@@ -73,12 +73,12 @@ def write_project(folder: Path) -> Experiment:
         "1,Teacher,T3D,gsm,8,1,8,low_confidence_static,accuracy,37.75,\n"
     )
     made, root = experiment(), Path("data", "tiny")
-    with receipts.making(made, "teachers/teacher", root / "teachers" / "teacher.manifest.json") as job:
+    with writer.writing(made, "teachers/teacher", root / "teachers" / "teacher.manifest.json") as job:
         for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
             shutil.copy(SHIPPED / name, job.folder())
         shutil.copy(SHIPPED / "chat_template.jinja", job.folder())
     asked = root / "prompts" / "ask.manifest.json"
-    with receipts.making(made, "prompts/ask", asked, inputs_of(made, root, "prompts/ask")) as job:
+    with writer.writing(made, "prompts/ask", asked, inputs_of(made, root, "prompts/ask")) as job:
         rows = [
             {"id": f"gsm-{i}", "domain": "gsm", "split": "test", "text": f"{i}. {QUESTION}", "prompt_ids": [1, 2]}
             | {"reference": "It is 42.", "reference_ids": [3, 2], "answer": "42"}

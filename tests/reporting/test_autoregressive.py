@@ -3,11 +3,10 @@
 import pandas as pd
 import pytest
 
-from t3d import lineage
 from t3d.params import Experiment
+from t3d.provenance import lineage, trace
 from t3d.reporting import tables
 from t3d.reporting.page import grids
-from t3d.versions import trace
 from tests.reporting.helpers import experiment, with_autoregressive, write_scores, write_served
 
 TABLES = ("accuracy", "cost")
@@ -27,7 +26,7 @@ def written(project, name):
     """CSV and Markdown of a table, made from what the DAG would make it from."""
     folder, made = project
     material = [
-        folder / "data" / made.name / f"{a}.manifest.json" for a in lineage.material_of(made, made.tables[name])
+        folder / "data" / made.name / f"{a}.manifest.json" for a in lineage.inputs_of_target(made, made.tables[name])
     ]
     out = folder / f"{name}.csv"
     tables.write(made, name, material, out)
@@ -85,15 +84,15 @@ def test_a_table_that_names_none_says_nothing_of_it(project, name):
 def test_its_scores_are_material_where_they_are_or_can_be_made(project):
     folder, made = project
     table, score = made.tables["accuracy"], "scores/ar/gsm/b1s1"
-    assert score not in lineage.material_of(made, table)
+    assert score not in lineage.inputs_of_target(made, table)
     (folder / "vllm").mkdir()
     (folder / "vllm" / "installed").touch()
-    assert lineage.material_of(made, table)[-1] == score
+    assert lineage.inputs_of_target(made, table)[-1] == score
     assert lineage.artefacts_of(made, [table])[-3:] == ["teachers/ar", "answers/ar/gsm/b1s1", score]
-    assert score not in lineage.material_of(made, table, here=True)
+    assert score not in lineage.inputs_of_target(made, table, here=True)
     (folder / "vllm" / "installed").unlink()
     write_served(made, folder / "data" / "tiny")
-    assert lineage.material_of(made, table)[-1] == lineage.material_of(made, table, here=True)[-1] == score
+    assert lineage.inputs_of_target(made, table)[-1] == lineage.inputs_of_target(made, table, here=True)[-1] == score
 
 
 def test_scores_of_other_parameters_are_no_material(project):
@@ -102,7 +101,7 @@ def test_scores_of_other_parameters_are_no_material(project):
     content = made.model_dump(mode="json", exclude_unset=True)
     content["teachers"]["ar"]["pretraining"] = {"steps": 7}
     edited = Experiment.model_validate(content)
-    assert "scores/ar/gsm/b1s1" not in lineage.material_of(edited, edited.tables["accuracy"])
+    assert "scores/ar/gsm/b1s1" not in lineage.inputs_of_target(edited, edited.tables["accuracy"])
 
 
 def test_its_cells_can_be_traced(project):
@@ -131,4 +130,4 @@ def test_the_report_shows_it(project, name):
 def test_a_figure_of_an_experiment_with_one_is_as_before(project):
     made = project[1]
     figure = made.figures["accuracy"]
-    assert lineage.material_of(made, figure) == lineage.material_of(experiment(), figure)
+    assert lineage.inputs_of_target(made, figure) == lineage.inputs_of_target(experiment(), figure)

@@ -5,8 +5,8 @@ import json
 import pandas as pd
 import pytest
 
-from t3d import receipts
 from t3d.errors import CorruptArtefactError, DataError, MissingInputError, ParameterError
+from t3d.provenance import store, writer
 from t3d.reporting import figures
 from tests.reporting.helpers import (
     experiment,
@@ -69,7 +69,7 @@ def test_an_incomplete_figure_is_not_drawn_and_the_old_one_stays(kind, tmp_path)
     tiny, manifests = made(kind, tmp_path / "data")
     out = tmp_path / "shown.pdf"
     out.write_text("old")
-    artefact = receipts.read(manifests[-1]).artefact
+    artefact = store.read(manifests[-1]).artefact
     with pytest.raises(MissingInputError, match=rf"data/tiny/{artefact}\.manifest\.json is not among the .*make it"):
         figures.write(tiny, "shown", manifests[:-1], out)
     assert out.read_text() == "old"
@@ -82,7 +82,7 @@ def test_manifests_of_something_else_are_refused_by_name(kind, tmp_path):
     with pytest.raises(DataError, match=rf"{manifests[0].name}: .* is not asked for, or given twice"):
         figures.write(tiny, "shown", [*manifests, manifests[0]], tmp_path / "shown.pdf")
     other = tmp_path / "learn.manifest.json"
-    with receipts.making(tiny, "prompts/learn", other):
+    with writer.writing(tiny, "prompts/learn", other):
         pass
     with pytest.raises(CorruptArtefactError, match=r"learn\.manifest\.json describes prompts/learn, expected one of"):
         figures.write(tiny, "shown", [*manifests, other], tmp_path / "shown.pdf")
@@ -102,7 +102,7 @@ def test_inputs_made_with_other_parameters_are_refused(kind, tmp_path):
 @KINDS
 def test_a_flipped_byte_of_what_is_read_is_found(kind, tmp_path):
     tiny, manifests = made(kind, tmp_path / "data")
-    base = receipts.read(manifests[0]).base
+    base = store.read(manifests[0]).base
     damaged = base / "training.jsonl" if kind == "training" else base.with_name(base.name + ".parquet")
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1

@@ -5,8 +5,9 @@ import json
 import pandas as pd
 import pytest
 
-from t3d import params, receipts
-from t3d.lineage import students_of
+from t3d import params
+from t3d.provenance import store
+from t3d.provenance.lineage import students_of
 from t3d.reporting import scores
 from t3d.reporting.accuracy import accuracy_table
 from t3d.reporting.figures import accuracy
@@ -20,11 +21,11 @@ STEPS = {"b8t0.5": 4, "b8t0.9": 8, "b8t0.99": 16, "b8s2": 5}
 
 def edited(manifest, change):
     """Write a score again with `change` of its questions, and its lineage as it was."""
-    found = receipts.read(manifest)
+    found = store.read(manifest)
     path = found.file(".parquet")
     change(pd.read_parquet(path)).to_parquet(path)
     content = json.loads(manifest.read_text())
-    content["files"][path.name] = {"size": path.stat().st_size, "sha256": receipts.sha256(path)}
+    content["files"][path.name] = {"size": path.stat().st_size, "sha256": store.sha256(path)}
     manifest.write_text(json.dumps(content))
     return manifest
 

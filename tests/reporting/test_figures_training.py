@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from t3d import receipts
 from t3d.errors import CorruptArtefactError, MissingInputError
+from t3d.provenance import store, writer
 from t3d.reporting.figures import training
 from t3d.reporting.figures.looks import look_of
 from tests.artefacts import inputs_of
@@ -52,25 +52,25 @@ def test_gradient_norms_of_several_decades_have_a_logarithmic_axis(tmp_path):
 def test_a_log_the_trainer_does_not_write_is_named(tmp_path, text):
     tiny = with_figure(kind="training")
     out = tmp_path / "students" / "t3d-seed0.manifest.json"
-    with receipts.making(tiny, "students/t3d-seed0", out) as job:
+    with writer.writing(tiny, "students/t3d-seed0", out) as job:
         (job.folder() / "training.jsonl").write_text(text)
     with pytest.raises(CorruptArtefactError, match=r"t3d-seed0/training\.jsonl is not a training log"):
-        training.read_log(receipts.read(out))
+        training.read_log(store.read(out))
 
 
 def test_a_student_without_a_log_is_named(tmp_path):
     tiny = with_figure(kind="training")
     out = tmp_path / "students" / "t3d-seed0.manifest.json"
-    with receipts.making(tiny, "students/t3d-seed0", out) as job:
+    with writer.writing(tiny, "students/t3d-seed0", out) as job:
         (job.folder() / "config.json").write_text("{}")
     with pytest.raises(CorruptArtefactError, match=r"training\.jsonl is not the log"):
-        training.read_log(receipts.read(out))
+        training.read_log(store.read(out))
 
 
 def test_weights_need_not_be_here_and_the_logs_must(tmp_path):
     tiny = with_figure(kind="training")
     manifests = [tmp_path / "students" / f"t3d-seed{seed}.manifest.json" for seed in range(2)]
-    folders = [receipts.read(write_student_with_weights(tiny, out)).base for out in manifests]
+    folders = [store.read(write_student_with_weights(tiny, out)).base for out in manifests]
     for folder in folders:
         (folder / "model.safetensors").unlink()
     training.draw(tiny, tiny.figures["shown"], manifests)
@@ -81,7 +81,7 @@ def test_weights_need_not_be_here_and_the_logs_must(tmp_path):
 
 def write_student_with_weights(experiment, out):
     artefact = f"students/{out.name.partition('.')[0]}"
-    with receipts.making(experiment, artefact, out, inputs_of(experiment, out.parents[1], artefact)) as job:
+    with writer.writing(experiment, artefact, out, inputs_of(experiment, out.parents[1], artefact)) as job:
         (job.folder() / "model.safetensors").write_text("weights")
         (job.folder() / training.LOG).write_text(json.dumps(entry(1, 1.0)) + "\n")
     return out
@@ -95,4 +95,4 @@ def test_a_log_edited_behind_its_manifest_is_refused(tmp_path):
     with pytest.raises(
         CorruptArtefactError, match=r"training\.jsonl is not the log that .*t3d-seed0\.manifest\.json lists"
     ):
-        training.read_log(receipts.read(out))
+        training.read_log(store.read(out))

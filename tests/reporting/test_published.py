@@ -7,8 +7,8 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from t3d.params import find
+from t3d.provenance import archive, lineage
 from t3d.reporting import choice, gpu_time, tables
-from t3d.versions import archive
 from tests.conftest import ROOT
 
 POCKET = ROOT / "results" / "pocket"
@@ -32,7 +32,10 @@ def test_a_pocket_table_follows_from_its_scores(unpacked, tmp_path, name, thread
     """On any number of BLAS threads: several add up in another order than one."""
     pocket, folder = find("pocket"), unpacked / "data" / "pocket" / "scores"
     table = pocket.tables[name]
-    cells = [*pocket.cells_of(table), *(place.cell for place in pocket.autoregressive_places(table))]
+    cells = [
+        *lineage.score_keys_of(pocket, table),
+        *(place.cell for place in lineage.autoregressive_cells(pocket, table)),
+    ]
     manifests = [folder / model / benchmark / f"{budget}.manifest.json" for model, benchmark, budget in cells]
     with threadpool_limits(threads):
         tables.write(pocket, name, manifests, tmp_path / f"{name}.csv")

@@ -16,9 +16,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from t3d import cost, params, receipts
-from t3d.models import teacher
+from t3d import params
 from t3d.prompts import sets
+from t3d.provenance import store
+from t3d.teachers import teacher
+from t3d.terminal import cost
 from tests.conftest import ROOT
 from tests.slurm import cluster
 from tests.started import wait_for
@@ -149,7 +151,7 @@ def finished(over_time, over_memory, tmp_path_factory):
 def test_every_wave_runs_as_jobs_that_ask_for_what_their_rule_needs(finished):
     project, _ = finished
     jobs = jobs_of(project)
-    asked = cost.asked(params.load(project / "params" / "twin.yaml"))
+    asked = cost.job_resources(params.load(project / "params" / "twin.yaml"))
     assert {rule: len(of) for rule, of in jobs.items()} == {"teacher": 1, "trajectories": 3, "student": 1, "answers": 1}
     for rule, of in jobs.items():
         for job in of:
@@ -162,7 +164,7 @@ def test_every_wave_runs_as_jobs_that_ask_for_what_their_rule_needs(finished):
             assert job["TimeLimit"] == f"00:{asked[KINDS[rule]].minutes}:00"
             assert int(job["MinMemoryNode"].removesuffix("M")) == pytest.approx(asked[KINDS[rule]].memory_mb, abs=1)
             assert job["Requeue"] == "1"
-    receipt = receipts.read_receipt(receipts.read(project / ANSWERS, kind="answers"))
+    receipt = store.read_receipt(store.read(project / ANSWERS, kind="answers"))
     assert receipt["device"] == "cpu"
 
 

@@ -9,15 +9,18 @@ import yaml
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
-from t3d import cost, lineage, params, receipts, recipes, sources
-from t3d.distillation import sharding
+from t3d import params
+from t3d.distributed import fsdp
 from t3d.errors import DataError, MissingInputError, ParameterError, TrainingError
-from t3d.models import autoregressive, teacher
+from t3d.models import autoregressive
 from t3d.models.folder import load_tokenizer, mask_id, stop_ids
 from t3d.params import Conversion
-from t3d.prompts import sets
-from t3d.teachers import convert
+from t3d.prompts import generated, sets, sources
+from t3d.prompts.reader import read_prompts
+from t3d.provenance import lineage, recipes, store
+from t3d.teachers import convert, teacher
 from t3d.teachers.probes import Probes
+from t3d.terminal import cost
 from t3d.trajectories import generations, rollout
 from tests.conftest import ROOT, SHAPES, tiny_autoregressive
 
@@ -64,7 +67,7 @@ def experiment_file(folder, model, **changes):
     (rows / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
 
     def source(kind, path):
-        files = {p.name: receipts.sha256(p) for p in sorted(path.iterdir())}
+        files = {p.name: store.sha256(p) for p in sorted(path.iterdir())}
         return {"repository": "a/b", "kind": kind, "revision": "a" * 40, "files": files, "local": str(path)}
 
     columns = {"question": "question", "answer": "answer"}
@@ -135,7 +138,7 @@ def test_answers_are_the_models_own_and_do_not_depend_on_shards(chain, tmp_path)
     rows = [
         row
         for shard in ("0-of-2", "1-of-2")
-        for row in generations.read(receipts.read(folder / f"generations/own/{shard}.manifest.json").file(".parquet"))
+        for row in generated.read(store.read(folder / f"generations/own/{shard}.manifest.json").file(".parquet"))
     ]
     assert len({(row.prompt_id, row.sample) for row in rows}) == len(rows) == 36
     stops = stop_ids(folder / "published")
@@ -147,15 +150,15 @@ def test_answers_are_the_models_own_and_do_not_depend_on_shards(chain, tmp_path)
         folder / "published",
         generations={"own": {"prompts": "train", "samples": 3, "max_new_tokens": 40, "batch_size": 5}},
     )
-    again = generations.read(receipts.read(made(one, tmp_path, "generations/own/0-of-1")).file(".parquet"))
+    again = generated.read(store.read(made(one, tmp_path, "generations/own/0-of-1")).file(".parquet"))
     assert sorted(map(str, again)) == sorted(map(str, rows))
-    receipt = receipts.read_receipt(receipts.read(folder / "generations/own/0-of-2.manifest.json"))
+    receipt = store.read_receipt(store.read(folder / "generations/own/0-of-2.manifest.json"))
     assert receipt["speed"]["tokens_per_second"] > 0
 
 
 def test_a_converted_teacher_is_a_teacher_as_any_other(chain):
     experiment, folder = chain
-    sdar = receipts.read(folder / "teachers/sdar.manifest.json")
+    sdar = store.read(folder / "teachers/sdar.manifest.json")
     teacher.check_folder(sdar.folder())
     assert {"sources/qwen", "sources/rows", "prompts/train", "generations/own/1-of-2"} <= set(sdar.recipes)
     tokenizer = load_tokenizer(sdar.folder())
@@ -163,21 +166,21 @@ def test_a_converted_teacher_is_a_teacher_as_any_other(chain):
     assert mask_id(tokenizer) == len(tiny_tokenizer()) < VOCABULARY
     assert stop_ids(sdar.folder()) == stop_ids(folder / "published")
     shard = made(experiment, folder, "trajectories/r/0-of-1")
-    assert receipts.read(shard).facts["trajectories"] == 12
+    assert store.read(shard).facts["trajectories"] == 12
     # It asks as the answers it learned from were asked for: without thinking.
-    ours, theirs = (sets.read(receipts.read(folder / f"prompts/{name}.manifest.json")) for name in ("again", "train"))
+    ours, theirs = (read_prompts(store.read(folder / f"prompts/{name}.manifest.json")) for name in ("again", "train"))
     assert [p.prompt_ids for p in ours] == [p.prompt_ids for p in theirs]
     assert "<think></think>" in tokenizer.decode(ours[0].prompt_ids)
 
 
 def test_it_learns_and_says_how(chain):
     _, folder = chain
-    sdar = receipts.read(folder / "teachers/sdar.manifest.json")
+    sdar = store.read(folder / "teachers/sdar.manifest.json")
     log = [json.loads(line) for line in (sdar.folder() / "training.jsonl").read_text().splitlines()]
     losses = [entry["loss"] for entry in log]
     assert len(losses) == 30
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
-    receipt = receipts.read_receipt(sdar)
+    receipt = store.read_receipt(sdar)
     assert [moment["step"] for moment in receipt["training"]["probes"]] == [10, 20, 30]
     last = receipt["training"]["probes"][-1]
     assert 0 <= last["complete"] <= 1
@@ -229,16 +232,16 @@ def test_tasks_that_the_model_writes_are_prompts_as_others(tmp_path):
     (tmp_path / "converted.yaml").write_text(yaml.safe_dump(content))
     experiment = params.load(tmp_path / "converted.yaml")
     made(experiment, tmp_path, "generations/answers/0-of-1")
-    written = receipts.read(tmp_path / "prompts/written.manifest.json")
+    written = store.read(tmp_path / "prompts/written.manifest.json")
     # The benchmark's file is an input, since no task may be near a question of it.
     assert {"generations/tasks/0-of-1", "sources/rows"} <= set(written.inputs)
-    tasks = sets.read(written)
+    tasks = read_prompts(written)
     assert len({task.text for task in tasks}) == len(tasks) > 1
     assert all(task.text.startswith(tuple(openings)) for task in tasks)
     assert sum(written.facts["left_out"].values()) + len(tasks) <= 60
     tokenizer = tiny_tokenizer()
     assert tokenizer.decode(tasks[0].prompt_ids).startswith(f"<|im_start|>user\n{tasks[0].text} Now.<|im_end|>")
-    opened = sets.read(receipts.read(tmp_path / "prompts/openings.manifest.json"))
+    opened = read_prompts(store.read(tmp_path / "prompts/openings.manifest.json"))
     assert [tokenizer.decode(p.prompt_ids) for p in opened] == [f"<|im_start|>user\n{text}" for text in openings]
     content["teachers"]["sdar"]["generations"] = ["own", "tasks"]
     (tmp_path / "converted.yaml").write_text(yaml.safe_dump(content))
@@ -253,7 +256,7 @@ def test_a_conversion_that_was_ended_goes_on_and_ends_with_the_same_weights(tmp_
     content["teachers"]["sdar"]["conversion"]["checkpoint_every"] = 8
     (tmp_path / "converted.yaml").write_text(yaml.safe_dump(content))
     experiment = params.load(tmp_path / "converted.yaml")
-    unbroken = receipts.read(made(experiment, tmp_path, "teachers/sdar"))
+    unbroken = store.read(made(experiment, tmp_path, "teachers/sdar"))
     decode, again = Probes.decode, tmp_path / "again" / "sdar.manifest.json"
     origins = [tmp_path / f"{artefact}.manifest.json" for artefact in lineage.inputs_of(experiment, "teachers/sdar")]
     asked = []
@@ -271,7 +274,7 @@ def test_a_conversion_that_was_ended_goes_on_and_ends_with_the_same_weights(tmp_
     teacher.make(experiment, "sdar", again, *origins)
     # Probes of step 10 are in the state of step 16; those of 20 and 30 are decoded now.
     assert len(asked) == 4
-    assert receipts.read(again).digest() == unbroken.digest()
+    assert store.read(again).digest() == unbroken.digest()
     assert not (again.parent / "sdar.states").exists()
 
 
@@ -280,7 +283,7 @@ def test_several_processes_convert_as_one_does(in_processes, tmp_path):
     model = write_causal(tmp_path / "published")
     experiment = experiment_file(tmp_path, model)
     made(experiment, tmp_path, "generations/own/0-of-2")
-    rows = generations.read(receipts.read(tmp_path / "generations/own/0-of-2.manifest.json").file(".parquet"))
+    rows = generated.read(store.read(tmp_path / "generations/own/0-of-2.manifest.json").file(".parquet"))
     conversion = experiment.teachers["sdar"].conversion.model_copy(update={"steps": 6, "probes": 2})
 
     def convert_(_):
@@ -289,7 +292,7 @@ def test_several_processes_convert_as_one_does(in_processes, tmp_path):
         converted = convert.converted(autoregressive.load_model(model), tokenizer, 8)
         probes = Probes(experiment, model, tokenizer, examples, conversion, "cpu", 0)
         log = convert.train(converted, examples, conversion, tokenizer, "cpu", 0, probes=probes)
-        whole = sharding.decodable(converted, "cpu")
+        whole = fsdp.decodable(converted, "cpu")
         return log, torch.cat([p.flatten().float() for p in whole.parameters()]).numpy()
 
     (log, weights), (other, _) = in_processes(convert_)
@@ -347,7 +350,7 @@ def test_a_loss_that_does_not_fall_ends_the_conversion():
 
 
 def generation(prompt, response, finish="stop", sample=0):
-    return generations.Generation("q", sample, prompt, response, finish, 0)
+    return generated.Generation("q", sample, prompt, response, finish, 0)
 
 
 def test_rows_fill_the_largest_block_and_only_complete_answers_are_learned():

@@ -10,13 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from t3d import params, receipts
-from t3d.decoding.decoder import Request, decode
+from t3d import params
+from t3d.decoding.decoder import decode
+from t3d.decoding.request import Request
 from t3d.errors import DataError, ParameterError
 from t3d.evaluation import answers
 from t3d.models.folder import mask_id, stop_ids
 from t3d.params import Budget
-from t3d.prompts.sets import encode_prompt
+from t3d.prompts.reader import encode_prompt
+from t3d.provenance import store, writer
 from t3d.terminal import decode as asking
 from t3d.terminal import replay
 from tests.conftest import ROOT, SHIPPED
@@ -119,7 +121,7 @@ def test_a_recorded_answer_is_shown_as_it_was_recorded(project, response):
     row |= {"confidence": found.confidence, "response_tokens": found.length, "finish_reason": found.finish_reason}
     row |= {"denoising_steps": found.denoising_steps, "commit_passes": found.commit_passes}
     artefact = "answers/pocket-sdar/gsm/b8s2"
-    with receipts.making(experiment, artefact, receipts.manifest_path(experiment, artefact)) as job:
+    with writer.writing(experiment, artefact, store.manifest_path(experiment, artefact)) as job:
         pq.write_table(pa.Table.from_pylist([row], schema=answers._SCHEMA), job.file(".parquet"))
     shown = asking.recorded(experiment, model, asking.parse_budget("b8s2"), "q1")
     assert (shown.step_map, shown.denoising_steps) == (found.step_map, found.denoising_steps)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from t3d import lineage, params, receipts
+from t3d import params
+from t3d.provenance import lineage, store, writer
 from tests.conftest import ROOT
 from tests.terminal.screen import drawn_by
 
@@ -30,8 +31,8 @@ def project(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     experiment = params.find("twin")
     for artefact in lineage.artefacts_of(experiment, experiment.tables.values()):
-        sources = [receipts.read(path(source)) for source in lineage.inputs_of(experiment, artefact)]
-        with receipts.making(experiment, artefact, path(artefact), inputs=sources) as job:
+        sources = [store.read(path(source)) for source in lineage.inputs_of(experiment, artefact)]
+        with writer.writing(experiment, artefact, path(artefact), inputs=sources) as job:
             job.file(".txt").write_text("x")
             job.receipt["seconds"] = 50
     (tmp_path / "results" / "twin").mkdir(parents=True)
@@ -40,7 +41,7 @@ def project(tmp_path, monkeypatch):
 
 
 def path(artefact: str) -> Path:
-    return Path("data", "twin", artefact + receipts.MANIFEST)
+    return Path("data", "twin", artefact + store.MANIFEST)
 
 
 def status(*arguments):

@@ -16,10 +16,11 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM
 
-from t3d import params, receipts
+from t3d import params
 from t3d.evaluation import harness, scores
-from t3d.lineage import VLLM
 from t3d.models.autoregressive import load_tokenizer
+from t3d.provenance import store, writer
+from t3d.provenance.lineage import VLLM
 from tests.conftest import ROOT
 
 LONGEST = 96
@@ -119,8 +120,8 @@ def test_the_accuracy_is_that_of_transformers(project, data, expected, tmp_path,
         for key, ids in expected.items()
     ]
     asked, out = data / "prompts" / "code.manifest.json", tmp_path / "b1s1.manifest.json"
-    inputs = [receipts.read(data / "teachers" / "ar.manifest.json"), receipts.read(asked)]
-    with receipts.making(experiment, "answers/ar/code/b1s1", out, inputs=inputs) as job:
+    inputs = [store.read(data / "teachers" / "ar.manifest.json"), store.read(asked)]
+    with writer.writing(experiment, "answers/ar/code/b1s1", out, inputs=inputs) as job:
         pq.write_table(pa.Table.from_pylist(rows), job.file(".parquet"))
         job.receipt["decoding"] = {}
     scored = tmp_path / "scores" / "b1s1.manifest.json"

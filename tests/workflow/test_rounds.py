@@ -8,10 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from t3d import lineage, params, receipts
+from t3d import params
 from t3d.errors import DataError, ParameterError
 from t3d.models.folder import load_tokenizer, mask_id
 from t3d.models.sdar import load_model
+from t3d.provenance import lineage, store
 from t3d.trajectories import rollout, shards
 from t3d.trajectories.scoring import scores
 from tests.conftest import ROOT, SHIPPED
@@ -66,7 +67,7 @@ def project(tmp_path_factory):
 
 
 def made(project, artefact):
-    return receipts.read(project / "data" / "demo" / f"{artefact}.manifest.json")
+    return store.read(project / "data" / "demo" / f"{artefact}.manifest.json")
 
 
 def weights(project, run):
@@ -132,10 +133,10 @@ def test_rollouts_of_another_student_are_refused(project, monkeypatch, tmp_path)
     experiment = params.find("demo")
     shard = "seed1-0-of-1"
     paths = [
-        receipts.manifest_path(experiment, artefact)
+        store.manifest_path(experiment, artefact)
         for artefact in lineage.inputs_of(experiment, f"trajectories/second/{shard}")
     ]
-    other = receipts.manifest_path(experiment, "students/t3d-seed0")
+    other = store.manifest_path(experiment, "students/t3d-seed0")
     with pytest.raises(DataError, match=r"t3d-seed0; .* is made from teachers/pocket, prompts/gsm, students/t3d-seed1"):
         rollout.make(experiment, "second", shard, *paths[:2], tmp_path / "x.manifest.json", other)
     with pytest.raises(ParameterError, match=r"no shard '0-of-1'; .* seed0-0-of-1, seed1-0-of-1, seed2-"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from t3d.params import load
-from t3d.versions import unseen
+from t3d.provenance import unseen
 from tests.conftest import ROOT
 from tests.workflow.small import EVALUATIONS, MODULE, run, twin, write
 from tests.workflow.test_dag import REPORT

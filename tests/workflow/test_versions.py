@@ -20,7 +20,7 @@ from botocore.exceptions import EndpointConnectionError
 
 from t3d import params
 from t3d.errors import CorruptArtefactError
-from t3d.versions import verify
+from t3d.provenance import verify
 from tests.workflow.small import (
     BENCHMARKS,
     EVALUATIONS,

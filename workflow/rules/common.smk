@@ -1,4 +1,4 @@
-# Which experiment, which file an artefact is, and what each rule needs (`t3d/lineage.py` knows).
+# Which experiment, which file an artefact is, and what each rule needs (`t3d/provenance/lineage.py` knows).
 
 import hashlib
 import json
@@ -7,9 +7,10 @@ from functools import cache
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
-from t3d import cost, lineage, params, receipts, recipes
+from t3d import params
 from t3d.errors import T3DError
-from t3d.versions import code, unseen
+from t3d.provenance import lineage, recipes, store, unseen
+from t3d.terminal import cost
 
 min_version("9.27")
 
@@ -23,7 +24,7 @@ LOGS = f"logs/{E.name}"
 # A CPU job is one thread: two small jobs side by side do more than one job on two cores.
 CORES = 8 if E.gpus else 1
 # Time and memory that jobs ask a scheduler for; twice as much at the second attempt.
-ASKED = cost.asked(E)
+JOB_RESOURCES = cost.job_resources(E)
 
 
 wildcard_constraints:
@@ -34,7 +35,7 @@ wildcard_constraints:
 
 def manifest(artefact):
     """Path of an artefact's manifest: the edge between two stages."""
-    return str(receipts.manifest_path(E, artefact))
+    return str(store.manifest_path(E, artefact))
 
 
 def recipe(artefact):
@@ -44,7 +45,7 @@ def recipe(artefact):
 
 @cache
 def check_unseen():
-    """Stop if Snakemake would take for finished what is not (`t3d/versions/unseen.py`)."""
+    """Stop if Snakemake would take for finished what is not (`t3d/provenance/unseen.py`)."""
     settings = workflow.dag_settings
     forces_rules = any("/" not in forced for forced in settings.forcerun)
     # The processes that run single jobs read this file as well. Whoever forces rules knows what has to be made again.
@@ -73,13 +74,13 @@ def inputs(artefact):
 def material(product):
     """Manifests of what a table or figure is made from."""
     check_unseen()
-    return [manifest(artefact) for artefact in lineage.material_of(E, product)]
+    return [manifest(artefact) for artefact in lineage.inputs_of_target(E, product)]
 
 
 def results():
     """The tables and figures that are made unasked, and the tables' copies under the name everybody asks for."""
     copies = [f"results/{name}.csv" for name, table in E.tables.items() if not table.on_request]
-    return [*copies, *(f"results/{E.name}/{name}" for name in lineage.products_of(E))]
+    return [*copies, *(f"results/{E.name}/{name}" for name in lineage.targets(E))]
 
 
 def shown(product, kind):
@@ -89,14 +90,14 @@ def shown(product, kind):
         [(key, model.label) for key, model in models.items()] for models in (E.teachers, E.students, E.benchmarks)
     ]
     looks = [lineage.students_of(E, figure) for figure in E.figures.values()] if kind == "figures" else []
-    return recipes.canonical([product.model_dump(mode="json"), labels, looks, code.digest(kind)])
+    return recipes.canonical([product.model_dump(mode="json"), labels, looks, recipes.code_of("reporting")])
 
 
 def on_the_page():
     """What decides the report's content besides its inputs: parameters, code, and what was made on request before."""
-    extra = lineage.products_of(E, on_request=True).keys() - lineage.products_of(E).keys()
+    extra = lineage.targets(E, on_request=True).keys() - lineage.targets(E).keys()
     paths = [Path("results", E.name, name) for name in sorted(extra)]
-    there = {path.as_posix(): receipts.sha256(path) for path in paths if path.is_file()}
+    there = {path.as_posix(): store.sha256(path) for path in paths if path.is_file()}
     # Keys are not sorted, since rows follow the order of students.
-    content = json.dumps([E.model_dump(mode="json"), there, code.digest("page")])
+    content = json.dumps([E.model_dump(mode="json"), there, recipes.code_of("reporting")])
     return hashlib.sha256(content.encode()).hexdigest()

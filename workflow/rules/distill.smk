@@ -16,8 +16,8 @@ rule student:
         gpu=E.training_processes if E.gpus else 0,
         # Not a parameter: more processes change the speed of a student, and plan none again.
         processes=E.training_processes,
-        runtime=lambda w, attempt: ASKED["students"].minutes * attempt,
-        mem_mb=lambda w, attempt: ASKED["students"].memory_mb * attempt,
+        runtime=lambda w, attempt: JOB_RESOURCES["students"].minutes * attempt,
+        mem_mb=lambda w, attempt: JOB_RESOURCES["students"].memory_mb * attempt,
     params:
         experiment=E.name,
         recipe=lambda w: recipe(f"students/{w.run}"),

@@ -15,8 +15,8 @@ rule answers:
     resources:
         # Not a parameter: more processes change the speed of decoding, and plan nothing again.
         gpu=E.decoding_processes if E.gpus else 0,
-        runtime=lambda w, attempt: ASKED["answers"].minutes * attempt,
-        mem_mb=lambda w, attempt: ASKED["answers"].memory_mb * attempt,
+        runtime=lambda w, attempt: JOB_RESOURCES["answers"].minutes * attempt,
+        mem_mb=lambda w, attempt: JOB_RESOURCES["answers"].memory_mb * attempt,
     params:
         experiment=E.name,
         recipe=lambda w: recipe(f"answers/{w.model}/{w.benchmark}/{w.budget}"),
@@ -57,8 +57,8 @@ rule factorisation:
     threads: CORES
     resources:
         gpu=E.gpus,
-        runtime=lambda w, attempt: ASKED["factorisation"].minutes * attempt,
-        mem_mb=lambda w, attempt: ASKED["factorisation"].memory_mb * attempt,
+        runtime=lambda w, attempt: JOB_RESOURCES["factorisation"].minutes * attempt,
+        mem_mb=lambda w, attempt: JOB_RESOURCES["factorisation"].memory_mb * attempt,
     params:
         experiment=E.name,
         recipe=lambda w: recipe(f"factorisation/{w.model}/{w.name}"),

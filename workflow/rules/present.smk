@@ -1,11 +1,11 @@
 # For workflows that cannot make what is missing: `material` of common.smk, and how to get what is not here.
 
-from t3d.versions import faults, publish
+from t3d.provenance import faults, publish
 
 
 def material(product):
     """Manifests of what a table or figure is made from; nothing here can make one that is missing."""
-    artefacts = lineage.material_of(E, product, here=True)
+    artefacts = lineage.inputs_of_target(E, product, here=True)
     missing = faults.missing_of(E, product, here=True)
     if missing:
         command = publish.remedy(E, missing)

@@ -35,8 +35,8 @@ rule teacher:
         gpu=lambda w: (
             {"pretrain": E.gpus, "convert": E.training_processes if E.gpus else 0}.get(E.teachers[w.name].source, 0)
         ),
-        runtime=lambda w, attempt: ASKED["teachers"].minutes * attempt,
-        mem_mb=lambda w, attempt: ASKED["teachers"].memory_mb * attempt,
+        runtime=lambda w, attempt: JOB_RESOURCES["teachers"].minutes * attempt,
+        mem_mb=lambda w, attempt: JOB_RESOURCES["teachers"].memory_mb * attempt,
     params:
         experiment=E.name,
         recipe=lambda w: recipe(f"teachers/{w.name}"),
@@ -58,8 +58,8 @@ rule generations:
     threads: CORES
     resources:
         gpu=E.gpus,
-        runtime=lambda w, attempt: ASKED["generations"].minutes * attempt,
-        mem_mb=lambda w, attempt: ASKED["generations"].memory_mb * attempt,
+        runtime=lambda w, attempt: JOB_RESOURCES["generations"].minutes * attempt,
+        mem_mb=lambda w, attempt: JOB_RESOURCES["generations"].memory_mb * attempt,
     params:
         experiment=E.name,
         recipe=lambda w: recipe(f"generations/{w.name}/{w.shard}"),

@@ -16,8 +16,8 @@ rule trajectories:
     resources:
         # Not a parameter: more processes change the speed of decoding, and plan nothing again.
         gpu=E.decoding_processes if E.gpus else 0,
-        runtime=lambda w, attempt: ASKED["trajectories"].minutes * attempt,
-        mem_mb=lambda w, attempt: ASKED["trajectories"].memory_mb * attempt,
+        runtime=lambda w, attempt: JOB_RESOURCES["trajectories"].minutes * attempt,
+        mem_mb=lambda w, attempt: JOB_RESOURCES["trajectories"].memory_mb * attempt,
     params:
         experiment=E.name,
         recipe=lambda w: recipe(f"trajectories/{w.name}/{w.shard}"),

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 
 from t3d.errors import ParameterError
 from t3d.params import AccuracyFigure, CommitFigure, Experiment, TrainingFigure
+from t3d.provenance.files import replacing
 from t3d.reporting.figures import accuracy, commits, factorisation, training
 from t3d.reporting.figures.looks import STYLE
-from t3d.reporting.files import replacing
 
 _PNG_DPI = 200
 

@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from t3d.params import AccuracyFigure, Budget, Experiment
+from t3d.provenance import lineage
 from t3d.reporting import scores
 from t3d.reporting.accuracy import accuracy_table
 from t3d.reporting.figures.looks import ALONE, legend_below, light_grid, look_of
@@ -130,7 +131,7 @@ def _looks(experiment: Experiment, wanted: AccuracyFigure) -> dict[str, dict[str
     """Label -> look; a model that is shown again, decoded in another way, has hollow markers."""
     looks: dict[str, dict[str, Any]] = {}
     seen: set[str] = set()
-    for row in experiment.rows_of(wanted):
+    for row in lineage.rows_of(experiment, wanted):
         again = {"linestyle": "-.", "markerfacecolor": "white"} if row.model in seen else {}
         looks[row.label] = look_of(experiment, row.model) | again
         seen.add(row.model)

@@ -15,7 +15,8 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from t3d.errors import CorruptArtefactError
 from t3d.params import Budget, CommitFigure, Experiment
-from t3d.receipts import Manifest
+from t3d.provenance import lineage
+from t3d.provenance.store import Manifest
 from t3d.reporting import scores
 
 _COLUMNS = ["response_ids", "step_map", "response_tokens"]
@@ -38,8 +39,8 @@ def draw(experiment: Experiment, wanted: CommitFigure, manifests: list[Path]) ->
         CorruptArtefactError: a step map does not fit its answer or its budget.
         ParameterError, MissingInputError, DataError: as `scores.load`.
     """
-    found = scores.by_cell(experiment, experiment.cells_of(wanted), manifests, kind="answers")
-    methods = experiment.rows_of(wanted)
+    found = scores.by_cell(experiment, lineage.score_keys_of(experiment, wanted), manifests, kind="answers")
+    methods = lineage.rows_of(experiment, wanted)
     kinds = [(column, Budget.parse(text)) for column in wanted.benchmarks for text in wanted.budgets]
     titles = [textwrap.wrap(row.label, _TITLE) for row in methods]
     heights = [max((budget.steps or 1) / budget.block_size, _LEAST) * _WIDTH for _, budget in kinds]
@@ -48,7 +49,7 @@ def draw(experiment: Experiment, wanted: CommitFigure, manifests: list[Path]) ->
     panels = []
     for column, budget in kinds:
         cells = [
-            [(run, row.benchmarks[column], str(budget)) for run in experiment.runs_of(row.models[column])]
+            [(run, row.benchmarks[column], str(budget)) for run in lineage.runs_of(experiment, row.models[column])]
             for row in methods
         ]
         panels.append([_mean_over_seeds([found[cell] for cell in seeds], budget) for seeds in cells])

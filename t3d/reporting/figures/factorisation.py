@@ -14,7 +14,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from t3d.errors import DataError
 from t3d.params import Experiment, FactorisationFigure
-from t3d.receipts import Manifest
+from t3d.provenance import lineage
+from t3d.provenance.store import Manifest
 from t3d.reporting.figures.looks import ALONE, legend_below, light_grid, look_of
 from t3d.reporting.inputs import by_artefact
 
@@ -36,7 +37,7 @@ def draw(experiment: Experiment, wanted: FactorisationFigure, manifests: list[Pa
     """
     models = [wanted.teacher, *(key for key in experiment.students if key in wanted.students)]
     artefacts = {
-        (model, name): [f"factorisation/{run}/{name}" for run in experiment.runs_of(model)]
+        (model, name): [f"factorisation/{run}/{name}" for run in lineage.runs_of(experiment, model)]
         for model in models
         for name in wanted.trajectories
     }

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
-from t3d import lineage
 from t3d.params import Experiment
+from t3d.provenance import lineage
 
 # Okabe and Ito's colours, without black (too near the teacher's grey) and yellow (too near the paper).
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")

@@ -14,9 +14,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter, ScalarFormatter
 
 from t3d.errors import CorruptArtefactError, MissingInputError
-from t3d.lineage import LOG
 from t3d.params import Experiment, TrainingFigure
-from t3d.receipts import Manifest, sha256
+from t3d.provenance import lineage
+from t3d.provenance.lineage import LOG
+from t3d.provenance.store import Manifest, sha256
 from t3d.reporting.figures.looks import legend_below, light_grid, look_of
 from t3d.reporting.inputs import by_artefact
 
@@ -53,7 +54,7 @@ def draw(experiment: Experiment, wanted: TrainingFigure, manifests: list[Path]) 
         As `by_artefact` and `read_log`.
     """
     students = [key for key in experiment.students if key in wanted.students]
-    runs = {key: list(experiment.runs_of(key)) for key in students}
+    runs = {key: list(lineage.runs_of(experiment, key)) for key in students}
     artefacts = [f"students/{run}" for names in runs.values() for run in names]
     # Of a student the log alone is read: its weights are gigabytes, and need not be here.
     found = by_artefact(experiment, artefacts, manifests, kind="students", files=False)

@@ -13,12 +13,11 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from t3d import lineage
 from t3d.errors import DataError, MissingInputError, T3DError
 from t3d.params import AccuracyTable, Comparison, Experiment
-from t3d.reporting.files import replacing
+from t3d.provenance import lineage, remote
+from t3d.provenance.files import replacing
 from t3d.reporting.page import costs, grids, origins, setup, viewer
-from t3d.versions import remote
 
 FOLDER = Path(__file__).parent
 _DOWNLOADS = {".csv": "text/csv", ".tex": "text/plain", ".md": "text/plain"}
@@ -44,7 +43,7 @@ def write(experiment: Experiment, out: Path) -> None:
     shown, unfit = _grids(experiment, tables)
     provenance = origins.of_grids(experiment, shown)
     answers, why = _answers(experiment, _main(experiment, list(tables)))
-    known = lineage.products_of(experiment, on_request=True)
+    known = lineage.targets(experiment, on_request=True)
     made = {f"{name}.csv" for name in tables} | {f"figures/{name}.pdf" for name in figures}
     page = _template().render(
         experiment=experiment,

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from t3d import lineage, receipts
 from t3d.params import Experiment, Product
+from t3d.provenance import lineage, store
 
 _STEPS = {
     "sources": "fetch",
@@ -40,7 +40,7 @@ def of_products(experiment: Experiment, products: Iterable[Product]) -> list[Cos
     """The costs of everything behind some tables and figures, in the order of the DAG."""
     by_kind: dict[str, list[dict[str, Any] | None]] = {}
     for artefact in lineage.artefacts_of(experiment, products):
-        by_kind.setdefault(artefact.partition("/")[0], []).append(receipts.find_receipt(experiment, artefact))
+        by_kind.setdefault(artefact.partition("/")[0], []).append(store.find_receipt(experiment, artefact))
     return [_cost(kind, by_kind[kind]) for kind in _STEPS if kind in by_kind]
 
 

@@ -13,9 +13,9 @@ import pandas as pd
 
 from t3d.errors import DataError
 from t3d.params import AUTOREGRESSIVE, AccuracyTable, Budget, Comparison, DecodingTable, Experiment
+from t3d.provenance import lineage, trace
 from t3d.reporting.accuracy import AVERAGE, base_label
 from t3d.reporting.decoding import METRICS, text_of
-from t3d.versions import trace
 
 _SIGNIFICANT = 0.05
 _MINUS, _DASH = "\N{MINUS SIGN}", "–"
@@ -103,7 +103,7 @@ def _names(experiment: Experiment, table: Comparison) -> dict[tuple[str, str, st
     """Row's label, column, budget -> cell of `t3d trace`."""
     return {
         (place.label, place.column, place.budget): trace.name_of(experiment, place)
-        for place in experiment.all_places_of(table)
+        for place in lineage.all_cells_of(experiment, table)
     }
 
 
@@ -209,7 +209,7 @@ def _decoding(experiment: Experiment, name: str, table: DecodingTable, tidy: pd.
                 cell = names[str(method), benchmark, text]
                 rows.append((str(method), tuple(_measured(by_metric[metric], cell) for metric in METRICS)))
             groups.append((f"{experiment.benchmarks[benchmark].label}, {text}", tuple(rows)))
-    for place in experiment.autoregressive_places(table):
+    for place in lineage.autoregressive_cells(experiment, table):
         cell, rows = names[place.label, place.column, place.budget], []
         here = tidy["block_size"].isna() & (tidy["benchmark"] == place.column)
         for method, values in tidy[here].groupby("method", sort=False):

@@ -6,11 +6,10 @@ from dataclasses import asdict
 from statistics import mean
 from typing import Any
 
-from t3d import receipts
 from t3d.errors import T3DError
 from t3d.params import Experiment
+from t3d.provenance import store, trace
 from t3d.reporting.page.grids import Grid
-from t3d.versions import trace
 
 _ROUNDING = 0.0051
 """A table has two decimals; half of the last, and a little for what floating point makes of it."""
@@ -60,6 +59,6 @@ def outdated(grid: Grid, origins: dict[str, Any]) -> list[str]:
 
 
 def _accuracy(experiment: Experiment, score: str) -> float:
-    manifest = receipts.read(receipts.manifest_path(experiment, score), kind="scores")
+    manifest = store.read(store.manifest_path(experiment, score), kind="scores")
     summary = json.loads(manifest.file(".json").read_text())
     return 100 * summary["correct"] / summary["n"]

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from t3d.params import Comparison, Experiment, FactorisationFigure, Product, ServedTable, Student
+from t3d.provenance import lineage
 
 
 def described(experiment: Experiment, products: Iterable[Product]) -> dict[str, list[dict[str, str]]]:
@@ -13,10 +14,10 @@ def described(experiment: Experiment, products: Iterable[Product]) -> dict[str, 
     teachers = {p.teacher for p in products if isinstance(p, Comparison | FactorisationFigure)}
     teachers |= {p.autoregressive for p in products if isinstance(p, ServedTable) and p.autoregressive}
     models = {key for product in products for key in product.students}
-    models |= {model for p in compared for row in experiment.rows_of(p) for model in row.models.values()}
+    models |= {model for p in compared for row in lineage.rows_of(experiment, p) for model in row.models.values()}
     budgets: dict[str, dict[str, None]] = {}
     for product in compared:
-        for _, benchmark, budget in experiment.cells_of(product):
+        for _, benchmark, budget in lineage.score_keys_of(experiment, product):
             budgets.setdefault(benchmark, {})[budget] = None
     return {
         "teachers": [_teacher(experiment, key) for key in experiment.teachers if key in teachers],

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from t3d import receipts
 from t3d.errors import CorruptArtefactError, MissingInputError
-from t3d.params import Budget, Cell, Comparison, Experiment
+from t3d.params import Budget, Comparison, Experiment
 from t3d.params.experiment import PROGRAM_DOMAINS
-from t3d.prompts import sets
-from t3d.receipts import Manifest, manifest_path
+from t3d.prompts.reader import Prompt, read_prompts
+from t3d.provenance import lineage, store
+from t3d.provenance.lineage import ScoreKey
+from t3d.provenance.store import Manifest, manifest_path
 from t3d.reporting.scores import by_cell
 from t3d.seeds import seed_for
 
@@ -42,10 +43,14 @@ def of_table(experiment: Experiment, table: Comparison) -> dict[str, Any]:
         ParameterError, CorruptArtefactError: an answer does not fit the experiment or its manifest.
     """
     rows = [
-        (row.label, {column: next(iter(experiment.runs_of(row.models[column]))) for column in table.benchmarks}, row)
-        for row in experiment.rows_of(table)
+        (
+            row.label,
+            {column: next(iter(lineage.runs_of(experiment, row.models[column]))) for column in table.benchmarks},
+            row,
+        )
+        for row in lineage.rows_of(experiment, table)
     ]
-    wanted: list[Cell] = [
+    wanted: list[ScoreKey] = [
         (runs[column], row.benchmarks[column], budget)
         for _, runs, row in rows
         for column in table.benchmarks
@@ -98,7 +103,7 @@ class _Tokens:
         return self._numbers[token]
 
 
-def _path(experiment: Experiment, kind: str, cell: Cell) -> Path:
+def _path(experiment: Experiment, kind: str, cell: ScoreKey) -> Path:
     return manifest_path(experiment, "/".join((kind, *cell)))
 
 
@@ -106,19 +111,19 @@ def _tokenizer(experiment: Experiment, teacher: str) -> Any:
     # It takes seconds to load, and pages without answers need none.
     from t3d.models.folder import load_tokenizer
 
-    manifest = receipts.read(manifest_path(experiment, f"teachers/{teacher}"), kind="teachers")
+    manifest = store.read(manifest_path(experiment, f"teachers/{teacher}"), kind="teachers")
     manifest.check(contents=False)
     return load_tokenizer(manifest.base)
 
 
-def _questions(experiment: Experiment, column: str) -> list[sets.Prompt]:
-    prompts = sets.read(receipts.read(manifest_path(experiment, f"prompts/{experiment.benchmarks[column].prompts}")))
+def _questions(experiment: Experiment, column: str) -> list[Prompt]:
+    prompts = read_prompts(store.read(manifest_path(experiment, f"prompts/{experiment.benchmarks[column].prompts}")))
     drawn = sorted(prompts, key=lambda prompt: seed_for(experiment.seed, "report", column, prompt.id))[:QUESTIONS]
     chosen = {prompt.id for prompt in drawn}
     return [prompt for prompt in prompts if prompt.id in chosen]
 
 
-def _expected(prompt: sets.Prompt) -> str:
+def _expected(prompt: Prompt) -> str:
     # Of a program, the hidden tests are too long to show; its reference says what was meant.
     if prompt.domain not in PROGRAM_DOMAINS:
         return prompt.answer
@@ -126,7 +131,7 @@ def _expected(prompt: sets.Prompt) -> str:
 
 
 def _entries(
-    experiment: Experiment, cell: Cell, manifest: Manifest, ids: list[str], tokens: _Tokens
+    experiment: Experiment, cell: ScoreKey, manifest: Manifest, ids: list[str], tokens: _Tokens
 ) -> list[dict[str, Any] | None]:
     """One entry per question; None for a question that was not answered."""
     answers = pd.read_parquet(manifest.file(".parquet"), columns=_COLUMNS).set_index("id")
@@ -137,11 +142,11 @@ def _entries(
     ]
 
 
-def _verdicts(experiment: Experiment, cell: Cell) -> dict[str, dict[str, Any]]:
+def _verdicts(experiment: Experiment, cell: ScoreKey) -> dict[str, dict[str, Any]]:
     path = _path(experiment, "scores", cell)
     if not path.is_file():
         return {}
-    score = pd.read_parquet(receipts.read(path, kind="scores").file(".parquet"), columns=["id", "correct", "extracted"])
+    score = pd.read_parquet(store.read(path, kind="scores").file(".parquet"), columns=["id", "correct", "extracted"])
     return {
         row.id: {"right": bool(row.correct), "extracted": None if pd.isna(row.extracted) else str(row.extracted)}
         for row in score.itertuples()

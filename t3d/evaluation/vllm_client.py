@@ -1,0 +1,178 @@
+"""Answers of an autoregressive model, which vLLM serves in an environment of its own, or the engine in this one.
+
+vLLM's pins exclude the main environment, so it is a process (`vllm_backend.py`) between two files: prompts as ids go
+in, responses as ids come out. `make vllm-env` makes the environment; docs/vllm.md says what was run where.
+"""
+
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from t3d.decoding.request import Request, Response
+from t3d.errors import DataError, MissingInputError, ServingError
+from t3d.models import autoregressive
+from t3d.params import Benchmark
+from t3d.provenance.lineage import VLLM
+
+ONE_AT_A_TIME = 32
+"""Questions that are also asked one at a time, for the latency of a request that has the machine to itself."""
+_ROOT = Path(__file__).parents[2]
+_SETTINGS = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    # On a CPU: GiB, more than any pocket model fills; and as many threads as the job has, not every core there is.
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+}
+
+
+@dataclass(frozen=True)
+class Served:
+    """What was answered, by question id, and how fast.
+
+    `seconds` is the time of all answers together, `one_at_a_time` has `questions`, `response_tokens` and `seconds` of
+    those that were asked again one after the other; starting the engine is in neither. `engine`: its name and version.
+    """
+
+    responses: dict[str, Response]
+    seconds: float
+    one_at_a_time: dict[str, float]
+    engine: str
+
+
+def answer(
+    folder: Path,
+    questions: Path,
+    prompts: Mapping[str, list[int]],
+    benchmark: Benchmark,
+    *,
+    device: str,
+    dtype: str,
+    stop_ids: frozenset[int],
+    seed_of: Callable[[str], int],
+) -> Served:
+    """Answer a benchmark with a Qwen2 or Qwen3 folder, by vLLM.
+
+    Args:
+        folder: the model.
+        questions: the prompt set's `.jsonl`, which the benchmark's lm-eval task reads.
+        prompts: question id -> prompt ids.
+        benchmark: task, sampling, longest answer, and how many sequences are decoded together.
+        device: `cpu` or `cuda`, which vLLM must be built for.
+        dtype: number format, `float32` or `bfloat16`.
+        stop_ids: ids that end a response.
+        seed_of: seed of a question's draws.
+
+    Raises:
+        MissingInputError: vLLM's environment is not there.
+        ServingError: vLLM ended without answers; what it said stands in the log before.
+        DataError: a question has no answer.
+        CorruptArtefactError: the model's weights are not whole.
+    """
+    if not (VLLM / "installed").is_file():
+        raise MissingInputError(
+            f"{VLLM}/installed is missing: `make vllm-env` makes vLLM's environment (docs/vllm.md)."
+        )
+    # vLLM would serve whatever the files hold.
+    autoregressive.load_model(folder, dtype=dtype)
+    sampling = benchmark.sampling.model_dump(include={"temperature", "top_p", "top_k"})
+    request = {
+        "model": str(folder.resolve()),
+        "task": benchmark.task,
+        "questions": str(questions.resolve()),
+        "prompts": dict(prompts),
+        "seeds": {key: seed_of(key) for key in prompts},
+        "stop_ids": sorted(stop_ids),
+        "sampling": sampling,
+        "max_new_tokens": benchmark.max_new_tokens,
+        "batch_size": benchmark.batch_size,
+        "one_at_a_time": ONE_AT_A_TIME,
+        "device": device,
+        "dtype": dtype,
+    }
+    found = _run(request)
+    missing = [key for key in prompts if key not in found["responses"]]
+    if missing:
+        raise DataError(f"vLLM left {len(missing)} of {len(prompts)} questions unanswered, {missing[0]} for one.")
+    return Served(
+        {key: _response(**found["responses"][key]) for key in prompts},
+        found["seconds"],
+        found["one_at_a_time"],
+        found["engine"],
+    )
+
+
+def answer_here(
+    folder: Path,
+    prompts: Mapping[str, list[int]],
+    benchmark: Benchmark,
+    *,
+    device: str,
+    dtype: str,
+    stop_ids: frozenset[int],
+    seed_of: Callable[[str], int],
+) -> Served:
+    """The same with the engine of `t3d/decoding/causal.py`; arguments as in `answer`.
+
+    Raises:
+        MemoryTooSmallError: so many sequences do not fit into the GPU's memory.
+    """
+    # Imported here: with vLLM nothing of it is needed.
+    from t3d.decoding import causal
+
+    model = autoregressive.load_model(folder, device, dtype)
+    requests = [Request(ids, seed_of(key)) for key, ids in prompts.items()]
+
+    def ask(some: Sequence[Request], together: int) -> tuple[list[Response], float]:
+        started = time.monotonic()
+        found = causal.generate(
+            model,
+            some,
+            stop_ids=stop_ids,
+            max_new_tokens=benchmark.max_new_tokens,
+            sample=benchmark.sampling,
+            batch_size=together,
+        )
+        return found, time.monotonic() - started
+
+    responses, seconds = ask(requests, benchmark.batch_size)
+    alone, seconds_alone = ask(requests[:ONE_AT_A_TIME], 1)
+    one_at_a_time = {
+        "questions": len(alone),
+        "response_tokens": sum(response.length for response in alone),
+        "seconds": seconds_alone,
+    }
+    return Served(dict(zip(prompts, responses, strict=True)), seconds, one_at_a_time, "t3d")
+
+
+def _run(request: dict[str, Any]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        asked, told = Path(folder, "request.json"), Path(folder, "response.json")
+        asked.write_text(json.dumps(request))
+        command = [str(VLLM / "bin" / "python"), "-m", "t3d.evaluation.vllm_backend", str(asked), str(told)]
+        settings = _SETTINGS | os.environ | {"PYTHONPATH": str(_ROOT)}
+        if request["device"] == "cuda" and torch.cuda.device_count() > 1:
+            # The GPU that this job has claimed, and no other.
+            settings["CUDA_VISIBLE_DEVICES"] = f"GPU-{torch.cuda.get_device_properties().uuid}"
+        done = subprocess.run(command, env=settings)
+        if done.returncode or not told.is_file():
+            raise ServingError(f"vLLM ended with status {done.returncode} and gave no answers; the log above says why.")
+        return json.loads(told.read_text())
+
+
+def _response(ids: list[int], finish_reason: str) -> Response:
+    """A block of one token and one step for each token.
+
+    Confidences cost time and are not asked for: they are NaN in the answers of served models, and in no others.
+    """
+    count = len(ids)
+    return Response(ids, [1] * count, [float("nan")] * count, count, finish_reason, count, 0)

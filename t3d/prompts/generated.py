@@ -1,0 +1,60 @@
+"""Files of generations: what an autoregressive teacher wrote after prompts (`t3d/trajectories/generations.py`)."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from t3d.errors import CorruptArtefactError
+
+_SCHEMA = pa.schema(
+    [
+        ("prompt_id", pa.string()),
+        ("sample", pa.int32()),
+        ("prompt_ids", pa.list_(pa.int32())),
+        ("response_ids", pa.list_(pa.int32())),
+        ("finish_reason", pa.string()),
+        ("seed", pa.int64()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Generation:
+    """Answer number `sample` to a prompt; `response_ids` ends with the token that ended it, if one did."""
+
+    prompt_id: str
+    sample: int
+    prompt_ids: list[int]
+    response_ids: list[int]
+    finish_reason: str
+    seed: int
+
+
+def write(rows: Sequence[Generation], path: Path) -> None:
+    """Write a shard."""
+    pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=_SCHEMA), path)
+
+
+def read(path: Path) -> list[Generation]:
+    """Read a shard.
+
+    Raises:
+        CorruptArtefactError: it is not one, or a row's answer is empty.
+    """
+    try:
+        table = pq.read_table(path, schema=_SCHEMA)
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptArtefactError(f"{path} is not a shard of generations: {error}.") from error
+    rows = [Generation(**row) for row in table.to_pylist()]
+    for number, row in enumerate(rows):
+        if not row.prompt_ids or not row.response_ids:
+            raise CorruptArtefactError(f"{path}, row {number}: prompt_ids or response_ids is empty.")
+    return rows
+
+
+def complete(rows: Sequence[Generation]) -> list[Generation]:
+    """Those that came to an end by themselves."""
+    return [row for row in rows if row.finish_reason == "stop"]

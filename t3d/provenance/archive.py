@@ -1,0 +1,239 @@
+"""`results/<experiment>/published.tar.xz`: what an experiment publishes, small enough for git.
+
+Members are every manifest, receipt, training log, score and factorisation, and Snakemake's records. Beside the archive
+lies `published.sha256`, an index of all members in the format of `sha256sum`.
+
+Archives come from other people, so reading one trusts nothing: only plain files with expected names are unpacked, into
+a temporary folder, and they are moved into place once every sha256 is the index's and the manifests fit their files.
+"""
+
+import hashlib
+import io
+import lzma
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from t3d.errors import CorruptArtefactError, MissingInputError, PublishError, T3DError
+from t3d.params import Experiment
+from t3d.provenance import records, store
+from t3d.provenance.files import replacing
+from t3d.provenance.lineage import LOG
+from t3d.provenance.store import MANIFEST, RECEIPT, sha256
+
+RECORDS = "records.jsonl"
+"""The member with Snakemake's records (`t3d/provenance/records.py`)."""
+# Pocket has 11,566 members of 62 MB. The limits stop an archive that unpacks to more than a disk holds.
+_MAX_MEMBERS = 200_000
+_MAX_BYTES = 2**30
+_BLOCK = tarfile.BLOCKSIZE
+_MODE = 0o644
+_READ = 2**20
+
+
+def paths_of(experiment: str) -> tuple[Path, Path]:
+    """The archive of an experiment, and its index."""
+    folder = Path("results", experiment)
+    return folder / "published.tar.xz", folder / "published.sha256"
+
+
+def write(experiment: str, manifests: Iterable[Path], lines_of_records: str) -> None:
+    """Write the archive of an experiment and its index; equal content gives equal files.
+
+    Args:
+        experiment: its name.
+        manifests: below `data/<experiment>/`, of complete artefacts.
+        lines_of_records: content of the member `RECORDS`; the archive is without it if empty.
+
+    Raises:
+        PublishError: a file has a name that no archive holds.
+    """
+    names = {path.as_posix() for manifest in manifests for path in _files_of(manifest)}
+    archive, index = paths_of(experiment)
+    lines = []
+    with replacing(archive) as partial:
+        with (
+            lzma.open(partial, "wb", preset=9) as file,
+            # Without extensions: a name is in its header, or is refused.
+            tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+        ):
+            for name in sorted(names | ({RECORDS} if lines_of_records else set())):
+                content = lines_of_records.encode() if name == RECORDS else Path(name).read_bytes()
+                # Owner and time are 0 unless they are set.
+                member = tarfile.TarInfo(name)
+                member.size, member.mode = len(content), _MODE
+                try:
+                    tar.addfile(member, io.BytesIO(content))
+                except ValueError as error:
+                    raise PublishError(f"{name} cannot be published ({error}): give it a shorter name.") from error
+                lines.append(f"{hashlib.sha256(content).hexdigest()}  {name}\n")
+        with replacing(index) as other:
+            other.write_text("".join(lines))
+
+
+def _files_of(manifest: Path) -> list[Path]:
+    """Files of an artefact that are published: all of a score, of a student its log."""
+    read = store.read(manifest)
+    whole = read.artefact.startswith(("scores/", "factorisation/"))
+    files = [manifest.parent / name for name in read.files if whole or PurePosixPath(name).name == LOG]
+    return [manifest, Path(f"{read.base}{RECEIPT}"), *files]
+
+
+def restore(experiment: Experiment) -> tuple[set[str], records.Records]:
+    """Put the files of an experiment's archive into place, all of them checked before the first.
+
+    Returns:
+        Files that are here as they were published, and the records in the archive.
+
+    Raises:
+        MissingInputError: the archive or its index is not here.
+        CorruptArtefactError: the archive is damaged, does not fit its index, or holds what no experiment publishes.
+        PublishError: other files are in the way.
+    """
+    # Beside the destination, so that moving a file is one rename.
+    Path("data").mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{experiment.name}-", dir="data") as name:
+        folder = Path(name)
+        digests = _unpack(experiment.name, folder)
+        _check_manifests(experiment.name, folder, digests)
+        noted = records.read(experiment, folder / RECORDS) if digests.pop(RECORDS, None) else {}
+        _move(folder, digests)
+    return set(digests), noted
+
+
+def _unpack(experiment: str, folder: Path) -> dict[str, str]:
+    """Unpack an archive into an empty folder; returns the sha256 of each member, all of them the index's."""
+    index = _read_index(experiment)
+    archive, listing = paths_of(experiment)
+    digests: dict[str, str] = {}
+    total = 0
+    try:
+        with lzma.open(archive) as file:
+            # Headers are read one by one: `tarfile` itself would follow extensions of any size.
+            while any(block := _read(file, _BLOCK)):
+                member = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
+                total += member.size
+                if member.type != tarfile.REGTYPE or member.mode != _MODE:
+                    raise _damaged(experiment, f"{member.name!r} is not a plain file of mode {_MODE:o}")
+                if member.name in digests:
+                    raise _damaged(experiment, f"it holds {member.name} twice")
+                if member.name not in index:
+                    raise _damaged(experiment, f"{listing} does not list {member.name!r}")
+                if member.size < 0 or total > _MAX_BYTES:
+                    raise _damaged(experiment, f"it unpacks to more than {_MAX_BYTES} bytes")
+                digests[member.name] = _copy(file, member.size, folder / member.name)
+                if digests[member.name] != index[member.name]:
+                    raise _damaged(experiment, f"{member.name} does not match its sha256 in {listing}")
+            rest = file.read(tarfile.RECORDSIZE)
+            if any(rest) or file.read(1):
+                raise _damaged(experiment, "it goes on after its end")
+    except (lzma.LZMAError, EOFError, tarfile.HeaderError, UnicodeError) as error:
+        raise _damaged(experiment, f"it cannot be read: {error}") from error
+    except (FileExistsError, NotADirectoryError) as error:
+        raise _damaged(experiment, "it holds a file and a folder of the same name") from error
+    if missing := sorted(index.keys() - digests.keys()):
+        raise _damaged(experiment, f"{listing} lists {missing[0]}, which it does not hold")
+    return digests
+
+
+def _read_index(experiment: str) -> dict[str, str]:
+    """Member -> sha256. Every name is below the experiment's folder, or is `RECORDS`."""
+    archive, index = paths_of(experiment)
+    for path in (archive, index):
+        if not path.is_file():
+            raise MissingInputError(
+                f"{path} is missing: get it from whoever published experiment {experiment} (git checkout {path}), or "
+                f"make and publish the experiment (t3d publish --experiment {experiment})."
+            )
+    # Names are those that parameters may have, so no part of one is `..` or begins with a dot.
+    line = re.compile(rf"([0-9a-f]{{64}})  (data/{re.escape(experiment)}(?:/[a-z0-9][a-z0-9._-]*)+|{RECORDS})\n")
+    found: dict[str, str] = {}
+    # No longer than all lines of allowed length; a file that is no text has characters that no line matches.
+    with index.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        for number, text in enumerate(iter(lambda: file.readline(4096), ""), start=1):
+            match = line.fullmatch(text)
+            if match is None or match[2] in found or number > _MAX_MEMBERS:
+                raise CorruptArtefactError(
+                    f"{index}, line {number}: not the sha256 and name of one more file of experiment {experiment}; "
+                    f"restore it (git checkout {index})."
+                )
+            found[match[2]] = match[1]
+    return found
+
+
+def _read(file: IO[bytes], size: int) -> bytes:
+    content = file.read(size)
+    if len(content) < size:
+        raise EOFError("it ends too early")
+    return content
+
+
+def _copy(file: IO[bytes], size: int, path: Path) -> str:
+    """Write the next `size` bytes of an archive to a new file; returns their sha256."""
+    digest = hashlib.sha256()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as out:
+        for start in range(0, size, _READ):
+            content = _read(file, min(_READ, size - start))
+            digest.update(content)
+            out.write(content)
+    _read(file, -size % _BLOCK)
+    return digest.hexdigest()
+
+
+def _check_manifests(experiment: str, folder: Path, digests: dict[str, str]) -> None:
+    """Check that files are what manifests say, and that there are no others. A manifest's files may be elsewhere."""
+    known = {RECORDS}
+    for name in (name for name in digests if name.endswith(MANIFEST)):
+        try:
+            manifest = store.read(folder / name)
+            files = {str(PurePosixPath(name).parent / file): entry["sha256"] for file, entry in manifest.files.items()}
+        except (T3DError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise _damaged(experiment, f"{name} is not a manifest") from error
+        if name != f"data/{experiment}/{manifest.artefact}{MANIFEST}":
+            raise _damaged(experiment, f"{name} is the manifest of {manifest.artefact!r}")
+        if wrong := [file for file, digest in files.items() if digests.get(file, digest) != digest]:
+            raise _damaged(experiment, f"{wrong[0]} does not match its sha256 in {name}")
+        known |= {name, name.removesuffix(MANIFEST) + RECEIPT, *files}
+    if strange := sorted(digests.keys() - known):
+        raise _damaged(experiment, f"no manifest in it lists {strange[0]}")
+
+
+def _move(folder: Path, digests: dict[str, str]) -> None:
+    """Move unpacked files to where their names say, manifests last; nothing if another file is in the way."""
+    new, different = [], []
+    for name, digest in digests.items():
+        path = Path(name)
+        if path.is_file():
+            different += [name] if sha256(path) != digest else []
+        elif path.exists() or any(parent.is_file() for parent in path.parents):
+            different.append(name)
+        else:
+            new.append(name)
+    if different:
+        shown = "\n  ".join([*different[:10], *(["..."] if different[10:] else [])])
+        raise PublishError(
+            f"{len(different)} files here are not as they were published, and nothing was changed; move or delete "
+            f"these, then pull again:\n  {shown}"
+        )
+    # One time for all, or Snakemake would take what was moved later for newer.
+    now = time.time()
+    for name in sorted(new, key=lambda name: name.endswith(MANIFEST)):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        os.utime(folder / name, (now, now))
+        # Across file systems too: data/<experiment> may be a link to a larger disk.
+        shutil.move(folder / name, name)
+
+
+def _damaged(experiment: str, why: str) -> CorruptArtefactError:
+    archive, index = paths_of(experiment)
+    return CorruptArtefactError(
+        f"{archive} is not as it was published: {why}. Nothing was changed; restore it and its index (git checkout "
+        f"{archive} {index}), and if git's are the same, ask whoever published them."
+    )

@@ -1,0 +1,294 @@
+"""What an experiment makes and from what: the edges of the DAG, by artefact name (see `t3d.provenance.recipes`).
+
+The rules of `workflow/` ask here what a job needs, and so do `t3d verify`, `publish` and `trace`: an edge is written
+down once.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from t3d.errors import ParameterError, T3DError
+from t3d.params import (
+    AUTOREGRESSIVE,
+    Comparison,
+    Experiment,
+    FactorisationFigure,
+    Generations,
+    Product,
+    ServedTable,
+    TrainingFigure,
+    Trajectories,
+)
+from t3d.params.reporting import AnyFigure
+from t3d.params.students import run_name
+
+VLLM = Path(__file__).parents[2] / "workflow" / "envs" / "vllm" / ".venv"
+"""vLLM's environment; `make vllm-env` ends with a file `installed` in it."""
+
+LOG = "training.jsonl"
+"""The log in a student's folder."""
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """A row of a comparison: its label, and column -> the teacher or student it shows, and the benchmark answered."""
+
+    label: str
+    models: dict[str, str]
+    benchmarks: dict[str, str]
+
+    @property
+    def model(self) -> str:
+        """The model of its first column, which gives the row its looks and its seeds."""
+        return next(iter(self.models.values()))
+
+
+ScoreKey = tuple[str, str, str]
+"""Model on disk, benchmark, budget: what a score is about."""
+
+
+@dataclass(frozen=True)
+class TableCell:
+    """Where a score stands in a comparison: row, seed, column and budget; `cell` says which score it is."""
+
+    label: str
+    seed: int
+    column: str
+    budget: str
+    cell: ScoreKey
+
+
+def inputs_of(experiment: Experiment, artefact: str) -> list[str]:
+    """Artefacts that `artefact` is made from, its model first; of a student and its rollouts that is the teacher.
+
+    Raises:
+        KeyError: the experiment makes no such artefact.
+    """
+    kind, _, rest = artefact.partition("/")
+    name, *more = rest.split("/")
+    if kind == "sources":
+        experiment.sources[name]
+        return []
+    if kind == "teachers":
+        teacher = experiment.teachers[name]
+        if teacher.initial is not None:
+            answers = [part for key in teacher.generations or () for part in generation_shards(experiment, key)]
+            return [f"teachers/{teacher.initial}", *answers]
+        if teacher.pretraining is not None and teacher.pretraining.initial is not None:
+            return [f"teachers/{teacher.pretraining.initial}"]
+        return [f"sources/{teacher.hub}"] if teacher.hub else []
+    if kind == "prompts":
+        spec = experiment.prompt_sets[name]
+        if spec.generations is not None:
+            # What the model wrote is compared with the benchmarks' questions, before a diffusion LM asks them.
+            asked = [experiment.prompt_sets[benchmark.prompts].source for benchmark in experiment.benchmarks.values()]
+            origins = dict.fromkeys(f"sources/{source}" for source in asked if source is not None)
+            return [f"teachers/{spec.teacher}", *generation_shards(experiment, spec.generations), *origins]
+        return [f"teachers/{spec.teacher}", *([f"sources/{spec.source}"] if spec.source else [])]
+    if kind == "generations":
+        answered = experiment.generations[name].prompts
+        return [f"teachers/{experiment.prompt_sets[answered].teacher}", f"prompts/{answered}"]
+    if kind == "trajectories":
+        decoded = experiment.trajectories[name]
+        given = [f"teachers/{experiment.prompt_sets[decoded.prompts].teacher}", f"prompts/{decoded.prompts}"]
+        if decoded.model is None:
+            return given
+        run = f"{decoded.model}-{more[0].rsplit('-', 3)[0]}"
+        runs(experiment)[run]
+        return [*given, f"students/{run}"]
+    if kind == "students":
+        key, seed = runs(experiment)[name]
+        student = experiment.students[key]
+        models = [f"teachers/{experiment.teacher_of(student)}"]
+        if (initial := initial_of(experiment, name)) is not None:
+            models.append(f"students/{initial}")
+        shards = [shard for rollouts in student.trajectories for shard in shards_of(experiment, rollouts, seed)]
+        # Rows without the suffix are made of the question, which the rollouts do not hold.
+        gold = experiment.prompts_of(student) if student.prompts or student.rows.prompt == "bare" else ()
+        return [*models, *shards, *(f"prompts/{prompts}" for prompts in gold)]
+    if kind == "factorisation":
+        return [model(experiment, name), *shards_of(experiment, more[0])]
+    questions = f"prompts/{experiment.benchmarks[more[0]].prompts}"
+    if kind == "answers":
+        return [model(experiment, name), questions]
+    if kind == "scores":
+        return [f"answers/{rest}", questions]
+    raise KeyError(kind)
+
+
+def model(experiment: Experiment, name: str) -> str:
+    """Artefact of a model on disk: a teacher, or a student's run."""
+    return f"{'teachers' if name in experiment.teachers else 'students'}/{name}"
+
+
+def shard_names(trajectories: Trajectories | Generations, seed: int = 0) -> list[str]:
+    """`0-of-2`, `1-of-2`; where a student decodes, those of one of its seeds: `seed0-0-of-2`, `seed0-1-of-2`."""
+    whose = f"seed{seed}-" if isinstance(trajectories, Trajectories) and trajectories.model is not None else ""
+    return [f"{whose}{index}-of-{trajectories.shards}" for index in range(trajectories.shards)]
+
+
+def shards_of(experiment: Experiment, trajectories: str, seed: int = 0) -> list[str]:
+    """Artefacts of the shards of a set of rollouts; where a student decodes, those of one of its seeds."""
+    names = shard_names(experiment.trajectories[trajectories], seed)
+    return [f"trajectories/{trajectories}/{shard}" for shard in names]
+
+
+def generation_shards(experiment: Experiment, generations: str) -> list[str]:
+    """Artefacts of the shards of an autoregressive teacher's answers."""
+    return [f"generations/{generations}/{shard}" for shard in shard_names(experiment.generations[generations])]
+
+
+def inputs_of_target(experiment: Experiment, product: Product, here: bool = False) -> list[str]:
+    """Artefacts that a table or a figure is made from, by its kind.
+
+    Args:
+        experiment: whose product it is.
+        product: a table or figure.
+        here: of an autoregressive row only what is here, not what vLLM could make; a table can do without the row.
+    """
+    if isinstance(product, TrainingFigure | FactorisationFigure):
+        students = [run for key in product.students for run in runs_of(experiment, key)]
+        if isinstance(product, TrainingFigure):
+            return [f"students/{run}" for run in students]
+        return [f"factorisation/{m}/{name}" for m in [product.teacher, *students] for name in product.trajectories]
+    kind = "answers" if product.kind == "commits" else "scores"
+    served = ["/".join([kind, *place.cell]) for place in autoregressive_cells(experiment, product)]
+    if here or not _can_be_made(experiment, product):
+        served = served if all(_is_here(experiment, artefact) for artefact in served) else []
+    return ["/".join([kind, *cell]) for cell in score_keys_of(experiment, product)] + served
+
+
+def _can_be_made(experiment: Experiment, product: Product) -> bool:
+    """Whether the answers of a product's autoregressive row can be made here."""
+    name = product.autoregressive if isinstance(product, ServedTable) else None
+    return (VLLM / "installed").is_file() or (name is not None and experiment.teachers[name].engine is not None)
+
+
+def _is_here(experiment: Experiment, artefact: str) -> bool:
+    from t3d.provenance import store  # it asks this module what an artefact is made from
+
+    try:
+        store.check_recipes(store.read(store.manifest_path(experiment, artefact)), experiment)
+    except T3DError:
+        return False
+    return True
+
+
+def students_of(experiment: Experiment, figure: AnyFigure) -> list[str]:
+    """Students with a colour in a figure; of a row that is another student in each panel, the first."""
+    if isinstance(figure, Comparison):
+        return [row.model for row in rows_of(experiment, figure) if row.model in experiment.students]
+    return list(figure.students)
+
+
+def targets(experiment: Experiment, on_request: bool = False) -> dict[str, Product]:
+    """File below `results/<experiment>/` -> the table or figure it shows; those on request only if asked for."""
+    products: dict[str, Product] = {f"{name}.csv": table for name, table in experiment.tables.items()}
+    products |= {f"figures/{name}.pdf": figure for name, figure in experiment.figures.items()}
+    return {name: product for name, product in products.items() if on_request or not product.on_request}
+
+
+def artefacts_of(experiment: Experiment, products: Iterable[Product]) -> list[str]:
+    """Every artefact behind some tables and figures, inputs before what is made from them."""
+    return origins_of(
+        experiment, (artefact for product in products for artefact in inputs_of_target(experiment, product))
+    )
+
+
+def origins_of(experiment: Experiment, artefacts: Iterable[str]) -> list[str]:
+    """Some artefacts and everything they are made from, inputs before what is made from them."""
+    found: dict[str, None] = {}
+
+    def add(artefact: str) -> None:
+        if artefact not in found:
+            for source in inputs_of(experiment, artefact):
+                add(source)
+            found[artefact] = None
+
+    for artefact in artefacts:
+        add(artefact)
+    return list(found)
+
+
+def runs(experiment: Experiment) -> dict[str, tuple[str, int]]:
+    """Run name -> (student, seed): `t3d-seed0` for student `t3d` and seed 0."""
+    return {run_name(key, seed): (key, seed) for key, student in experiment.students.items() for seed in student.seeds}
+
+
+def check_processes(experiment: Experiment, run: str, processes: int) -> None:
+    """Check that a run can be trained by so many processes.
+
+    Raises:
+        ParameterError: a step has too few micro-batches, or there is no such run.
+    """
+    if run not in runs(experiment):
+        raise ParameterError(f"experiment {experiment.name} has no run {run!r}: {', '.join(runs(experiment))}.")
+    key, _ = runs(experiment)[run]
+    if fault := experiment.students[key].optimizer.fault_of(processes):
+        raise ParameterError(f"params/{experiment.name}.yaml: students.{key}.optimizer.{fault}")
+
+
+def runs_of(experiment: Experiment, model: str) -> dict[str, int]:
+    """Models on disk behind a row -> their seed: a student's runs, or the teacher itself with seed 0."""
+    if model in experiment.teachers:
+        return {model: 0}
+    return {run: seed for run, (student, seed) in runs(experiment).items() if student == model}
+
+
+def dtype_of(experiment: Experiment, model: str) -> str:
+    """Number format in which a model on disk decodes: its teacher's."""
+    return experiment.teachers[teacher_behind(experiment, model)].dtype
+
+
+def teacher_behind(experiment: Experiment, model: str) -> str:
+    """Name of the teacher that a model on disk is, or that it was copied from."""
+    return (
+        model
+        if model in experiment.teachers
+        else experiment.teacher_of(experiment.students[runs(experiment)[model][0]])
+    )
+
+
+def initial_of(experiment: Experiment, run: str) -> str | None:
+    """The run whose weights the training of `run` begins with; None for the teacher's."""
+    key, seed = runs(experiment)[run]
+    other = experiment.students[key].initial
+    return None if other is None else run_name(other, seed)
+
+
+def rows_of(experiment: Experiment, product: Comparison) -> list[TableRow]:
+    """The rows of a comparison: its teacher, its students in the experiment's order, its other rows."""
+    same = {benchmark: benchmark for benchmark in product.benchmarks}
+    whole = [(experiment.teachers[product.teacher].label, product.teacher)]
+    whole += [(student.label, key) for key, student in experiment.students.items() if key in product.students]
+    rows = [TableRow(label, dict.fromkeys(product.benchmarks, model), same) for label, model in whole]
+    return rows + [TableRow(r.label, r.models(product.benchmarks), r.benchmarks or same) for r in product.rows]
+
+
+def cells_of(experiment: Experiment, product: Comparison) -> Iterator[TableCell]:
+    """Every place of a comparison, by column, row, seed and budget."""
+    for column in product.benchmarks:
+        for row in rows_of(experiment, product):
+            for run, seed in runs_of(experiment, row.models[column]).items():
+                for budget in product.budgets:
+                    yield TableCell(row.label, seed, column, budget, (run, row.benchmarks[column], budget))
+
+
+def score_keys_of(experiment: Experiment, product: Comparison) -> list[ScoreKey]:
+    """The scores that a comparison needs, each once."""
+    return list(dict.fromkeys(place.cell for place in cells_of(experiment, product)))
+
+
+def all_cells_of(experiment: Experiment, product: Comparison) -> list[TableCell]:
+    """The places of a comparison, and those of its autoregressive row."""
+    return [*cells_of(experiment, product), *autoregressive_cells(experiment, product)]
+
+
+def autoregressive_cells(experiment: Experiment, product: Comparison) -> list[TableCell]:
+    """The places of a table's autoregressive row, one per benchmark; it can do without them."""
+    if not isinstance(product, ServedTable) or product.autoregressive is None:
+        return []
+    name = product.autoregressive
+    label, budget = experiment.teachers[name].label, AUTOREGRESSIVE
+    return [TableCell(label, 0, column, budget, (name, column, budget)) for column in product.benchmarks]

@@ -1,0 +1,145 @@
+"""`t3d publish`, `t3d pull`: what the DAG made goes into git and to a DVC remote, and comes back as it was."""
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from t3d.errors import MissingInputError, ParameterError, PublishError
+from t3d.params import Experiment
+from t3d.provenance import archive, lineage, records, remote, store, verify
+from t3d.provenance.store import MANIFEST
+
+WHAT: dict[str, tuple[str, ...]] = {
+    "scores": (),
+    "students": ("teachers", "prompts", "students"),
+    "all": ("",),
+}
+"""What `t3d pull` fetches besides the archive -> folders below `data/<experiment>/`."""
+
+
+def publish(experiment: Experiment, to: str | None, check: Callable[[Experiment], object]) -> list[Path]:
+    """Verify everything an experiment made, write its archive, pin the rest with DVC, and push that.
+
+    Args:
+        experiment: an experiment of `dvc.yaml` whose tables and figures are up to date.
+        to: DVC remote to push to; None for the configured one.
+        check: raises a T3DError unless the experiment's prompt sets and tables are right.
+
+    Returns:
+        Files that git should keep.
+
+    Raises:
+        ParameterError: `dvc.yaml` does not list the experiment.
+        PublishError: something is not up to date, another publication is running, or DVC fails.
+        T3DError: an artefact is damaged or does not belong to the parameters.
+    """
+    with _alone():
+        remote.check_versioned(experiment.name)
+        _check_up_to_date(experiment)
+        strays = verify.strays(experiment)
+        if strays:
+            listed = "\n  ".join(str(path).removesuffix(MANIFEST) + "*" for path in strays)
+            raise PublishError(
+                f"experiment {experiment.name} no longer makes these, or makes them with other parameters; move or "
+                f"delete them:\n  {listed}"
+            )
+        root = Path("data", experiment.name)
+        made = sorted(root.rglob(f"*{MANIFEST}"))
+        verify.check(experiment, [p.relative_to(root).as_posix().removesuffix(MANIFEST) for p in made], "verify")
+        check(experiment)
+        archive.write(experiment.name, made, records.to_lines(experiment))
+        remote.push(experiment.name, to)
+    return [Path("dvc.lock"), Path("results", experiment.name)]
+
+
+def pull(experiment: Experiment, what: str, source: str | None = None) -> int:
+    """Get back what an experiment published, with Snakemake's records of it.
+
+    Args:
+        experiment: one that was published.
+        what: a key of `WHAT`.
+        source: DVC remote to fetch from; the configured one unless given.
+
+    Returns:
+        How many files are here as they were published: each was compared with its sha256.
+
+    Raises:
+        ParameterError: `what` is none of them.
+        MissingInputError: the experiment has not been published.
+        CorruptArtefactError: what was published does not fit its index, its manifests or `dvc.lock`.
+        PublishError: other files are in the way, or DVC cannot fetch it.
+    """
+    if what not in WHAT:
+        raise ParameterError(f"there is no {what!r} to pull: {', '.join(WHAT)}.")
+    with _alone():
+        here, noted = archive.restore(experiment)
+        if folders := [Path("data", experiment.name, folder) for folder in WHAT[what]]:
+            remote.fetch(experiment.name, folders, source)
+            for path in (path for folder in folders for path in folder.rglob(f"*{MANIFEST}")):
+                manifest = store.read(path)
+                manifest.check(contents=True)
+                here |= {str(path.parent / name) for name in manifest.files}
+        for name in experiment.tables:
+            table, copy = Path("results", experiment.name, f"{name}.csv"), Path("results", f"{name}.csv")
+            # Snakemake would ask how one was made of which it has no record.
+            if table.is_file() and copy.as_posix() in noted:
+                shutil.copyfile(table, copy)
+        records.restore(noted)
+    return len(here)
+
+
+def remedy(experiment: Experiment, missing: dict[str, Path]) -> str | None:
+    """The command that fetches what is missing for a table or figure, if there is one.
+
+    Args:
+        experiment: whose table or figure it is.
+        missing: artefact -> file, as `faults.missing_of` says.
+    """
+    _, index = archive.paths_of(experiment.name)
+    listed = index.read_text() if index.is_file() else ""
+    # Of answers the archive holds the manifest alone.
+    if all(f"  {path}\n" in listed and not artefact.startswith("answers/") for artefact, path in missing.items()):
+        return f"t3d pull scores --experiment {experiment.name}"
+    return remote.command(experiment.name)
+
+
+def _check_up_to_date(experiment: Experiment) -> None:
+    """A dry run of everything made unasked, and of what was made on request."""
+    results = Path("results") / experiment.name
+    products = lineage.targets(experiment, on_request=True)
+    asked = [results / name for name, product in products.items() if product.on_request]
+    targets = ["all", *(str(path) for path in asked if path.is_file())]
+    command = [sys.executable, "-P", "-m", "snakemake", "--dry-run", *targets]
+    done = subprocess.run([*command, "--config", f"experiment={experiment.name}"], capture_output=True, text=True)
+    said = done.stdout + done.stderr
+    if done.returncode or "Nothing to be done" not in said:
+        raise PublishError(
+            f"not everything is up to date; run snakemake --cores all --config experiment={experiment.name} first. "
+            f"A dry run says:\n{said[-2000:]}"
+        )
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One publication or fetch at a time: DVC's calls fail on each other's locks."""
+    folder = Path(".dvc")
+    if not (folder / "config").is_file():
+        raise MissingInputError(".dvc/config is missing: run this in the project's folder.")
+    (folder / "tmp").mkdir(exist_ok=True)
+    with (folder / "tmp" / "t3d.lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise PublishError(
+                f"another t3d publish or pull is running here (process {file.read().strip() or '?'}). Wait for it."
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield

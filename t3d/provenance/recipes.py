@@ -1,0 +1,180 @@
+"""What an artefact should be made of: the resolved parameters of each stage and their digest.
+
+An artefact is named by its path below `data/<experiment>/` without a suffix: `sources/math500`, `teachers/pocket-sdar`,
+`prompts/gsm-train`, `generations/gsm-ar/0-of-1`, `trajectories/gsm/0-of-2`, `students/t3d-seed0`,
+`answers/t3d-seed0/gsm/b8s2`, `scores/...` alike, `factorisation/t3d-seed0/gsm`.
+Its recipe digest covers the parameters that decide its content and the stage's `recipe` number in
+`workflow/recipes.yaml`, which is bumped when code changes what the stage makes. Parameters that change speed alone
+(batch size, device, recomputed activations) are left out.
+"""
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from t3d.errors import MissingInputError, ParameterError
+from t3d.params import Budget, Conversion, Experiment, Teacher
+from t3d.params.yaml_files import read_yaml
+from t3d.provenance import lineage
+
+KINDS = (
+    "sources",
+    "teachers",
+    "prompts",
+    "generations",
+    "trajectories",
+    "students",
+    "answers",
+    "scores",
+    "factorisation",
+)
+"""First parts of an artefact's name."""
+_OPTIONAL = {
+    "hub",
+    "source",
+    "file",
+    "columns",
+    "max_prompt_tokens",
+    "openings",
+    "task_pattern",
+    "max_response_tokens",
+    "threshold",
+    "near_steps",
+    "attention",
+    "initial",
+    "generations",
+    "conversion",
+    "model",
+    "scored",
+    "keep",
+}
+RECIPES = Path(__file__).parents[2] / "workflow" / "recipes.yaml"
+
+
+def artefact_params(experiment: Experiment, artefact: str) -> dict[str, Any]:
+    """The parameters that decide what `artefact` contains, inputs left out.
+
+    Raises:
+        ParameterError: the experiment makes no such artefact.
+    """
+    kind, _, rest = artefact.partition("/")
+    parts = rest.split("/")
+    try:
+        return _params(experiment, kind, parts)
+    except (KeyError, ValueError) as error:
+        raise ParameterError(f"experiment {experiment.name} makes no artefact {artefact!r}: {_told(error)}.") from error
+
+
+def _told(error: KeyError | ValueError) -> str:
+    return f"unknown {error}" if isinstance(error, KeyError) else str(error)
+
+
+def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, Any]:
+    seed = experiment.seed
+    if kind == "sources":
+        (name,) = parts
+        return {"source": experiment.sources[name].model_dump(mode="json", exclude={"local"})}
+    if kind == "teachers":
+        (name,) = parts
+        teacher = experiment.teachers[name]
+        if teacher.hub is not None:
+            return {"teacher": {"hub": teacher.hub}}
+        if teacher.path is not None:
+            return {"teacher": _dump(teacher), "shipped": _content_of(teacher.path)}
+        if teacher.source == "convert":
+            speed = {"recompute_activations", "checkpoint_every", "probes"}
+            conversion = (teacher.conversion or Conversion()).model_dump(mode="json", exclude=speed)
+            return {"seed": seed, "teacher": _dump(teacher) | {"conversion": _without_unset(conversion)}}
+        return {"seed": seed, "teacher": _dump(teacher)}
+    if kind == "prompts":
+        (name,) = parts
+        return {"seed": seed, "prompts": _dump(experiment.prompt_sets[name])}
+    if kind == "generations":
+        name, shard = parts
+        answered = experiment.generations[name]
+        model = experiment.prompt_sets[answered.prompts].teacher
+        return {"seed": seed, "generations": _dump(answered), "shard": shard} | _format(experiment, model)
+    if kind == "trajectories":
+        name, shard = parts
+        spec = _dump(experiment.trajectories[name])
+        model = experiment.prompt_sets[experiment.trajectories[name].prompts].teacher
+        return {"seed": seed, "trajectories": spec, "shard": shard} | _format(experiment, model)
+    if kind == "students":
+        (run,) = parts
+        name, run_seed = lineage.runs(experiment)[run]
+        student = experiment.students[name]
+        unread = dict.fromkeys(("label", "seeds", "checkpoint_every"), True)
+        spec = student.model_dump(mode="json", exclude=unread | {"optimizer": {"recompute_activations"}})
+        spec = _without_unset(spec)
+        return {"seed": seed, "student": spec, "student_seed": run_seed}
+    if kind in ("answers", "scores"):
+        model, benchmark, budget = parts
+        Budget.parse(budget)
+        spec = _dump(experiment.benchmarks[benchmark])
+        scoring = {key: spec.pop(key) for key in ("task", "sandbox")}
+        if kind == "scores":
+            return scoring
+        engine = experiment.teachers[model].engine if model in experiment.teachers else None
+        chosen = {} if engine is None else {"engine": engine}
+        return {"seed": seed, "benchmark": spec, "budget": budget} | chosen | _format(experiment, model)
+    if kind == "factorisation":
+        model, name = parts
+        return {"trajectories": _dump(experiment.trajectories[name])} | _format(experiment, model)
+    raise KeyError(kind)
+
+
+def digest(experiment: Experiment, artefact: str) -> str:
+    """The recipe digest of `artefact`, a sha256 in hex."""
+    stage = artefact.partition("/")[0]
+    content = {"stage": stage, "recipe": _numbers()[stage], "params": artefact_params(experiment, artefact)}
+    return hashlib.sha256(canonical(content).encode()).hexdigest()
+
+
+def _format(experiment: Experiment, model: str) -> dict[str, str]:
+    dtype = lineage.dtype_of(experiment, model)
+    return {} if dtype == "float32" else {"dtype": dtype}
+
+
+def _content_of(shipped: str) -> str:
+    """sha256 of a shipped teacher's manifest, which lists the digests of its files."""
+    manifest = Path(shipped + ".manifest.json")
+    if not manifest.is_file():
+        raise MissingInputError(f"{manifest} is missing: a shipped teacher is a folder with its manifest beside it.")
+    return hashlib.sha256(manifest.read_bytes()).hexdigest()
+
+
+def code_of(room: str) -> str:
+    """sha256 over the files of a room of `t3d/`: what costs seconds to make follows every change of its code."""
+    folder = Path(__file__).parents[1] / room
+    content = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"):
+        content.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
+    return content.hexdigest()
+
+
+def canonical(content: Any) -> str:
+    """JSON with sorted keys and no spaces: equal content gives equal text."""
+    return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def _dump(model: Any) -> dict[str, Any]:
+    content = model.model_dump(mode="json", exclude={"label", "parameters", "dtype", "engine"})
+    if not isinstance(model, Teacher):
+        content.pop("batch_size", None)
+    return _without_unset(content)
+
+
+def _without_unset(content: Any) -> Any:
+    """Leave out the options of `_OPTIONAL` that are not used: an option that is new must not change old digests."""
+    if not isinstance(content, dict):
+        return content
+    return {
+        k: _without_unset(v) for k, v in content.items() if k not in _OPTIONAL or (v is not None and v is not False)
+    }
+
+
+@lru_cache(maxsize=1)
+def _numbers() -> dict[str, int]:
+    return read_yaml(RECIPES)

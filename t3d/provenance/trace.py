@@ -1,0 +1,168 @@
+"""`t3d trace`: from a cell of a table back to everything it was made from."""
+
+import filecmp
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from t3d import params
+from t3d.errors import DataError, MissingInputError, ParameterError
+from t3d.params import Experiment
+from t3d.provenance import lineage, records, store
+from t3d.provenance.store import manifest_path
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How one artefact came about; None is what is not known here, because it was not fetched."""
+
+    artefact: str
+    recipe: str | None
+    """Recipe digest."""
+    manifest: str | None
+    """sha256 of the manifest, which lists the sha256 of every file."""
+    git_commit: str | None
+    device: str | None
+    finished: str | None
+    seconds: float | None
+    seeds: dict[str, int] | None
+    command: str | None
+
+
+def table_of(path: Path, experiment: str | None) -> tuple[Experiment, str]:
+    """Experiment and table of `results/table1.csv` or `results/<experiment>/table1.csv`.
+
+    `results/table1.csv` is a copy: its content tells whose table it is.
+
+    Raises:
+        ParameterError: there is no such experiment or table, or the copy is no experiment's table.
+    """
+    if experiment is None:
+        experiment = path.parent.name if path.parent.name != "results" else _experiment_of_copy(path)
+    found = params.find(experiment)
+    if path.stem not in found.tables:
+        raise ParameterError(f"experiment {found.name} has no table {path.stem!r}: {', '.join(found.tables)}.")
+    return found, path.stem
+
+
+def _experiment_of_copy(path: Path) -> str:
+    """The experiment whose table a file below `results/` is a copy of; the default one if there is no such file."""
+    if not path.is_file():
+        return "demo"
+    tables = sorted(path.parent.glob(f"*/{path.name}"))
+    same = [table.parent.name for table in tables if filecmp.cmp(table, path, shallow=False)]
+    if not same:
+        others = ", ".join(str(table) for table in tables) or f"results/<experiment>/{path.name}"
+        raise ParameterError(f"{path} is a copy of no experiment's table. Trace one of these: {others}.")
+    return same[0]
+
+
+def cells(experiment: Experiment, table: str) -> list[str]:
+    """Names of a table's cells, `row/column/budget`, with the keys of student and benchmark where they have some."""
+    return list(
+        dict.fromkeys(
+            name_of(experiment, place) for place in lineage.all_cells_of(experiment, experiment.tables[table])
+        )
+    )
+
+
+def trace(
+    experiment: Experiment, table: str, cell: str, commands: dict[str, str] | None = None
+) -> dict[str, list[Origin]]:
+    """Everything behind a cell.
+
+    Args:
+        experiment: whose table it is.
+        table: its key.
+        cell: one of `cells`.
+        commands: as `commands_of` says, for who traces many cells; read anew unless given.
+
+    Returns:
+        Model on disk (one per seed) -> origins of its score and of all that it was made from, the score first.
+
+    Raises:
+        DataError: there is no such cell.
+        T3DError: the score is not here, or damaged.
+    """
+    places = [
+        place
+        for place in lineage.all_cells_of(experiment, experiment.tables[table])
+        if name_of(experiment, place) == cell
+    ]
+    if not places:
+        raise DataError(f"{table} has no cell {cell!r}. Its cells: {', '.join(cells(experiment, table))}.")
+    commands = commands_of() if commands is None else commands
+    return {place.cell[0]: _chain(experiment, "/".join(["scores", *place.cell]), commands) for place in places}
+
+
+def name_of(experiment: Experiment, place: lineage.TableCell) -> str:
+    """Name of the cell that a place of a table shows."""
+    run = place.cell[0]
+    row = run if run in experiment.teachers else lineage.runs(experiment)[run][0]
+    # A row that is decoded in another way is known by its benchmark.
+    return "/".join([row, place.cell[1], place.budget])
+
+
+def commands_of() -> dict[str, str]:
+    """Output -> command line, of what Snakemake made here and of what was pulled."""
+    return {output: record["shellcmd"] for output, record in records.collect().items()}
+
+
+def _chain(experiment: Experiment, score: str, commands: dict[str, str]) -> list[Origin]:
+    manifest = store.read(manifest_path(experiment, score))
+    manifest.check(contents=True)
+    digests: dict[str, str] = {score: manifest.digest()}
+    order, pending = [], [score]
+    while pending:
+        artefact = pending.pop(0)
+        if artefact in order:
+            continue
+        order.append(artefact)
+        pending += lineage.inputs_of(experiment, artefact)
+        path = manifest_path(experiment, artefact)
+        if path.is_file():
+            digests |= {artefact: store.sha256(path)} | store.read(path).inputs
+    return [
+        _origin(experiment, artefact, manifest.recipes.get(artefact), digests.get(artefact), commands)
+        for artefact in order
+    ]
+
+
+def _origin(
+    experiment: Experiment, artefact: str, recipe: str | None, digest: str | None, commands: dict[str, str]
+) -> Origin:
+    path = manifest_path(experiment, artefact)
+    receipt: dict[str, Any] = {}
+    if path.is_file():
+        try:
+            receipt = store.read_receipt(store.read(path))
+        except MissingInputError:
+            receipt = {}
+    values = receipt.get("params", {})
+    seeds = {key: value for key, value in values.items() if key.endswith("seed")} if receipt else None
+    circumstances = {key: receipt.get(key) for key in ("git_commit", "device", "finished", "seconds")}
+    return Origin(artefact, recipe, digest, **circumstances, seeds=seeds, command=commands.get(str(path)))
+
+
+def to_json(found: dict[str, list[Origin]]) -> str:
+    """The origins as JSON."""
+    return json.dumps({model: [asdict(origin) for origin in chain] for model, chain in found.items()}, indent=1)
+
+
+def to_text(found: dict[str, list[Origin]], command: str | None = None) -> str:
+    """The origins for people, one block per artefact; `command` fetches what is not here."""
+    unknown = f"not here ({command})" if command else "not here"
+    lines = []
+    for model, chain in found.items():
+        lines.append(f"{model}\n{'=' * len(model)}")
+        for origin in chain:
+            lines.append(origin.artefact)
+            for key, value in asdict(origin).items():
+                if key != "artefact":
+                    lines.append(f"    {key:<10} {_plain(unknown if value is None else value)}")
+    return "\n".join(lines)
+
+
+def _plain(value: Any) -> str:
+    return ", ".join(f"{k} {v}" for k, v in value.items()) or "-" if isinstance(value, dict) else str(value)

@@ -1,0 +1,107 @@
+"""What Snakemake would take for finished although it is not.
+
+Snakemake sees a changed parameter by its records alone, and looks for the inputs of jobs that run, not for those of
+files that exist. So it plans nothing in two cases:
+
+- a fresh clone has tables and figures, from git, and neither their scores nor records;
+- after `rm -rf .snakemake` a student exists whose learning rate was changed since.
+
+The rules ask here before anything runs (`workflow/rules/common.smk`), and stop with what to type.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from t3d.params import Experiment, Product
+from t3d.provenance import faults, lineage, records
+from t3d.provenance.store import MANIFEST, manifest_path
+
+_RESULTS = Path("results")
+
+
+def files_behind(experiment: Experiment, targets: Iterable[str]) -> dict[str, str]:
+    """File behind targets that would not be made again -> why it should be.
+
+    Args:
+        experiment: that is run.
+        targets: of Snakemake's command line, files or names of rules; the default ones if there are none.
+
+    Returns:
+        Manifests of artefacts, tables, figures and their copies. What follows from such an artefact is made again with
+        it.
+    """
+    targets = list(targets)
+    products, artefacts = _asked(experiment, targets)
+    artefacts += [a for product in products.values() for a in lineage.inputs_of_target(experiment, product)]
+    named = {path.as_posix() for path in _named(targets)}
+    stale = _stale(experiment, artefacts)
+    return stale | {path: why for path, why in _taken(experiment, products, named) if path not in stale}
+
+
+def _stale(experiment: Experiment, artefacts: Iterable[str]) -> dict[str, str]:
+    """Artefacts that do not fit and of which Snakemake has no record, the first of each chain."""
+    found = {}
+    stale: set[str] = set()
+    for artefact, why in faults.faults(experiment, lineage.origins_of(experiment, artefacts), thorough=False):
+        if why in ("", faults.MISSING):
+            continue
+        path = str(manifest_path(experiment, artefact))
+        behind = lineage.origins_of(experiment, lineage.inputs_of(experiment, artefact))
+        if stale.isdisjoint(behind) and not records.has(path):
+            found[path] = why
+        stale.add(artefact)
+    return found
+
+
+def _taken(experiment: Experiment, products: dict[str, Product], named: set[str]) -> Iterator[tuple[str, str]]:
+    """Tables and figures that Snakemake takes as they are. It looks for what they show unless they are `named`."""
+    for path, product in products.items():
+        if not Path(path).is_file():
+            continue
+        missing = faults.missing_of(experiment, product)
+        for artefact, file in missing.items():
+            manifest = manifest_path(experiment, artefact)
+            if manifest.is_file():
+                yield str(manifest), f"{file} is missing"
+        if missing and path in named:
+            yield path, f"{next(iter(missing.values()))}, which it shows, is missing"
+        elif not missing and not records.has(path) and not _is_older(path, _shows(experiment, path, product)):
+            yield path, "it has no record of how that was made"
+
+
+def _named(targets: Iterable[str]) -> list[Path]:
+    """Files among targets; of a table or figure its first output."""
+    suffixes = {".md": ".csv", ".tex": ".csv", ".png": ".pdf"}
+    paths = [Path(target) for target in targets if Path(target).parent.parts]
+    return [path.with_suffix(suffixes.get(path.suffix, path.suffix)) for path in paths]
+
+
+def _asked(experiment: Experiment, targets: list[str]) -> tuple[dict[str, Product], list[str]]:
+    """What targets ask for: tables, figures and their copies by path, and artefacts."""
+    inside = _RESULTS / experiment.name
+    every = lineage.targets(experiment, on_request=True)
+    made = {inside / name: product for name, product in every.items()}
+    copies = {_RESULTS / name: product for name, product in every.items()}
+    named = _named(targets)
+    default = {path for path, product in made.items() if not product.on_request}
+    default |= {_RESULTS / path.name for path in default if path.suffix == ".csv"}
+    # A rule, or the report of all that is made by default.
+    asked = default if not targets or len(named) < len(targets) or _RESULTS / "report.html" in named else set()
+    asked = asked | {*named, *(inside / path.relative_to(_RESULTS) for path in named if path in copies)}
+    data = Path("data", experiment.name)
+    manifests = [path for path in named if path.is_relative_to(data) and path.name.endswith(MANIFEST)]
+    artefacts = [path.relative_to(data).as_posix().removesuffix(MANIFEST) for path in manifests]
+    return {path.as_posix(): product for path, product in (made | copies).items() if path in asked}, artefacts
+
+
+def _shows(experiment: Experiment, path: str, product: Product) -> list[Path]:
+    """Files whose times Snakemake compares with those of a table, a figure or a copy."""
+    inside = _RESULTS / experiment.name
+    if not Path(path).is_relative_to(inside):
+        return [inside / Path(path).relative_to(_RESULTS)]
+    return [manifest_path(experiment, artefact) for artefact in lineage.inputs_of_target(experiment, product)]
+
+
+def _is_older(path: str, others: Iterable[Path]) -> bool:
+    made = Path(path).stat().st_mtime
+    return any(other.stat().st_mtime > made for other in others if other.is_file())

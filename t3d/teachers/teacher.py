@@ -1,0 +1,160 @@
+"""Where an untouched model comes from: shipped weights, pretraining on the spot, a folder or a GGUF file of the hub, or
+the conversion of an autoregressive one."""
+
+import json
+import shutil
+from pathlib import Path
+
+from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError
+from t3d.params import Experiment
+from t3d.provenance import store, writer
+
+# What loads PyTorch and transformers is imported where it is needed: a shipped teacher is copied, and that is done four
+# seconds sooner without them.
+
+
+def make(experiment: Experiment, name: str, out: Path, *sources: Path) -> None:
+    """Make teacher `name` of an experiment at `out` (a manifest's path).
+
+    Args:
+        experiment: whose teachers have `name`.
+        name: its key.
+        out: manifest to write; the folder lies beside it, and until it is complete the states of its pretraining.
+        sources: manifests of what it is made from: the fetched folder of a teacher of the hub; the autoregressive
+            model that a pretrained one begins with; or the one that is converted, and its answers.
+
+    Raises:
+        ParameterError: the experiment has no such teacher, or the fetched folder holds another kind of model.
+        DataError: `sources` are not what it is made from.
+        MissingInputError, CorruptArtefactError: shipped or fetched weights are not complete.
+    """
+    if name not in experiment.teachers:
+        raise ParameterError(f"experiment {experiment.name} has no teacher {name!r}: {', '.join(experiment.teachers)}")
+    spec = experiment.teachers[name]
+    artefact = f"teachers/{name}"
+    inputs = store.read_inputs(experiment, artefact, sources)
+    if spec.source == "convert":
+        from t3d.teachers import convert
+
+        convert.make(experiment, name, out, inputs)
+        return
+    device = "cpu"
+    if spec.source == "pretrain":
+        from t3d.distributed.checkpoints import Checkpoints
+        from t3d.distributed.gpus import pick_device
+        from t3d.teachers import pretrain
+
+        device = pick_device(experiment)
+    checkpoints, initial = None, None
+    if spec.hub is not None:
+        if (packed := _gguf_of(inputs[0])) is not None:
+            if not spec.autoregressive:
+                raise ParameterError(f"teachers.{name}: {packed} is an autoregressive model; set `attention: causal`.")
+        else:
+            check_folder(inputs[0].folder(), spec.autoregressive)
+    if spec.pretraining is not None and spec.pretraining.initial is not None:
+        from t3d.models import autoregressive
+
+        initial = autoregressive.check_folder(inputs[0].folder())
+    if spec.source == "pretrain":
+        identity = writer.run_key(experiment, artefact, inputs)
+        checkpoints = Checkpoints(Path(str(out).removesuffix(store.MANIFEST) + ".states"), identity)
+    with writer.writing(experiment, artefact, out, inputs=inputs, device=device) as job:
+        if spec.hub is not None and packed is not None:
+            from t3d.models import gguf_file
+
+            job.receipt["gguf"] = gguf_file.dequantise(packed, job.folder())
+            job.facts["gguf"] = {"file": packed.name, "sha256": store.sha256(packed)}
+            check_folder(job.folder(), is_autoregressive=True)
+        elif spec.hub is not None:
+            from t3d.prompts.sources import link_or_copy
+
+            for file in inputs[0].files:
+                target = job.folder() / Path(file).relative_to(inputs[0].base.name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                link_or_copy(inputs[0].path.parent / file, target)
+        elif spec.pretraining is not None:
+            job.receipt["training"] = pretrain.pretrain(
+                spec.pretraining,
+                experiment.seed,
+                device,
+                job.folder(),
+                autoregressive=spec.autoregressive,
+                initial=initial,
+                checkpoints=checkpoints,
+            )
+        else:
+            assert spec.path is not None
+            shipped = store.read(spec.path + store.MANIFEST, kind="teachers")
+            shutil.copytree(shipped.folder(), job.folder(), dirs_exist_ok=True)
+            job.receipt["shipped"] = {"manifest": str(shipped.path), "sha256": shipped.digest()}
+    if checkpoints is not None:
+        checkpoints.remove()
+
+
+def _gguf_of(source: store.Manifest) -> Path | None:
+    """The GGUF file of a source; None if it holds none.
+
+    Raises:
+        ParameterError: it holds several.
+    """
+    names = [name for name in source.files if name.endswith(".gguf")]
+    if len(names) > 1:
+        raise ParameterError(f"{source.path} lists {', '.join(names)}: name the one file to use in `files`.")
+    return source.folder().parent / names[0] if names else None
+
+
+def check_folder(folder: Path, is_autoregressive: bool = False) -> None:
+    """Check that a folder holds a whole SDAR: settings, tokenizer, and weights of the right names and shapes.
+
+    The weights' headers are read, not the weights: seconds instead of minutes, and before any GPU waits for them.
+
+    Args:
+        folder: as published.
+        is_autoregressive: it is to hold a whole Qwen2 or Qwen3 instead.
+
+    Raises:
+        MissingInputError: a file is missing.
+        ParameterError: it is another kind of model, or its tokenizer lacks the mask token or the chat template.
+        CorruptArtefactError: a weight is missing, unexpected or of another shape; the message names it.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from t3d.models import autoregressive, sdar  # noqa: F401  # `sdar` registers its model
+    from t3d.models.folder import load_tokenizer, stop_ids
+
+    (autoregressive.load_tokenizer if is_autoregressive else load_tokenizer)(folder)
+    stop_ids(folder)
+    found = _shapes(folder)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    if model.config.tie_word_embeddings and "lm_head.weight" not in found:
+        del wanted["lm_head.weight"]
+    for key in sorted(wanted.keys() | found.keys()):
+        if wanted.get(key) != found.get(key):
+            here, there = found.get(key, "missing"), wanted.get(key, "not there")
+            raise CorruptArtefactError(f"{folder}: weight {key} is {here}; by its config.json it should be {there}.")
+
+
+def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Weight -> shape, from the headers of the folder's safetensors files."""
+    from safetensors import SafetensorError, safe_open
+
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    else:
+        files = ["model.safetensors"]
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in files:
+        path = folder / name
+        if not path.is_file():
+            raise MissingInputError(f"{path} is missing: the weights of {folder} are not complete.")
+        try:
+            with safe_open(path, framework="pt") as weights:
+                shapes |= {key: tuple(weights.get_slice(key).get_shape()) for key in weights.keys()}  # noqa: SIM118
+        except SafetensorError as error:
+            raise CorruptArtefactError(f"{path} is not a readable safetensors file: {error}.") from error
+    return shapes

@@ -1,0 +1,328 @@
+"""Artefacts: whole or absent, checked by digest, and tied to the parameters that made them."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from t3d.distillation import trainer
+from t3d.errors import CorruptArtefactError, DataError, MissingInputError, ParameterError
+from t3d.evaluation import answers, factorisation, scores
+from t3d.params import Experiment
+from t3d.prompts import sets
+from t3d.provenance import environment, lineage, recipes, store, writer
+from t3d.teachers import teacher
+from t3d.trajectories import rollout
+from tests.artefacts import inputs_of
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def experiment():
+    return Experiment(
+        name="x",
+        teachers={"m": {"source": "pretrain", "pretraining": {}}},
+        prompt_sets={"p": {"teacher": "m", "split": "test", "count": 3}},
+    )
+
+
+def make(experiment, tmp_path, text="content"):
+    out = tmp_path / "p.manifest.json"
+    inputs = inputs_of(experiment, tmp_path, "prompts/p")
+    with writer.writing(experiment, "prompts/p", out, inputs=inputs) as job:
+        job.file(".jsonl").write_text(text)
+        job.facts["prompts"] = 3
+    return store.read(out, kind="prompts")
+
+
+def test_equal_runs_make_equal_manifests_and_receipts_tell_them_apart(experiment, tmp_path):
+    first = make(experiment, tmp_path).path.read_bytes()
+    again = make(experiment, tmp_path)
+    assert again.path.read_bytes() == first
+    assert again.file(".jsonl").read_text() == "content"
+    receipt = json.loads((tmp_path / "p.receipt.json").read_text())
+    assert receipt["versions"]["torch"]
+    assert receipt["seconds"] >= 0
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_a_failed_job_leaves_the_finished_artefact_alone(experiment, tmp_path):
+    before = make(experiment, tmp_path).path.read_bytes()
+
+    def fails():
+        with writer.writing(experiment, "prompts/p", tmp_path / "p.manifest.json") as job:
+            job.file(".jsonl").write_text("half")
+            raise KeyError("died")
+
+    with pytest.raises(KeyError, match="died"):
+        fails()
+    assert (tmp_path / "p.jsonl").read_text() == "content"
+    assert (tmp_path / "p.manifest.json").read_bytes() == before
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_damage_is_named(experiment, tmp_path):
+    manifest = make(experiment, tmp_path)
+    with pytest.raises(MissingInputError, match=r"lists no p\.parquet: it holds p\.jsonl"):
+        manifest.file(".parquet")
+    (tmp_path / "p.jsonl").write_text("cOntent")
+    with pytest.raises(CorruptArtefactError, match=r"p\.jsonl: the content does not match"):
+        manifest.file(".jsonl")
+    (tmp_path / "p.jsonl").write_text("longer content")
+    with pytest.raises(CorruptArtefactError, match=r"p\.jsonl: 14 bytes"):
+        manifest.file(".jsonl")
+    (tmp_path / "p.jsonl").unlink()
+    with pytest.raises(MissingInputError, match=r"p\.jsonl is missing"):
+        manifest.file(".jsonl")
+    with pytest.raises(MissingInputError, match="make it first"):
+        store.read(tmp_path / "other.manifest.json")
+    manifest.path.write_text("{}")
+    with pytest.raises(CorruptArtefactError, match="is not a manifest"):
+        store.read(manifest.path)
+
+
+def test_lineage_and_edited_parameters(experiment, tmp_path):
+    prompts = make(experiment, tmp_path)
+    store.check_recipes(prompts, experiment)
+    spec = experiment.prompt_sets["p"].model_copy(update={"count": 4})
+    edited = experiment.model_copy(update={"prompt_sets": {"p": spec}})
+    with pytest.raises(ParameterError, match="prompts/p was made with other parameters"):
+        store.check_recipes(prompts, edited)
+
+
+def test_recipes_name_what_does_not_exist(experiment):
+    with pytest.raises(ParameterError, match="makes no artefact 'prompts/q'"):
+        recipes.digest(experiment, "prompts/q")
+
+
+def test_labels_and_batch_sizes_do_not_change_a_recipe(experiment):
+    benchmark = {"label": "A", "prompts": "p", "task": "gsm_boxed", "batch_size": 8}
+    other = benchmark | {"label": "B", "batch_size": 64}
+    harder = benchmark | {"max_new_tokens": 9}
+    digests = [
+        recipes.digest(Experiment(**(experiment.model_dump() | {"benchmarks": {"b": b}})), "answers/m/b/b4s1")
+        for b in (benchmark, other, harder)
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_students_recipe_has_near_steps_only_where_its_loss_has_them(experiment):
+    student = {"label": "S", "trajectories": ["t"], "states": {"kind": "trajectory"}}
+    student["optimizer"] = {"steps": 2, "batch_size": 2, "learning_rate": 1e-3}
+    content = experiment.model_dump() | {
+        "prompt_sets": {"p": {"teacher": "m", "split": "train", "count": 3}},
+        "trajectories": {"t": {"prompts": "p", "budget": "b8s8"}},
+    }
+
+    def objective(**given):
+        students = {"s": student | {"objective": given}}
+        params = recipes.artefact_params(Experiment(**content | {"students": students}), "students/s-seed0")
+        return params["student"]["objective"]
+
+    assert "near_steps" not in objective(name="t3d")
+    assert objective(name="near_far")["near_steps"] == 2
+    assert objective(name="near_far", near_steps=3)["near_steps"] == 3
+
+
+def test_how_a_student_fits_into_memory_does_not_change_its_recipe(experiment):
+    sft = {"label": "SFT", "prompts": ["p"], "objective": {"name": "sft"}, "states": {"kind": "random"}}
+    prompts = {"p": {"teacher": "m", "split": "train", "count": 3}}
+    digests = []
+    for option in ({}, {"recompute_activations": True}, {"clip": 2.0}):
+        student = sft | {"optimizer": {"steps": 2, "batch_size": 2, "learning_rate": 1e-3} | option}
+        content = experiment.model_dump() | {"prompt_sets": prompts, "students": {"s": student}}
+        digests.append(recipes.digest(Experiment(**content), "students/s-seed0"))
+    assert digests[0] == digests[1] != digests[2]
+
+
+@pytest.fixture
+def whole(tmp_path):
+    """An experiment of two of everything, and a function that gives an artefact's manifest, of stubs."""
+    optimizer = {"steps": 2, "batch_size": 2, "learning_rate": 1e-3}
+    student = {"label": "S", "trajectories": ["t"], "states": {"kind": "trajectory"}, "optimizer": optimizer}
+    sets_of = {"p": {"teacher": "m", "split": "train", "count": 3}, "q": {"teacher": "m", "split": "test", "count": 3}}
+    benchmark = {"label": "B", "prompts": "q", "task": "gsm_boxed"}
+    made = Experiment(
+        name="x",
+        device="cpu",
+        teachers={"m": {"source": "pretrain", "pretraining": {}}, "n": {"source": "pretrain", "pretraining": {}}},
+        prompt_sets=sets_of | {"p2": sets_of["p"], "q2": sets_of["q"]},
+        trajectories={"t": {"prompts": "p", "shards": 2}, "t2": {"prompts": "p2"}},
+        students={"s": student | {"objective": {"name": "t3d"}}, "s2": student | {"objective": {"name": "ddo"}}},
+        benchmarks={"b": benchmark, "b2": benchmark | {"prompts": "q2"}},
+    )
+
+    def at(artefact):
+        path = tmp_path / f"{artefact}.manifest.json"
+        if not path.exists():
+            with writer.writing(made, artefact, path, inputs_of(made, tmp_path, artefact)) as job:
+                job.file(".txt").write_text(artefact)
+        return path
+
+    return made, at
+
+
+SHARDS = ("trajectories/t/0-of-2", "trajectories/t/1-of-2")
+WRONG = {
+    "teacher": (
+        lambda made, at, out: teacher.make(made, "m", out, at("teachers/n")),
+        "teachers/n.manifest.json is teachers/n; teachers/m is made from nothing",
+    ),
+    "prompts of another teacher": (
+        lambda made, at, out: sets.make(made, "q", at("teachers/n"), out),
+        "teachers/n.manifest.json is teachers/n; prompts/q is made from teachers/m",
+    ),
+    "prompts with a source": (
+        lambda made, at, out: sets.make(made, "q", at("teachers/m"), out, at("prompts/p")),
+        "prompts/p.manifest.json is prompts/p; prompts/q is made from teachers/m",
+    ),
+    "rollout of other prompts": (
+        lambda made, at, out: rollout.make(made, "t", "0-of-2", at("teachers/m"), at("prompts/p2"), out),
+        "prompts/p2.manifest.json is prompts/p2; trajectories/t/0-of-2 is made from teachers/m, prompts/p",
+    ),
+    "rollout by a student": (
+        lambda made, at, out: rollout.make(
+            made, "t", "0-of-2", at("teachers/m"), at("prompts/p"), out, at("students/s-seed0")
+        ),
+        "s-seed0.manifest.json is students/s-seed0; trajectories/t/0-of-2 is made from teachers/m, prompts/p",
+    ),
+    "student without a shard": (
+        lambda made, at, out: trainer.make(made, "s-seed0", at("teachers/m"), [at(SHARDS[0])], out.parent, out),
+        "students/s-seed0 is made from teachers/m, trajectories/t/0-of-2, trajectories/t/1-of-2: give data/x/",
+    ),
+    "student of a shard given twice": (
+        lambda made, at, out: trainer.make(made, "s-seed0", at("teachers/m"), [at(SHARDS[0])] * 2, out.parent, out),
+        "0-of-2.manifest.json and .*0-of-2.manifest.json both are trajectories/t/0-of-2",
+    ),
+    "answers to another benchmark": (
+        lambda made, at, out: answers.make(made, "b", "b8s2", at("students/s-seed0"), at("prompts/q2"), out),
+        "prompts/q2.manifest.json is prompts/q2; answers/s-seed0/b/b8s2 is made from students/s-seed0, prompts/q",
+    ),
+    "answers of what is no model": (
+        lambda made, at, out: answers.make(made, "b", "b8s2", at("prompts/p"), at("prompts/q"), out),
+        "experiment x makes no 'answers/p/b/b8s2'|prompts/p; answers/p/b/b8s2 is made from students/p, prompts/q",
+    ),
+    "scores by other prompts": (
+        lambda made, at, out: scores.make(made, at("answers/m/b/b8s2"), at("prompts/q2"), out),
+        "prompts/q2.manifest.json is prompts/q2; scores/m/b/b8s2 is made from answers/m/b/b8s2, prompts/q",
+    ),
+    "factorisation of other rollouts": (
+        lambda made, at, out: factorisation.make(made, at("teachers/m"), "t", [at("trajectories/t2/0-of-1")], out),
+        "trajectories/t2/0-of-1; factorisation/m/t is made from teachers/m, trajectories/t/0-of-2",
+    ),
+}
+
+
+@pytest.mark.parametrize("verb", WRONG)
+def test_every_verb_refuses_what_its_artefact_is_not_made_from(whole, tmp_path, verb):
+    made, at = whole
+    call, message = WRONG[verb]
+    out = tmp_path / "out" / "new.manifest.json"
+    with pytest.raises((DataError, ParameterError), match=message):
+        call(made, at, out)
+    assert not out.exists()
+
+
+def test_inputs_come_in_the_order_of_the_lineage_whatever_order_they_are_given_in(whole):
+    made, at = whole
+    given = [at(SHARDS[1]), at("teachers/m"), None, at(SHARDS[0])]
+    found = store.read_inputs(made, "students/s-seed0", given)
+    assert [manifest.artefact for manifest in found] == ["teachers/m", *SHARDS]
+
+
+def test_inputs_that_were_made_from_another_version_of_each_other_are_refused(whole, tmp_path):
+    made, at = whole
+    paths = at("answers/m/b/b8s2"), at("prompts/q")
+    store.read_inputs(made, "scores/m/b/b8s2", paths)
+    with writer.writing(made, "prompts/q", paths[1], inputs_of(made, tmp_path, "prompts/q")) as job:
+        job.file(".txt").write_text("made again, otherwise")
+    with pytest.raises(DataError, match=r"b8s2.manifest.json was made from another prompts/q than .*q.manifest.json"):
+        store.read_inputs(made, "scores/m/b/b8s2", paths)
+
+
+def test_an_artefact_is_not_written_where_another_belongs(whole, tmp_path, monkeypatch):
+    made, at = whole
+    inputs = store.read_inputs(made, "answers/s-seed0/b/b8s2", [at("students/s-seed0"), at("prompts/q")])
+    monkeypatch.chdir(tmp_path)
+    place = Path("data", "x", "answers", "s2-seed0", "b", "b8s2.manifest.json")
+    for out in (place, place.absolute()):
+        with (
+            pytest.raises(ParameterError, match="where another artefact belongs; answers/s-seed0/b/b8s2 belongs in"),
+            writer.writing(made, "answers/s-seed0/b/b8s2", out, inputs),
+        ):
+            pass
+    assert not (tmp_path / "data").exists()
+    with writer.writing(made, "answers/s-seed0/b/b8s2", Path("data/x/answers/s-seed0/b/b8s2.manifest.json"), inputs):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda c: c.update(recipes={}), "recipes lacks that of scores/m/b/b8s2 itself"),
+        (lambda c: c["recipes"].pop("scores/m/b/b8s2"), "recipes lacks that of scores/m/b/b8s2 itself"),
+        (lambda c: c["recipes"].update({"scores/m/b/b8s2": "0" * 64}), "recipes lacks that of scores/m/b/b8s2 itself"),
+        (lambda c: c["recipes"].pop("teachers/m"), "recipes lacks teachers/m, which scores/m/b/b8s2 is made from"),
+        (lambda c: c["recipes"].pop("prompts/q"), "recipes lacks prompts/q, which scores/m/b/b8s2 is made from"),
+        (
+            lambda c: c["recipes"].update({"teachers/n": c["recipes"]["teachers/m"]}),
+            "recipes names teachers/n, which is nothing that scores/m/b/b8s2 is made from",
+        ),
+        (lambda c: c["recipes"].update({"prompts/z": "0" * 64}), "makes no artefact 'prompts/z'"),
+        (lambda c: c.update(recipes=None), "is not a manifest"),
+        (lambda c: c.update(recipes=[1]), "is not a manifest"),
+        (lambda c: c.update(colour="red"), "unknown key 'colour'"),
+    ],
+)
+def test_a_manifest_that_leaves_out_a_recipe_is_refused(whole, edit, message):
+    made, at = whole
+    path = at("scores/m/b/b8s2")
+    store.check_recipes(store.read(path), made)
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises((CorruptArtefactError, ParameterError), match=message):
+        store.check_recipes(store.read(path), made)
+
+
+def test_everything_an_artefact_comes_from_is_listed_before_it(whole):
+    made, _ = whole
+    found = lineage.origins_of(made, ["scores/s-seed0/b/b8s2"])
+    assert found[-1] == "scores/s-seed0/b/b8s2"
+    assert set(found) == {*SHARDS, "teachers/m", "prompts/p", "prompts/q"} | {
+        f"{kind}/s-seed0{more}" for kind, more in (("students", ""), ("answers", "/b/b8s2"), ("scores", "/b/b8s2"))
+    }
+    for artefact in found:
+        assert set(lineage.inputs_of(made, artefact)) <= set(found[: found.index(artefact)])
+
+
+@pytest.mark.parametrize("budget", ["b08s2", "b8t0.90", "b8s9", "8s2"])
+def test_there_is_no_artefact_of_a_budget_that_is_spelled_otherwise(whole, budget):
+    made, _ = whole
+    with pytest.raises(ParameterError, match=f"makes no artefact 'answers/m/b/{budget}': budget '{budget}'"):
+        recipes.digest(made, f"answers/m/b/{budget}")
+
+
+def test_the_commit_is_that_of_the_code_wherever_it_runs(tmp_path, monkeypatch):
+    def git(*arguments):
+        command = ["git", "-c", "user.name=t3d", "-c", "user.email=t3d@localhost", *arguments]
+        return subprocess.run(command, cwd=tmp_path / "code", capture_output=True, text=True, check=True).stdout.strip()
+
+    code = tmp_path / "code" / "t3d" / "module.py"
+    code.parent.mkdir(parents=True)
+    code.write_text("1\n")
+    git("init", "--quiet")
+    assert environment.git_commit(code) is None  # not yet a file of the repository
+    git("add", ".")
+    git("commit", "--quiet", "-m", "code")
+    monkeypatch.chdir(ROOT)
+    assert environment.git_commit(code) == git("rev-parse", "HEAD")
+    code.write_text("2\n")
+    assert environment.git_commit(code) == git("rev-parse", "HEAD") + "-dirty"
+    # Installed into another project's folder, it is no file of that project.
+    installed = tmp_path / "code" / ".venv" / "module.py"
+    installed.parent.mkdir()
+    shutil.copy(code, installed)
+    assert environment.git_commit(installed) is None

@@ -1,0 +1,191 @@
+"""A folder of the shape the hub has, with its vocabulary of 151 936, through every stage: fetch to score, and back."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+from benchmarks import published
+from t3d import params
+from t3d.distillation import trainer
+from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError
+from t3d.evaluation import answers, scores
+from t3d.models.folder import load_tokenizer, mask_id, stop_ids
+from t3d.prompts import sets, sources
+from t3d.prompts.reader import read_prompts
+from t3d.provenance import store
+from t3d.teachers import teacher
+from t3d.trajectories import rollout
+
+# One of Unicode's other line ends is part of a question.
+QUESTIONS = [{"problem": f"What is\u2028{n} + 1?", "answer": str(n + 1), "unique_id": f"q{n}"} for n in range(6)]
+
+
+def experiment_file(folder, model, rows, **changes):
+    content = {
+        "device": "cpu",
+        "sources": {
+            "sdar": {
+                "repository": "owner/SDAR",
+                "kind": "model",
+                "revision": "a" * 40,
+                "files": {p.name: store.sha256(p) for p in sorted(model.iterdir())},
+                "local": str(model),
+            },
+            "rows": {
+                "repository": "owner/rows",
+                "revision": "b" * 40,
+                "files": {"test.jsonl": store.sha256(rows / "test.jsonl")},
+                "local": str(rows),
+            },
+        },
+        "teachers": {"sdar": {"source": "hub", "hub": "sdar", "dtype": "bfloat16"}},
+        "prompt_sets": {
+            "train": {
+                "teacher": "sdar",
+                "domain": "questions",
+                "source": "rows",
+                "columns": {"question": "problem"},
+                "split": "train",
+                "count": 2,
+                "suffix": " Answer in a box.",
+            },
+            "test": {
+                "teacher": "sdar",
+                "domain": "questions",
+                "source": "rows",
+                "columns": {"question": "problem", "answer": "answer", "id": "unique_id"},
+                "split": "test",
+            },
+        },
+        "trajectories": {"r": {"prompts": "train", "budget": "b4s4", "max_new_tokens": 12}},
+        "students": {
+            "t3d": {
+                "label": "T3D",
+                "trajectories": "r",
+                "objective": {"name": "t3d"},
+                "states": {"kind": "trajectory", "random_tokens": 0.1},
+                "rows": {"max_response_tokens": 10},
+                "block_size": 4,
+                "optimizer": {"steps": 2, "batch_size": 2, "learning_rate": 1.0e-3},
+            }
+        },
+        "benchmarks": {"b": {"label": "B", "prompts": "test", "task": "gsm_boxed", "max_new_tokens": 8}},
+    }
+    content |= changes
+    path = folder / "published.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return params.load(path)
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
+def folder(request, tmp_path_factory):
+    path = tmp_path_factory.mktemp("sdar")
+    published.write(path, "tiny", tied=request.param, shard_size="6MB", scale=8.0)
+    return path
+
+
+@pytest.fixture
+def rows(tmp_path):
+    path = tmp_path / "rows"
+    path.mkdir()
+    (path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
+    return path
+
+
+def test_a_published_folder_goes_through_every_stage(folder, rows, tmp_path):
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    e = experiment_file(tmp_path, folder, rows)
+    at = {name: tmp_path / f"{name}.manifest.json" for name in ("sdar", "rows", "teacher", "train", "test", "shard")}
+    for name in ("sdar", "rows"):
+        sources.make(e, name, tmp_path / "work", at[name])
+    teacher.make(e, "sdar", at["teacher"], at["sdar"])
+    for name in ("train", "test"):
+        sets.make(e, name, at["teacher"], at[name], at["rows"])
+    asked = read_prompts(store.read(at["test"]))
+    assert [p.id for p in asked] == [f"rows/q{n}" for n in range(6)]
+    assert [p.answer for p in asked] == ["1", "2", "3", "4", "5", "6"]
+    rollout.make(e, "r", "0-of-1", at["teacher"], at["train"], at["shard"])
+    student = tmp_path / "t3d-seed0.manifest.json"
+    trainer.make(e, "t3d-seed0", at["teacher"], [at["shard"]], tmp_path / "work", student)
+    made = store.read(student)
+    assert made.facts["steps"] == 2
+    config = json.loads((made.folder() / "config.json").read_text())
+    assert (config["model_type"], config["vocab_size"]) == ("sdar", published.VOCABULARY)
+    teacher.check_folder(made.folder())
+    answered, scored = tmp_path / "a" / "b4s1.manifest.json", tmp_path / "s" / "b4s1.manifest.json"
+    answers.make(e, "b", "b4s1", student, at["test"], answered)
+    scores.make(e, answered, at["test"], scored)
+    assert json.loads(store.read(scored).file(".json").read_text())["n"] == 6
+    lineage = store.read(scored).recipes
+    assert {"sources/sdar", "sources/rows", "teachers/sdar", "students/t3d-seed0"} <= set(lineage)
+    assert str(tmp_path) not in at["sdar"].read_text()
+
+
+def test_the_mask_is_where_published_models_have_it(folder):
+    tokenizer = load_tokenizer(folder)
+    assert mask_id(tokenizer) == published.MASK_ID == 151_669
+    assert stop_ids(folder) == {151_643, 151_645}
+    text = 'def f(x):\n    return "é" * x'
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (lambda f: (f / "config.json").write_text('{"model_type": "qwen3"}'), ParameterError, "model_type is 'qwen3'"),
+        (
+            lambda f: [
+                (f / n).write_text((f / n).read_text().replace("<|MASK|>", "<|HOLE|>"))
+                for n in ("tokenizer.json", "tokenizer_config.json")
+            ],
+            ParameterError,
+            "no mask token",
+        ),
+        (lambda f: next(iter(sorted(f.glob("model-*")))).unlink(), MissingInputError, "are not complete"),
+        (
+            lambda f: next(iter(sorted(f.glob("model-*")))).write_bytes(b"torn"),
+            CorruptArtefactError,
+            "not a readable safetensors",
+        ),
+        (
+            lambda f: (f / "config.json").write_text(
+                (f / "config.json").read_text().replace('"intermediate_size": 64', '"intermediate_size": 80')
+            ),
+            CorruptArtefactError,
+            r"weight model.layers.0.mlp.down_proj.weight is \(32, 64\); by its config.json it should be \(32, 80\)",
+        ),
+    ],
+    ids=["another model", "no mask token", "a shard missing", "a torn shard", "other shapes"],
+)
+def test_a_folder_that_is_no_whole_sdar_is_refused(folder, tmp_path, damage, error, message):
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    damage(copy)
+    with pytest.raises(error, match=message):
+        teacher.check_folder(copy)
+
+
+def test_a_benchmark_asked_in_another_tokenizers_ids_is_refused(folder, rows, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    settings = (other / "tokenizer_config.json").read_text()
+    (other / "tokenizer_config.json").write_text(settings.replace("<|im_start|>assistant", "<|im_start|>model"))
+    at = {name: tmp_path / f"{name}.manifest.json" for name in ("sdar", "rows", "first", "second", "test")}
+    e = experiment_file(tmp_path, folder, rows)
+    for name in ("sdar", "rows"):
+        sources.make(e, name, tmp_path / "work", at[name])
+    teacher.make(e, "sdar", at["first"], at["sdar"])
+    sets.make(e, "test", at["first"], at["test"], at["rows"])
+    two = experiment_file(tmp_path, other, rows)
+    two = e.model_copy(
+        update={
+            "sources": e.sources | {"other": two.sources["sdar"]},
+            "teachers": e.teachers | {"other": two.teachers["sdar"].model_copy(update={"hub": "other"})},
+        }
+    )
+    sources.make(two, "other", tmp_path / "work", at["sdar"])
+    teacher.make(two, "other", at["second"], at["sdar"])
+    with pytest.raises(ParameterError, match="other has another tokenizer or chat template than teacher sdar"):
+        answers.make(two, "b", "b4s1", at["second"], at["test"], tmp_path / "b4s1.manifest.json")
