@@ -5,7 +5,6 @@ import sys
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tests.models.test_pretrain import SMALL
 
 from t3d.errors import MissingInputError, ParameterError, ServingError
 from t3d.evaluation import answers, vllm_client
@@ -16,6 +15,7 @@ from t3d.prompts.reader import encode_prompt, read_prompts
 from t3d.provenance import recipes, store
 from t3d.teachers import corpus, pretrain, teacher
 from tests.conftest import SHIPPED
+from tests.teachers.test_pretrain import SMALL
 
 
 @pytest.fixture(scope="module")

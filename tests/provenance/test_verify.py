@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from t3d.errors import CorruptArtefactError, DataError
-from t3d.prompts.reader import Prompt
-from t3d.provenance.verify import check, check_disjoint
+from t3d.prompts.reader import Prompt, check_disjoint
+from t3d.provenance.verify import check
 from tests.artefacts import inputs_of
 from tests.reporting import helpers
 
