@@ -17,7 +17,6 @@ from pathlib import Path
 from types import FrameType
 
 from t3d.errors import ParameterError, ProcessError
-from t3d.params import Experiment
 
 # Given in full, and the only one: `accelerate launch` otherwise reads what the user once told `accelerate config`.
 CONFIG = Path(__file__).with_name("accelerate.yaml")
