@@ -124,7 +124,7 @@ def _claim_gpus(experiment: Experiment, field: str, here: int) -> None:
     """
     import torch
 
-    from t3d.distributed.gpus import claim_gpus, device_of
+    from t3d.distributed.gpus import Experiment, claim_gpus, device_of
 
     if device_of(experiment) != "cuda":
         return
