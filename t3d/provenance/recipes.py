@@ -125,6 +125,7 @@ def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, An
     raise KeyError(kind)
 
 
+@lru_cache(maxsize=2**14)
 def digest(experiment: Experiment, artefact: str) -> str:
     """The recipe digest of `artefact`, a sha256 in hex."""
     stage = artefact.partition("/")[0]

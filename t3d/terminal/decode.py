@@ -55,6 +55,54 @@ class Answer:
         return f"{told}, {self.seconds:.3f} s, {self.tokens / self.seconds:.0f} tokens/s"
 
 
+def ask(
+    experiment: Experiment,
+    text: str | None,
+    question: str | None,
+    asked: list[tuple[str | None, str | None]],
+    seed: int | None,
+    max_new_tokens: int,
+) -> list[Answer]:
+    """Answers of models, decoded or recorded. What cannot be asked is said before the first model is loaded.
+
+    Args:
+        experiment: whose models are meant.
+        text: the question, to decode an answer to; or
+        question: the id of a benchmark's question, to show a recorded answer.
+        asked: of each answer the model, as `find_model` takes it, and the budget, None for a step per token.
+        seed: of which training.
+        max_new_tokens: longest answer.
+
+    Raises:
+        ParameterError: not one question, no such model, or no budget.
+        DataError, MissingInputError: as `answer` and `recorded`.
+    """
+    if (text is None) == (question is None):
+        raise ParameterError("ask one question: its text, or --question with the id of a recorded one.")
+    models = [(find_model(experiment, name, seed), parse_budget(at) if at else None) for name, at in asked]
+    if question is not None:
+        return [recorded(experiment, model, budget, question) for model, budget in models]
+    return [answer(experiment, model, budget, str(text), max_new_tokens) for model, budget in models]
+
+
+def models_asked(
+    teacher: str | None, student: str | None, budget: str | None, compare: list[str]
+) -> list[tuple[str | None, str | None]]:
+    """Model and budget of each answer, from the options of the command line.
+
+    Raises:
+        ParameterError: it names a teacher and a student.
+    """
+    if teacher and student:
+        raise ParameterError("give --teacher or --student; --compare shows the other beside it.")
+    model = student or teacher
+    asked = [(model, budget)]
+    for item in compare:
+        other, _, how = item.rpartition("@") if "@" in item else (item, "", "")
+        asked.append((other or model, how or budget))
+    return asked
+
+
 def find_model(experiment: Experiment, model: str | None, seed: int | None = None) -> Model:
     """The model called `model`.
 

@@ -17,12 +17,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from t3d.errors import MissingInputError, T3DError
 from t3d.params import Experiment
-from t3d.provenance import faults, lineage, recipes, store
+from t3d.provenance import lineage, recipes, store, verify
 from t3d.provenance.store import MANIFEST, manifest_path
 from t3d.terminal import cost
 
-MADE, STALE, MISSING, INCOMPLETE = "made", "stale", faults.MISSING, "incomplete"
+MADE, STALE, MISSING, INCOMPLETE = "made", "stale", "missing", "incomplete"
 _STYLES = {MADE: "green", STALE: "yellow", MISSING: "dim", INCOMPLETE: "cyan"}
 
 
@@ -92,8 +93,8 @@ def look(experiment: Experiment) -> Status:
     products = lineage.targets(experiment, on_request=True)
     every = lineage.artefacts_of(experiment, products.values())
     wanted = lineage.artefacts_of(experiment, lineage.targets(experiment).values())
-    why = dict(faults.faults(experiment, every))
-    state = {a: MISSING if why[a] == MISSING else STALE if why[a] else MADE for a in every}
+    faults = {artefact: verify.fault(experiment, artefact, files="sizes") for artefact in every}
+    state = {artefact: _state(fault) for artefact, fault in faults.items()}
     targets = []
     for name, product in products.items():
         behind = lineage.artefacts_of(experiment, [product])
@@ -109,10 +110,16 @@ def look(experiment: Experiment) -> Status:
         experiment.name,
         targets,
         [Stage(kind, *(found.count(s) for s in (MADE, STALE, MISSING))) for kind, found in kinds.items()],
-        {artefact: why[artefact] for artefact in every if state[artefact] == STALE},
+        {artefact: str(fault) for artefact, fault in faults.items() if state[artefact] == STALE},
         [job for artefact in every if (job := _running(experiment, artefact, state[artefact]))],
         _remaining(experiment, every, [artefact for artefact in wanted if state[artefact] != MADE]),
     )
+
+
+def _state(fault: T3DError | None) -> str:
+    if fault is None:
+        return MADE
+    return MISSING if isinstance(fault, MissingInputError) else STALE
 
 
 def _seen(path: Path, finished: float, behind: list[str]) -> str:
@@ -222,7 +229,7 @@ def _notes(status: Status) -> tuple[list[str], list[str]]:
     above = [f"Made on request: {', '.join(others)}."] if others else []
     if any(target.state == INCOMPLETE for target in listed):
         above.append("incomplete: the file is there, as git keeps it; not all that it shows is.")
-    below = [f"stale: {artefact}: {reason}" for artefact, reason in list(status.stale.items())[:5]]
+    below = [f"stale: {reason}" for reason in list(status.stale.values())[:5]]
     if len(status.stale) > len(below):
         below.append(f"stale: {len(status.stale) - len(below)} more (--json lists them)")
     for job in status.running:
