@@ -172,7 +172,7 @@ def test_scores_of_other_parameters_are_an_error_not_a_table(project, parameters
     command = [sys.executable, "-m", "t3d.cli", "table", "--experiment", "demo", "--name", "table1"]
     before = (project / "results" / "demo" / "table1.csv").read_bytes()
     done = subprocess.run(
-        [*command, "--out", "results/demo/table1.csv", *scores], cwd=project, capture_output=True, text=True
+        [*command, "--out", "results/demo/table1.csv", "--scores", *scores], cwd=project, capture_output=True, text=True
     )
     assert done.returncode == 1
     assert "students/t3d-seed0 was made with other parameters than params/demo.yaml" in done.stderr
