@@ -85,24 +85,6 @@ def ask(
     return [answer(experiment, model, budget, str(text), max_new_tokens) for model, budget in models]
 
 
-def models_asked(
-    teacher: str | None, student: str | None, budget: str | None, compare: list[str]
-) -> list[tuple[str | None, str | None]]:
-    """Model and budget of each answer, from the options of the command line.
-
-    Raises:
-        ParameterError: it names a teacher and a student.
-    """
-    if teacher and student:
-        raise ParameterError("give --teacher or --student; --compare shows the other beside it.")
-    model = student or teacher
-    asked = [(model, budget)]
-    for item in compare:
-        other, _, how = item.rpartition("@") if "@" in item else (item, "", "")
-        asked.append((other or model, how or budget))
-    return asked
-
-
 def find_model(experiment: Experiment, model: str | None, seed: int | None = None) -> Model:
     """The model called `model`.
 

@@ -43,7 +43,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Stage:
-    """How many artefacts of a kind are in which state, of those behind what is made unasked."""
+    """How many artefacts of a kind are in which state, of those behind the default tables and figures."""
 
     kind: str
     made: int
@@ -184,42 +184,27 @@ def to_json(status: Status) -> str:
     return json.dumps(asdict(status), indent=1)
 
 
-def to_text(status: Status) -> str:
-    """The status in plain lines."""
-    lines = [f"experiment {status.experiment}", ""]
-    width = max(len(target.path) for target in status.targets) + 2
-    for target in _listed(status):
-        lines.append(f"{target.path:<{width}}{target.state:<12}{target.made} of {target.of} artefacts")
-    above, below = _notes(status)
-    lines += ["", *above, ""] if above else [""]
-    lines.append(f"{'stage':<16}{'made':>12}{'stale':>8}{'missing':>9}")
-    for stage in status.stages:
-        lines.append(f"{stage.kind:<16}{_made(stage):>12}{stage.stale:>8}{stage.missing:>9}")
-    return "\n".join([*lines, "", *below])
-
-
 def to_rich(status: Status) -> RenderableType:
-    """The status for a terminal."""
-    targets = Table("table or figure", "", "artefacts behind it", title=f"experiment {status.experiment}")
+    """The status for people."""
+    targets = Table(box=None, show_header=False)
     for target in _listed(status):
-        targets.add_row(target.path, Text(target.state, _STYLES[target.state]), f"{target.made} of {target.of}")
-    stages = Table("stage")
+        state = Text(target.state, _STYLES[target.state])
+        targets.add_row(target.path, state, f"{target.made} of {target.of} artefacts")
+    stages = Table("stage", box=None)
     for name in (MADE, STALE, MISSING):
         stages.add_column(name, justify="right")
     for stage in status.stages:
         whole = _STYLES[STALE if stage.stale else MISSING if stage.missing else MADE]
-        stages.add_row(stage.kind, Text(_made(stage), whole), str(stage.stale or ""), str(stage.missing or ""))
+        made = f"{stage.made} of {stage.made + stage.stale + stage.missing}"
+        stages.add_row(stage.kind, Text(made, whole), str(stage.stale), str(stage.missing))
     above, below = _notes(status)
-    return Group(targets, *map(Text, above), stages, *map(Text, below))
+    heading = Text(f"experiment {status.experiment}", "bold")
+    return Group(heading, targets, *map(Text, above), Text(), stages, Text(), *map(Text, below))
 
 
 def _listed(status: Status) -> list[Target]:
-    """Those made unasked, and of the others what is there."""
+    """The default ones, and of the others those that exist."""
     return [target for target in status.targets if not target.on_request or target.state != MISSING]
-
-
-def _made(stage: Stage) -> str:
-    return f"{stage.made} of {stage.made + stage.stale + stage.missing}"
 
 
 def _notes(status: Status) -> tuple[list[str], list[str]]:
@@ -241,7 +226,7 @@ def _notes(status: Status) -> tuple[list[str], list[str]]:
 def _left(status: Status) -> str:
     left = status.remaining
     if not left.jobs:
-        return "Everything that is made unasked is made."
+        return "All default tables and figures are made."
     jobs = f"{left.jobs} job{'s' if left.jobs > 1 else ''} left"
     if left.by == "cost":
         return f"{jobs}, about {left.seconds / 3600:.1f} A100 hours (t3d cost --experiment {status.experiment})."

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from t3d import params
+from t3d.errors import ParameterError
 
 app = typer.Typer()
 
@@ -42,13 +43,11 @@ def show_status(experiment: ExperimentName = "demo", json: Json = False) -> None
     from t3d.terminal import status
 
     found = status.look(params.find(experiment))
-    console = Console()
     if json:
         print(status.to_json(found))
-    elif console.is_terminal:
-        console.print(status.to_rich(found))
-    else:
-        print(status.to_text(found))
+        return
+    # In a file or a pipe, lines are not wrapped.
+    Console(width=None if sys.stdout.isatty() else 1000).print(status.to_rich(found))
 
 
 @app.command("decode")
@@ -75,7 +74,13 @@ def decode_question(
 
     from t3d.terminal import decode, replay
 
-    asked = decode.models_asked(teacher, student, budget, compare or [])
+    if teacher and student:
+        raise ParameterError("give --teacher or --student; --compare shows the other beside it.")
+    model = student or teacher
+    asked = [(model, budget)]
+    for item in compare or []:
+        other, _, how = item.rpartition("@") if "@" in item else (item, "", "")
+        asked.append((other or model, how or budget))
     answers = decode.ask(params.find(experiment), text, question, asked, seed, max_new_tokens)
     console = Console()
     if console.is_terminal:
