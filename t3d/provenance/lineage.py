@@ -1,4 +1,4 @@
-"""What an experiment makes and from what: the edges of the DAG, by artefact name (see `t3d.provenance.recipes`).
+"""The lineage: what an experiment makes and from what, the edges of the DAG by artefact name.
 
 The rules of `workflow/` ask here what a job needs, and so do `t3d verify`, `publish` and `trace`: an edge is written
 down once.
@@ -101,17 +101,18 @@ def named_inputs_of(experiment: Experiment, artefact: str) -> dict[str, list[str
             "source": [f"sources/{source}" for source in dict.fromkeys(sources) if source is not None],
         }
     if kind in ("generations", "trajectories"):
-        decoded = experiment.generations[name] if kind == "generations" else experiment.trajectories[name]
+        decoded = getattr(experiment, kind)[name]
         given = {
             "teacher": [f"teachers/{experiment.prompt_sets[decoded.prompts].teacher}"],
             "prompts": [f"prompts/{decoded.prompts}"],
         }
-        if isinstance(decoded, Generations):
+        if kind == "generations":
             return given
+        if decoded.model is None:
+            return given | {"student": []}
         run = f"{decoded.model}-{more[0].rsplit('-', 3)[0]}"
-        if decoded.model is not None:
-            runs(experiment)[run]
-        return given | {"student": [] if decoded.model is None else [f"students/{run}"]}
+        runs(experiment)[run]
+        return given | {"student": [f"students/{run}"]}
     if kind == "students":
         key, seed = runs(experiment)[name]
         student = experiment.students[key]

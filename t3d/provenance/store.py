@@ -175,7 +175,7 @@ def read_inputs(experiment: Experiment, artefact: str, paths: Iterable[Path]) ->
 
     Args:
         experiment: whose artefact it is.
-        artefact: its name, see `t3d.provenance.recipes`.
+        artefact: its name, see `t3d.provenance`.
         paths: of these manifests, in any order.
 
     Returns:

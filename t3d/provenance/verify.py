@@ -23,7 +23,7 @@ def fault(
 
     Args:
         experiment: whose artefact it is, and whose parameters it should fit.
-        artefact: its name, see `recipes.py`.
+        artefact: its name, see `t3d.provenance`.
         files: compare the sizes of its files, or their contents, with its manifest, and its inputs that are here.
         receipt: compare its receipt, too.
 

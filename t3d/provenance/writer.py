@@ -49,7 +49,7 @@ def writing(
 
     Args:
         experiment: whose parameters are recorded.
-        artefact: its name, see `t3d.provenance.recipes`.
+        artefact: its name, see `t3d.provenance`.
         out: path of the manifest, `<artefact>.manifest.json`.
         inputs: manifests of what it is made from.
         device: recorded in the receipt.
