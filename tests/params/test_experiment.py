@@ -79,18 +79,6 @@ def test_every_experiment_is_valid(path):
             lambda c: c["students"]["sft"]["objective"].update(alpha=1),
             "objective sft has no alpha; its options: log_prob",
         ),
-        (
-            lambda c: c["students"]["t3d"].update(objective={"name": "t3d", "near_steps": 2}),
-            "objective t3d has no near_steps; its options: alpha",
-        ),
-        (
-            lambda c: c["students"]["t3d"].update(objective={"name": "near_far", "path_weight": 0.2}),
-            "objective near_far has no path_weight; its options: entropy_temperature, entropy_weight, log_p",
-        ),
-        (
-            lambda c: c["students"]["t3d"].update(objective={"name": "near_far", "near_steps": 0}),
-            "students.t3d.objective.near_steps: .*greater than or equal to 1",
-        ),
         (lambda c: c["students"]["sft"].update(rows={"terminal_block": "cut"}), "sft learns from gold answers"),
         (lambda c: c["students"]["redi"]["states"].update(mask_ratios="uniform"), "mask_ratios describes trajectory"),
         (lambda c: c["students"]["redi"]["states"].update(threshold=0.9), "threshold describes trajectory states"),
@@ -313,10 +301,6 @@ def test_every_experiment_is_valid(path):
         (
             lambda c: rounds(c, students__next__trajectories=["gsm", "again"]),
             r"students.next.trajectories: gsm and again are rollouts of the same prompts \(gsm-train\)",
-        ),
-        (
-            lambda c: rounds(c, students__next__objective={"name": "near_far"}),
-            "near_far compares with the teacher, which training begins with",
         ),
         (
             lambda c: rounds(c, trajectories__again__scored=False),
