@@ -75,8 +75,6 @@ def inputs_of(experiment: Experiment, artefact: str) -> list[str]:
         if teacher.initial is not None:
             answers = [part for key in teacher.generations or () for part in generation_shards(experiment, key)]
             return [f"teachers/{teacher.initial}", *answers]
-        if teacher.pretraining is not None and teacher.pretraining.initial is not None:
-            return [f"teachers/{teacher.pretraining.initial}"]
         return [f"sources/{teacher.hub}"] if teacher.hub else []
     if kind == "prompts":
         spec = experiment.prompt_sets[name]

@@ -27,11 +27,6 @@ def with_ar(content, label="AR (vLLM)"):
     return content
 
 
-def begun_with(name, **pretraining):
-    """A teacher that begins with another's weights."""
-    return {"source": "pretrain", "pretraining": {"initial": name, **pretraining}}
-
-
 def rounds(content, **links):
     """The content with rounds: `t3d` decodes `again`, from which `next` learns, and `links` (a.b.c -> value)."""
     content["trajectories"]["again"] = {"prompts": "gsm-train", "model": "t3d", "scored": True}
@@ -238,22 +233,6 @@ def test_every_experiment_is_valid(path):
         (
             lambda c: with_ar(c, label="T3D")["tables"]["table1"].update(autoregressive="ar"),
             "tables.table1: two of its rows have the label 'T3D'",
-        ),
-        (
-            lambda c: with_ar(c)["teachers"].update(new=begun_with("pocket-sdar")),
-            "teachers.new.pretraining.initial: pocket-sdar is not an autoregressive model",
-        ),
-        (
-            lambda c: with_ar(c)["teachers"].update(new=begun_with("ra")),
-            "teachers.new.pretraining.initial names 'ra', which is not among teachers",
-        ),
-        (
-            lambda c: with_ar(c)["teachers"].update(new=begun_with("ar", model={"layers": 5})),
-            "teachers.new.pretraining.initial: ar has another shape",
-        ),
-        (
-            lambda c: with_ar(c)["teachers"]["ar"].update(pretraining={"initial": "ar"}),
-            "teachers.ar: pretraining.initial: an autoregressive model is pretrained from scratch",
         ),
         (
             lambda c: rounds(c, students__t3d__trajectories="again"),
