@@ -7,7 +7,6 @@ import pytest
 
 from benchmarks import gpu_time, model_selection
 from t3d.params import find
-from tests.conftest import ROOT
 from tests.reporting.helpers import unpack_pocket
 
 
@@ -79,12 +78,3 @@ def test_the_rule_prefers_a_row_that_keeps_full_step():
     assert model_selection.select(rows) == "b"
     assert model_selection.select(rows.loc[["a"]]) == "a"
     assert model_selection.select(rows.assign(lost=[4.0, 3.0, 2.0])) == "c"
-
-
-def test_gpu_minutes_of_the_docs_follow_from_the_receipts(pocket):
-    stages, _ = gpu_time.by_stage(pocket, gpus=4)
-    docs = (ROOT / "docs" / "results.md").read_text()
-    # The docs leave out the autoregressive twin, one of the two teachers.
-    for kind, row in stages.drop("teachers").iterrows():
-        label = {"trajectories": "rollouts"}.get(kind, kind)
-        assert re.search(rf"\n\| {label}[^|]*\| {int(row['jobs']):,} \|[^|]*\| {row['minutes']:.1f} \|", docs), kind
