@@ -174,8 +174,7 @@ def train(
     progress = Progress(title, spec.steps, first) if collectives.is_main() else None
     with _Termination() as termination:
         for step in range(first, spec.steps):
-            refreshes = student.objective.refreshes_reference and step % student.objective.refresh_every == 0
-            if reference is not None and refreshes:
+            if reference is not None and step % student.objective.refresh_every == 0:
                 reference.load_state_dict(model.state_dict())
             started = time.perf_counter()
             log.append({"step": step + 1} | _step(model, reference, optimizer, setting, step))

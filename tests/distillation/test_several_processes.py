@@ -58,7 +58,7 @@ def out(project, name):
 def distill(project, name, data=SHARD, **environment):
     """Start `t3d distill --processes 2`, the student to lie in folder `name`."""
     line = ["distill", "--experiment", "small", "--run", "t3d-seed0", "--teacher", TEACHER]
-    line += ["--work", f"work-{name}", "--processes", "2", "--out", str(out(project, name)), data]
+    line += ["--work", f"work-{name}", "--processes", "2", "--out", str(out(project, name)), "--data", data]
     return t3d(project, line, **environment)
 
 

@@ -15,13 +15,13 @@ from t3d.errors import DataError, MissingInputError, ParameterError, TrainingErr
 from t3d.models import autoregressive
 from t3d.models.folder import load_tokenizer, mask_id, stop_ids
 from t3d.params import Conversion
-from t3d.prompts import generated, sets, sources
+from t3d.prompts import generated
 from t3d.prompts.reader import read_prompts
 from t3d.provenance import lineage, recipes, store
 from t3d.teachers import convert, teacher
 from t3d.teachers.probes import Probes
 from t3d.terminal import cost
-from t3d.trajectories import generations, rollout
+from tests.artefacts import made
 from tests.conftest import ROOT, SHAPES, tiny_autoregressive
 
 TEMPLATE = (
@@ -101,27 +101,6 @@ def experiment_file(folder, model, **changes):
     path = folder / "converted.yaml"
     path.write_text(yaml.safe_dump(content | changes))
     return params.load(path)
-
-
-def made(experiment, folder, *artefacts):
-    """Make artefacts and what they come from by their stages' functions; the manifests."""
-    for artefact in artefacts:
-        at = folder / f"{artefact}.manifest.json"
-        if at.is_file():
-            continue
-        origins = [made(experiment, folder, source) for source in lineage.inputs_of(experiment, artefact)]
-        kind, name, *rest = artefact.split("/")
-        if kind == "sources":
-            sources.make(experiment, name, folder / "work", at)
-        elif kind == "teachers":
-            teacher.make(experiment, name, at, *origins)
-        elif kind == "prompts":
-            sets.make(experiment, name, origins[0], at, *origins[1:])
-        elif kind == "generations":
-            generations.make(experiment, name, rest[0], *origins, at)
-        elif kind == "trajectories":
-            rollout.make(experiment, name, rest[0], *origins, at)
-    return at
 
 
 @pytest.fixture(scope="module", params=SHAPES)

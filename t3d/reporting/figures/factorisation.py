@@ -16,7 +16,7 @@ from t3d.errors import DataError
 from t3d.params import Experiment, FactorisationFigure
 from t3d.provenance import lineage
 from t3d.provenance.store import Manifest
-from t3d.reporting.figures.looks import ALONE, legend_below, light_grid, look_of
+from t3d.reporting.figures.style import ALONE, legend_below, light_grid, look_of
 from t3d.reporting.inputs import by_artefact
 
 _RESAMPLES = 2_000
@@ -42,7 +42,7 @@ def draw(experiment: Experiment, wanted: FactorisationFigure, manifests: list[Pa
         for name in wanted.trajectories
     }
     needed = [artefact for runs in artefacts.values() for artefact in runs]
-    found = by_artefact(experiment, needed, manifests, kind="factorisation", files=False)
+    found = by_artefact(experiment, needed, manifests, kind="factorisation")
     width = ALONE if len(wanted.trajectories) == 1 else _PANEL[0] * len(wanted.trajectories) + 0.4
     figure = Figure(figsize=(width, _PANEL[1]), layout="constrained")
     axes = figure.subplots(1, len(wanted.trajectories), sharey=True, squeeze=False)[0]
