@@ -1,8 +1,10 @@
 """Which device a job computes on, and how jobs of one user spread over the GPUs of a machine."""
 
+import errno
 import fcntl
 import glob
 import os
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -120,9 +122,26 @@ def held(names: Sequence[str], folder: Path) -> list[int]:
 def _one_at_a_time(folder: Path) -> Iterator[str]:
     """Keep other processes from claiming; gives what the names of this user's claims begin with."""
     prefix = f"t3d-{os.getuid()}-"
-    with (folder / f"{prefix}claims.lock").open("w") as lock:
+    with _opened(folder / f"{prefix}claims.lock", os.O_RDWR | os.O_CREAT) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield prefix
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    """Open a file that others could have put in a folder that everybody writes to.
+
+    Raises:
+        OSError: it is a link, no file, or another user's.
+    """
+    file = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid():
+            raise PermissionError(errno.EPERM, "not a file of this user", str(path))
+        yield file
+    finally:
+        os.close(file)
 
 
 def _count(prefix: str, name: str, folder: Path) -> int:
@@ -130,12 +149,14 @@ def _count(prefix: str, name: str, folder: Path) -> int:
 
 
 def _is_held(claim: Path) -> bool:
-    """Whether the process that made a claim lives; a claim of one that does not is removed."""
-    with claim.open() as file:
-        try:
+    """Whether the process that made a claim lives; a claim of one that does not is removed, what is none is not."""
+    try:
+        with _opened(claim, os.O_RDONLY) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
     claim.unlink()
     return False
 

@@ -36,6 +36,27 @@ def _as_list(given: Any) -> Any:
 Names = Annotated[tuple[Name, ...], BeforeValidator(_as_list, json_schema_input_type=Name | tuple[Name, ...])]
 """Several keys; a single one needs no list."""
 
+_MARKUP = ("$", "[", "]", "://", "www.")
+"""Formulas and links of Markdown; its other signs are escaped where it is written."""
+
+
+def _check_text(text: str) -> str:
+    for character in text:
+        if not character.isprintable():
+            raise ValueError(f"{text!r} has {character!r}, which is not printed; write one line without it")
+    for sign in _MARKUP:
+        if sign in text:
+            raise ValueError(f"{text!r} has {sign!r}, which Markdown takes for a formula or a link; leave it out")
+    if not text[:1].isalnum():
+        # A cell that begins with = + - @ is a formula to a spreadsheet, a line with # > - a heading, quotation or list.
+        raise ValueError(f"{text!r} does not begin with a letter or a digit, as the texts of tables must")
+    return text
+
+
+Label = Annotated[str, Field(max_length=100), AfterValidator(_check_text)]
+"""What a row, column or curve is called."""
+Caption = Annotated[str, Field(max_length=500), AfterValidator(_check_text)]
+
 Positive = Annotated[int, Field(ge=1)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from t3d.params.base import BudgetText, Name, Names, Positive, Probability, Sampling, Strict
+from t3d.params.base import BudgetText, Label, Name, Names, Positive, Probability, Sampling, Strict
 from t3d.params.students import Optimizer
 
 
@@ -166,7 +166,7 @@ class Teacher(Strict):
     """Number format in which it and its students decode. Students always train in float32 master weights."""
     parameters: Annotated[float, Field(gt=0)] = 5e6
     """About how many parameters it has: what jobs ask the scheduler for, and `t3d cost`, follow from it."""
-    label: str = "Original"
+    label: Label = "Original"
     """Its row in the tables."""
 
     @model_validator(mode="after")

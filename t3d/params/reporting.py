@@ -4,13 +4,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from t3d.params.base import Budget, BudgetText, Name, Positive, Sampling, Strict
+from t3d.params.base import Budget, BudgetText, Caption, Label, Name, Positive, Sampling, Strict
 
 
 class Benchmark(Strict):
     """One set of questions and how answers are produced and scored."""
 
-    label: str
+    label: Label
     """Its column in the tables."""
     prompts: Name
     """The prompt set that is answered."""
@@ -29,7 +29,7 @@ class Benchmark(Strict):
 class Row(Strict):
     """A row of several students, one per domain, or of a model decoded in another way than the columns say."""
 
-    label: str
+    label: Label
     """Its name in the table."""
     model: Name | dict[Name, Name]
     """A student, or the teacher; or column -> the student whose answers stand in it."""
@@ -44,7 +44,7 @@ class Row(Strict):
 class Comparison(Strict):
     """Models side by side on the same benchmarks at the same budgets."""
 
-    caption: str
+    caption: Caption
     """What the reader sees with it."""
     teacher: Name
     """The untouched model, shown first."""
@@ -155,7 +155,7 @@ class TrainingFigure(Strict):
 
     kind: Literal["training"]
     """Read from each student's `training.jsonl`."""
-    caption: str
+    caption: Caption
     """What the reader sees with it."""
     students: tuple[Name, ...]
     """Whose curves."""
@@ -168,7 +168,7 @@ class FactorisationFigure(Strict):
 
     kind: Literal["factorisation"]
     """See `t3d/evaluation/factorisation.py`."""
-    caption: str
+    caption: Caption
     """What the reader sees with it."""
     teacher: Name
     """The untouched model."""

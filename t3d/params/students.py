@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from t3d.params.base import Name, Names, Positive, Probability, Strict
+from t3d.params.base import Label, Name, Names, Positive, Probability, Strict
 
 
 class States(Strict):
@@ -202,7 +202,7 @@ class Student(Strict):
     recipe: Literal["ours", "paper", "released"] = "ours"
     """Values of what is not given below. `ours`: the documented defaults; `paper`: the equations' letter (log p a sum,
     alpha and beta 1) with random tokens; `released`: every switch as in the public code."""
-    label: str
+    label: Label
     """Its row in the tables, as the paper writes it."""
     trajectories: Names = ()
     """Rollouts it learns from, of one domain or several (all objectives but sft)."""

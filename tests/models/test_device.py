@@ -72,6 +72,27 @@ def test_a_job_knows_how_many_share_what_it_has(start, tmp_path):
     assert held(["first", "second"], tmp_path) == [1, 1]
 
 
+def test_what_others_put_where_claims_are_is_left_alone(tmp_path):
+    (tmp_path / "victim").write_text("kept")
+    prefix = f"t3d-{os.getuid()}-"
+    os.mkfifo(tmp_path / f"{prefix}a.fifo")
+    (tmp_path / f"{prefix}a.link").symlink_to(tmp_path / "victim")
+    (tmp_path / f"{prefix}a.folder").mkdir()
+    assert held(["a"], tmp_path) == [0]
+    assert claim(["a"], 1, tmp_path) == [0]
+    assert held(["a"], tmp_path) == [1]
+    lock = tmp_path / f"{prefix}claims.lock"
+    for make in (lambda: lock.symlink_to(tmp_path / "victim"), lambda: os.mkfifo(lock), lambda: lock.mkdir()):
+        if lock.is_dir():
+            lock.rmdir()
+        else:
+            lock.unlink()
+        make()
+        with pytest.raises(OSError, match=r"symbolic links|not a file of this user|Is a directory"):
+            held(["a"], tmp_path)
+    assert (tmp_path / "victim").read_text() == "kept"
+
+
 def test_nobody_knows_how_many_share_a_gpu_where_claims_cannot_be_read(monkeypatch, tmp_path):
     monkeypatch.setattr(device.torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(device.torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid="uuid-0"))

@@ -1,8 +1,10 @@
 """Budgets: one spelling each, and what is none."""
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from t3d.params import Budget
+from t3d.params.base import Caption, Label
 
 
 @pytest.mark.parametrize("text", ["b4s1", "b8s8", "b4t0.9", "b16t0.05", "b8t0.0001", "b8t0.9999"])
@@ -33,3 +35,25 @@ def test_a_budget_has_one_spelling(shown):
 def test_tokens_per_step():
     assert Budget.parse("b8s2").tokens_per_step == 4
     assert Budget.parse("b8t0.9").tokens_per_step is None
+
+
+@pytest.mark.parametrize("text", ["T3D", "GSM_100%", "Naive TD + L_path", "4B (ours), k=2 | a*b <c>", "Éà 中"])
+def test_texts_of_tables_are_written_as_they_are(text):
+    assert TypeAdapter(Label).validate_python(text) == text
+    assert TypeAdapter(Caption).validate_python(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        *((sign + "A1", "does not begin with a letter or a digit") for sign in "=+-@#>*'\"|! ~<`_\\(."),
+        *((f"a{character}b", "is not printed") for character in "\n\r\t\0\x0b\x1b\x85\u2028\u202e\u200b\ufeff"),
+        *((text, "formula or a link") for text in ("a $x$", "a [b](c)", "a![b](c)", "a https://b", "www.a.b")),
+        ("", "does not begin with"),
+        ("a" * 501, "at most"),
+    ],
+)
+def test_texts_that_a_table_would_not_show_as_they_are_are_refused(text, reason):
+    for kind in (Label, Caption):
+        with pytest.raises(ValidationError, match=reason):
+            TypeAdapter(kind).validate_python(text)
