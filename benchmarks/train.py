@@ -246,9 +246,11 @@ def measure(way: Way, size: str, examples: Sequence[Example], batch: int, micro:
     else:
         optimizer = torch.optim.AdamW(model.parameters(), lr=spec.learning_rate, weight_decay=spec.weight_decay)
 
+    batches = trainer._Batches(setting)
+
     def step(number: int) -> float:
         if way.chunked:
-            return trainer._step(model, reference, optimizer, setting, number)["loss"]
+            return trainer._step(model, reference, optimizer, batches, number)["loss"]
         return plain_step(way, model, reference, optimizer, setting, number)
 
     cuda = device.startswith("cuda")

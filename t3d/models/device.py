@@ -5,7 +5,7 @@ import glob
 import os
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -155,3 +155,17 @@ def send(values: Tensor, device: str | torch.device) -> Tensor:
     if torch.device(device).type != "cuda" or values.is_cuda:
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)
+
+
+def fetch(values: Tensor) -> Callable[[], list[float]]:
+    """What gives the numbers of a vector: it waits for a GPU until it has them, not for what it was given to do since."""
+    if not values.is_cuda:
+        return values.tolist
+    copied, arrived = values.to("cpu", non_blocking=True), torch.cuda.Event()
+    arrived.record()
+
+    def read() -> list[float]:
+        arrived.synchronize()
+        return copied.tolist()
+
+    return read

@@ -7,11 +7,14 @@ against this one.
 """
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._inductor import virtualized
+from torch._inductor.choices import InductorChoices
 from torch.nn.attention.flex_attention import BlockMask, create_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
@@ -22,15 +25,34 @@ from t3d.models.device import send
 from t3d.models.masks import PADDING
 from t3d.models.sdar import BLOCK_SPARSE, SDARForCausalLM
 
-_TILE = 128
+_TILE = 64
 """Queries and keys of one tile of a block mask; a packed sequence is a whole number of them long."""
-_OPTIONS: Any = {"IS_DIVISIBLE": True}
-"""Said, since the length is not known to who compiles: without it attention takes half as long again."""
+_OPTIONS: Any = {
+    # Said, since the length is not known to who compiles: without it attention takes half as long again.
+    "IS_DIVISIBLE": True,
+    "fwd_BLOCK_M": _TILE,
+    "fwd_BLOCK_N": _TILE,
+    "bwd_BLOCK_M1": _TILE,
+    "bwd_BLOCK_N1": _TILE,
+    "bwd_BLOCK_M2": _TILE,
+    "bwd_BLOCK_N2": _TILE,
+    "num_warps": 4,
+    "num_stages": 3,
+}
+
+
+class _Choices(InductorChoices):
+    """PyTorch refuses a backward whose own tiles would not fit the mask's, before it looks at `_OPTIONS`."""
+
+    def get_flex_attention_bwd_configs(self, *_: Any, **__: Any) -> list[Any]:
+        tiles = dict.fromkeys(("block_m1", "block_n1", "block_m2", "block_n2"), _TILE)
+        return [SimpleNamespace(**tiles, num_warps=4, num_stages=3)]
 
 
 def speed_up(model: SDARForCausalLM) -> None:
     """Let `model` take packed rows from now on, and compile its layers."""
     model.set_attn_implementation(BLOCK_SPARSE)
+    virtualized.V.set_choices_handler(_Choices())
     compile_layers(model)
 
 

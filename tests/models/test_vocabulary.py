@@ -83,10 +83,16 @@ def case(m=11, d=16, seed=0):
 
 @pytest.mark.parametrize("chunk", [1, 3 * VOCABULARY, 11 * VOCABULARY])
 @pytest.mark.parametrize("draws", [False, True])
-def test_predictions_are_those_of_full_rows(chunk, draws):
+@pytest.mark.parametrize("group", [None, 4, 97, 128])
+def test_predictions_are_those_of_full_rows(monkeypatch, chunk, draws, group):
+    """Drawn in groups too, as on a GPU, whether or not these divide the vocabulary."""
+    if group is not None:
+        monkeypatch.setattr(vocabulary, "worth_compiling", lambda width, device: True)
+        monkeypatch.setattr(vocabulary, "_GROUP", group)
     hidden, weight, (tokens, _) = case()
     uniform = torch.rand(len(tokens), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    predicted, log_p = vocabulary.predictions(hidden, weight, tokens, uniform if draws else None, chunk)
+    with torch.compiler.set_stance("force_eager"):
+        predicted, log_p = vocabulary.predictions(hidden, weight, tokens, uniform if draws else None, chunk)
     scores = (hidden @ weight.t()).log_softmax(-1)
     if draws:
         cumulative = scores.double().exp().cumsum(-1)
@@ -188,10 +194,12 @@ def test_no_tensor_of_all_logits_is_made(monkeypatch, large):
             sizes.extend(t.numel() for t in (made if isinstance(made, tuple) else (made,)) if torch.is_tensor(t))
             return made
 
-    with Sizes():
+    with Sizes(), torch.compiler.set_stance("force_eager"):
         log_p, entropy, _ = vocabulary.certainty(hidden, weight, tokens, 0.5, 8 * VOCABULARY)
         (log_p.sum() + entropy.sum()).backward()
-        vocabulary.predictions(hidden, weight, tokens[0], torch.rand(64, dtype=torch.float64), 8 * VOCABULARY)
+        # Fused, it takes four times as many positions at once, in half precision.
+        chunk = (2 if large else 8) * VOCABULARY
+        vocabulary.predictions(hidden, weight, tokens[0], torch.rand(64, dtype=torch.float64), chunk)
         log_p, kl, entropy, _ = vocabulary.divergence(
             hidden, weight, tokens, hidden.flip(0), weight, 0.5, 8 * VOCABULARY
         )
