@@ -27,6 +27,7 @@ from benchmarks.decode import random_model
 from t3d.cost import GPUS
 from t3d.decoding.network import head_shape
 from t3d.distillation import objectives, sharding, trainer
+from t3d.distillation.batches import Batches, Setting, micro_batches
 from t3d.distillation.examples import Example
 from t3d.distillation.states import Batch
 from t3d.models import packed
@@ -84,7 +85,7 @@ def random_rollouts(count: int, prompt: int, shortest: int, longest: int, vocabu
 
 def setting_of(
     examples: Sequence[Example], batch: int, micro: int, mask_id: int, vocabulary: int, device: str, recompute: bool
-) -> trainer.Setting:
+) -> Setting:
     """T3D as in `params/paper.yaml`, with the argmax as fake token."""
     student = Student(
         label="T3D",
@@ -96,11 +97,11 @@ def setting_of(
             steps=1000, batch_size=batch, micro_batch_size=micro, learning_rate=1e-5, recompute_activations=recompute
         ),
     )
-    return trainer.Setting(student, examples, BLOCK, mask_id, vocabulary, seed=0, device=device)
+    return Setting(student, examples, BLOCK, mask_id, vocabulary, seed=0, device=device)
 
 
 def plain_loss(
-    way: Way, student: SDARForCausalLM, reference: SDARForCausalLM, batch: Batch, setting: trainer.Setting
+    way: Way, student: SDARForCausalLM, reference: SDARForCausalLM, batch: Batch, setting: Setting
 ) -> Tensor:
     """T3D's loss from full log-probabilities, in the padded or in our layout."""
     device = setting.device
@@ -148,7 +149,7 @@ def plain_loss(
     return objectives.t3d(objectives.ddo(real_term, fake_term, objective.alpha), path, objective.path_weight)
 
 
-def pad(batch: Batch, setting: trainer.Setting) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def pad(batch: Batch, setting: Setting) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """A batch on the CPU as x_0 and x_t of whole rows, padded to the longest row of the data set.
 
     Returns:
@@ -182,7 +183,7 @@ def plain_step(
     model: SDARForCausalLM,
     reference: SDARForCausalLM,
     optimizer: torch.optim.Optimizer,
-    setting: trainer.Setting,
+    setting: Setting,
     step: int,
 ) -> float:
     """An optimizer step through `plain_loss`; returns the loss."""
@@ -191,7 +192,7 @@ def plain_step(
     optimizer.zero_grad(set_to_none=True)
     model.train()
     total = 0.0
-    for batch in trainer.micro_batches(drawn, step):
+    for batch in micro_batches(drawn, step):
         with autocast(setting.device):
             loss = plain_loss(way, model, reference, batch, setting)
         share = len(batch.ids) / spec.batch_size
@@ -202,7 +203,7 @@ def plain_step(
     return total
 
 
-def arithmetic(model: SDARForCausalLM, setting: trainer.Setting, steps: Sequence[int]) -> tuple[int, float]:
+def arithmetic(model: SDARForCausalLM, setting: Setting, steps: Sequence[int]) -> tuple[int, float]:
     """Tokens of the rows of some steps, and the floating-point operations that they need.
 
     A layer's parameter takes 2 for each token of the clean copy and of the noisy response in the reference's forward,
@@ -215,7 +216,7 @@ def arithmetic(model: SDARForCausalLM, setting: trainer.Setting, steps: Sequence
     body = sum(p.numel() for p in model.model.parameters()) - model.model.embed_tokens.weight.numel()
     tokens, places = 0, 0.0
     for step in steps:
-        for batch in trainer.micro_batches(replace(setting, device="cpu"), step):
+        for batch in micro_batches(replace(setting, device="cpu"), step):
             lengths = [len(example.row) for example in setting.examples if example.id in batch.ids]
             tokens += sum(lengths)
             layout = batch.layout
@@ -246,11 +247,11 @@ def measure(way: Way, size: str, examples: Sequence[Example], batch: int, micro:
     else:
         optimizer = torch.optim.AdamW(model.parameters(), lr=spec.learning_rate, weight_decay=spec.weight_decay)
 
-    batches = trainer._Batches(setting)
+    batches = Batches(setting)
 
     def step(number: int) -> float:
         if way.chunked:
-            return trainer._step(model, reference, optimizer, batches, number)["loss"]
+            return trainer._step(model, reference, optimizer, batches, number)()["loss"]
         return plain_step(way, model, reference, optimizer, setting, number)
 
     cuda = device.startswith("cuda")

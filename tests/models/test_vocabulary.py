@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from t3d.distillation import losses, trainer
+from t3d.distillation import losses
+from t3d.distillation.batches import micro_batches
 from t3d.models import vocabulary
 from t3d.params import Objective
 from tests.conftest import tiny_model
@@ -41,7 +42,7 @@ def test_every_objective_equals_the_plain_path(monkeypatch, name, tied, position
     model = tiny_model()
     if tied:
         model.lm_head.weight = model.model.embed_tokens.weight
-    batch = next(iter(trainer.micro_batches(setting(name.split()[0]), 0)))
+    batch = next(iter(micro_batches(setting(name.split()[0]), 0)))
     # dparallel's entropy reaches only what is predicted right.
     with torch.no_grad():
         logits = model.lm_head(batch.layout.hidden_states(model, batch.noisy_input))
@@ -63,7 +64,7 @@ def test_every_objective_equals_the_plain_path(monkeypatch, name, tied, position
 def test_what_a_gpu_compiles_equals_the_plain_path(monkeypatch, name, positions):
     """The same functions, not compiled: what is fused is the same arithmetic in another order."""
     model = tiny_model()
-    batch = next(iter(trainer.micro_batches(setting(name.split()[0]), 0)))
+    batch = next(iter(micro_batches(setting(name.split()[0]), 0)))
     expected = outcome(plain.compute, name, model, batch)
     monkeypatch.setattr(vocabulary, "worth_compiling", lambda width, device: True)
     if positions is not None:
