@@ -87,25 +87,21 @@ def random_rollouts(count: int, prompt: int, shortest: int, longest: int, vocabu
 
 
 def setting_of(
-    examples: Sequence[Example],
-    batch: int,
-    micro: int,
-    mask_id: int,
-    vocabulary: int,
-    device: str,
-    recompute: bool,
-    objective: str = "t3d",
+    examples: Sequence[Example], batch: int, micro: int, mask_id: int, vocabulary: int, device: str, way: Way, name: str
 ) -> TrainingJob:
-    """T3D as in `params/paper.yaml`, with the argmax as fake token; or `redi`, as a conversion learns."""
-    t3d = objective == "t3d"
+    """T3D (`t3d`) as in `params/paper.yaml`, with the argmax as fake token; or `redi`, as a conversion learns."""
     student = Student(
-        label=objective,
+        label=name,
         trajectories=("rollouts",),
-        objective=Objective(name="t3d", fake="argmax", refresh_every=1000) if t3d else Objective(name="redi"),
-        states=States(kind="trajectory", random_tokens=0.1) if t3d else States(kind="block"),
+        objective=Objective(name="t3d", fake="argmax", refresh_every=1000) if name == "t3d" else Objective(name="redi"),
+        states=States(kind="trajectory", random_tokens=0.1) if name == "t3d" else States(kind="block"),
         block_size=BLOCK,
         optimizer=Optimizer(
-            steps=1000, batch_size=batch, micro_batch_size=micro, learning_rate=1e-5, recompute_activations=recompute
+            steps=1000,
+            batch_size=batch,
+            micro_batch_size=micro,
+            learning_rate=1e-5,
+            recompute_activations=way.recompute,
         ),
     )
     return TrainingJob(student, examples, BLOCK, mask_id, vocabulary, seed=0, device=device)
@@ -245,7 +241,7 @@ def measure(
     model, mask_id = random_model(size, device, torch.float32, tied=size == "0.5b")
     vocabulary = min(model.config.vocab_size, mask_id) if size != "pocket" else model.config.vocab_size
     wide = worth_compiling(model.config.hidden_size, device)
-    setting = setting_of(examples, batch, micro, mask_id, vocabulary, device, way.recompute, objective)
+    setting = setting_of(examples, batch, micro, mask_id, vocabulary, device, way, objective)
     setting = replace(setting, packed=wide and way.packed)
     reference = fsdp.frozen_copy(model, device) if setting.student.objective.needs_reference else None
     for each in (model, reference):
