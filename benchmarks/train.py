@@ -95,11 +95,7 @@ def setting_of(
         states=States(kind="trajectory", random_tokens=0.1) if name == "t3d" else States(kind="block"),
         block_size=BLOCK,
         optimizer=Optimizer(
-            steps=1000,
-            batch_size=batch,
-            micro_batch_size=micro,
-            learning_rate=1e-5,
-            recompute_activations=way.recompute,
+            steps=999, batch_size=batch, micro_batch_size=micro, learning_rate=1e-5, recompute_activations=way.recompute
         ),
     )
     return Setting(student, examples, BLOCK, mask_id, vocabulary, seed=0, device=device)
