@@ -6,8 +6,7 @@ a model that `speed_up` has prepared; all others, and CPUs, take the padded batc
 against this one.
 """
 
-from dataclasses import dataclass
-from types import SimpleNamespace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,16 +36,16 @@ _OPTIONS: Any = {
     "bwd_BLOCK_M2": _TILE,
     "bwd_BLOCK_N2": _TILE,
     "num_warps": 4,
-    "num_stages": 3,
 }
 
 
 class _Choices(InductorChoices):
     """PyTorch refuses a backward whose own tiles would not fit the mask's, before it looks at `_OPTIONS`."""
 
-    def get_flex_attention_bwd_configs(self, *_: Any, **__: Any) -> list[Any]:
+    def get_flex_attention_bwd_configs(self, *given: Any, **named: Any) -> list[Any]:
+        """What PyTorch would take on this device, in our tiles."""
         tiles = dict.fromkeys(("block_m1", "block_n1", "block_m2", "block_n2"), _TILE)
-        return [SimpleNamespace(**tiles, num_warps=4, num_stages=3)]
+        return [replace(config, **tiles) for config in super().get_flex_attention_bwd_configs(*given, **named)]
 
 
 def speed_up(model: SDARForCausalLM) -> None:

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch._inductor.choices import InductorChoices
 from torch.nn.attention.flex_attention import create_block_mask
 
 from t3d.errors import ParameterError
@@ -91,3 +92,13 @@ def test_rows_that_are_not_packed_are_refused():
     layout = lay_out(ROWS, PROMPTS, 4)
     with pytest.raises(ParameterError, match="'block_sparse' is not supported"):
         layout.hidden_states(model, layout.noisy_ids)
+
+
+def test_a_backward_has_tiles_of_the_mask():
+    """Whatever PyTorch would take: a configuration that does not fit is left out before our options are looked at."""
+    given = 128, torch.bfloat16, "cpu"
+    theirs = InductorChoices().get_flex_attention_bwd_configs(*given)
+    ours = packed._Choices().get_flex_attention_bwd_configs(*given)
+    assert len(ours) == len(theirs) > 0
+    for config in ours:
+        assert {config.block_m1, config.block_n1, config.block_m2, config.block_n2} == {packed._TILE}
