@@ -5,9 +5,11 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch._inductor.choices import InductorChoices
 from torch.nn.attention.flex_attention import create_block_mask
 
 from t3d.errors import ParameterError
+from t3d.models import packed
 from t3d.models.layout import lay_out
 from t3d.models.sdar import BLOCK_SPARSE
 from tests.conftest import MASK, SHAPES, tiny_model
@@ -58,7 +60,7 @@ def test_tiles_are_those_of_the_mask(block_size):
     rng = np.random.default_rng(block_size)
     rows = [np.arange(n) for n in rng.integers(30, 700, 6)]
     mask = lay_out(rows, [len(row) // 3 for row in rows], block_size).to("cpu", packed=True).packed.mask
-    expected = create_block_mask(mask.mask_mod, None, None, *mask.seq_lengths, device="cpu", BLOCK_SIZE=128)
+    expected = create_block_mask(mask.mask_mod, None, None, *mask.seq_lengths, device="cpu", BLOCK_SIZE=packed._TILE)
     assert torch.equal(mask.to_dense(), expected.to_dense())
     for name in ("kv_num_blocks", "full_kv_num_blocks", "q_num_blocks", "full_q_num_blocks"):
         assert torch.equal(getattr(mask, name), getattr(expected, name))
@@ -90,3 +92,13 @@ def test_rows_that_are_not_packed_are_refused():
     layout = lay_out(ROWS, PROMPTS, 4)
     with pytest.raises(ParameterError, match="'block_sparse' is not supported"):
         layout.hidden_states(model, layout.noisy_ids)
+
+
+def test_a_backward_has_tiles_of_the_mask():
+    """Whatever PyTorch would take: a configuration that does not fit is left out before our options are looked at."""
+    given = 128, torch.bfloat16, "cpu"
+    theirs = InductorChoices().get_flex_attention_bwd_configs(*given)
+    ours = packed._Choices().get_flex_attention_bwd_configs(*given)
+    assert len(ours) == len(theirs) > 0
+    for config in ours:
+        assert {config.block_m1, config.block_n1, config.block_m2, config.block_n2} == {packed._TILE}
