@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from t3d import cli
 from tests.conftest import ROOT
 
 
@@ -35,6 +36,21 @@ def finish(process):
     said, errors = process.communicate(timeout=90)
     assert process.returncode == 0, said + errors
     return said
+
+
+def error_of(function, *arguments, **named) -> str | None:
+    """What ends a function, `SystemExit: 0` for example."""
+    try:
+        function(*arguments, **named)
+    except BaseException as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def typed(project: Path, line: list[str]) -> str | None:
+    """`t3d <line>` in `project` and in this process, a forked one, and what ends it."""
+    os.chdir(project)
+    sys.argv = ["t3d", *line]
+    return error_of(cli.main)
 
 
 def running(project):

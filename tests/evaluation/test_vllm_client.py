@@ -15,7 +15,7 @@ from t3d.prompts.reader import encode_prompt, read_prompts
 from t3d.provenance import recipes, store
 from t3d.teachers import corpus, pretrain, teacher
 from tests.conftest import SHIPPED
-from tests.teachers.test_pretrain import SMALL
+from tests.training import SMALL
 
 
 @pytest.fixture(scope="module")

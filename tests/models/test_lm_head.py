@@ -8,7 +8,7 @@ from t3d.models import lm_head
 from t3d.params import Objective
 from tests.conftest import tiny_model
 from tests.distillation import plain
-from tests.distillation.test_trainer import setting
+from tests.training import setting
 
 OBJECTIVES = {
     "sft": {},

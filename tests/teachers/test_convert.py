@@ -6,8 +6,6 @@ import re
 import pytest
 import torch
 import yaml
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from t3d import params
 from t3d.distributed import fsdp
@@ -15,113 +13,14 @@ from t3d.errors import DataError, MissingInputError, ParameterError, TrainingErr
 from t3d.models import autoregressive
 from t3d.models.folder import load_tokenizer, mask_id, stop_ids
 from t3d.params import Conversion
-from t3d.prompts import generated, sets, sources
+from t3d.prompts import generated
 from t3d.prompts.reader import read_prompts
 from t3d.provenance import lineage, recipes, store
 from t3d.teachers import convert, teacher
 from t3d.teachers.probes import Probes
 from t3d.terminal import cost
-from t3d.trajectories import generations, rollout
+from tests.autoregressive import VOCABULARY, experiment_file, made, tiny_tokenizer, write_causal
 from tests.conftest import ROOT, SHAPES, tiny_autoregressive
-
-TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n"
-    "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}{% endif %}"
-)
-QUESTIONS = [{"question": f"What is {n} + {n}?", "answer": str(2 * n)} for n in range(12)]
-VOCABULARY = 320
-
-
-def tiny_tokenizer():
-    """Bytes and three special tokens, no mask among them."""
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(
-        [], trainers.BpeTrainer(special_tokens=special, initial_alphabet=alphabet, show_progress=False)
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        chat_template=TEMPLATE,
-        clean_up_tokenization_spaces=False,
-    )
-
-
-def write_causal(folder, kind="qwen2", vocabulary=VOCABULARY, **changes):
-    """An autoregressive folder as published; a sixth of all tokens end its answers, so that most come to an end."""
-    model = tiny_autoregressive(kind, vocab_size=vocabulary, **changes)
-    model.generation_config = GenerationConfig(eos_token_id=list(range(20, 70)))
-    model.save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
-
-
-def experiment_file(folder, model, **changes):
-    rows = folder / "rows"
-    rows.mkdir(exist_ok=True)
-    (rows / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
-
-    def source(kind, path):
-        files = {p.name: store.sha256(p) for p in sorted(path.iterdir())}
-        return {"repository": "a/b", "kind": kind, "revision": "a" * 40, "files": files, "local": str(path)}
-
-    columns = {"question": "question", "answer": "answer"}
-    asked = {"domain": "questions", "source": "rows", "columns": columns, "suffix": " Think."}
-    content = {
-        "device": "cpu",
-        "sources": {"qwen": source("model", model), "rows": source("dataset", rows)},
-        "teachers": {
-            "ar": {"source": "hub", "hub": "qwen", "attention": "causal", "label": "AR"},
-            "sdar": {
-                "source": "convert",
-                "initial": "ar",
-                "generations": "own",
-                "conversion": {
-                    "steps": 30,
-                    "batch_size": 8,
-                    "micro_batch_size": 4,
-                    "learning_rate": 3.0e-3,
-                    "warmup_steps": 2,
-                    "probes": 4,
-                },
-            },
-        },
-        "prompt_sets": {
-            "train": {"teacher": "ar", "split": "train", **asked},
-            "again": {"teacher": "sdar", "split": "train", **asked},
-        },
-        "generations": {"own": {"prompts": "train", "samples": 3, "max_new_tokens": 40, "shards": 2}},
-        "trajectories": {"r": {"prompts": "again", "budget": "b4s4", "max_new_tokens": 12}},
-    }
-    path = folder / "converted.yaml"
-    path.write_text(yaml.safe_dump(content | changes))
-    return params.load(path)
-
-
-def made(experiment, folder, *artefacts):
-    """Make artefacts and what they come from by their stages' functions; the manifests."""
-    for artefact in artefacts:
-        at = folder / f"{artefact}.manifest.json"
-        if at.is_file():
-            continue
-        origins = [made(experiment, folder, source) for source in lineage.inputs_of(experiment, artefact)]
-        kind, name, *rest = artefact.split("/")
-        if kind == "sources":
-            sources.make(experiment, name, folder / "work", at)
-        elif kind == "teachers":
-            teacher.make(experiment, name, at, *origins)
-        elif kind == "prompts":
-            sets.make(experiment, name, origins[0], at, *origins[1:])
-        elif kind == "generations":
-            generations.make(experiment, name, rest[0], *origins, at)
-        elif kind == "trajectories":
-            rollout.make(experiment, name, rest[0], *origins, at)
-    return at
 
 
 @pytest.fixture(scope="module", params=SHAPES)

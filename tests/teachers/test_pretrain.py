@@ -12,21 +12,11 @@ from t3d.models import autoregressive
 from t3d.models.folder import load_tokenizer, mask_id, stop_ids
 from t3d.models.layout import lay_out
 from t3d.models.sdar import load_model
-from t3d.params import Experiment, PocketModel, Pretraining
+from t3d.params import Experiment
 from t3d.progress import Progress
 from t3d.prompts.reader import encode_prompt
 from t3d.teachers import corpus, pretrain, teacher
-
-SMALL = Pretraining(
-    model=PocketModel(
-        vocab_size=400, hidden_size=32, layers=2, heads=2, key_value_heads=1, head_dim=16, intermediate_size=48
-    ),
-    problems=40,
-    steps=12,
-    batch_size=8,
-    learning_rate=1e-2,
-    warmup_steps=2,
-)
+from tests.training import SMALL
 
 
 @pytest.fixture(scope="module")
