@@ -1,11 +1,14 @@
 """Training in small: examples of random tokens, a student of each objective, a teacher's pretraining."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 
 from t3d.distillation import trainer
 from t3d.distillation.examples import Example
 from t3d.params import Objective, Optimizer, PocketModel, Pretraining, States, Student
+from t3d.teachers import corpus, pretrain
 from tests.conftest import MASK
 
 SMALL = Pretraining(
@@ -18,6 +21,13 @@ SMALL = Pretraining(
     learning_rate=1e-2,
     warmup_steps=2,
 )
+
+
+def small_corpus(patch):
+    """Draw SMALL's corpus from few texts and in this process."""
+    patch.setattr(pretrain, "_TOKENIZER_PROBLEMS", 100)
+    patch.setattr(corpus, "_DRAWS_PER_TASK", 60)
+    patch.setattr(corpus, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
 
 
 def student(name="t3d", **optimizer) -> Student:

@@ -30,6 +30,7 @@ students:
     trajectories: gsm
     objective: {name: t3d, refresh_every: 3}
     states: {kind: trajectory, random_tokens: 0.1}
+    rows: {max_response_tokens: 24}
     # Three micro-batches for two processes: one of them has more to do.
     optimizer: {steps: 7, batch_size: 6, micro_batch_size: 2, learning_rate: 4.0e-4}
     checkpoint_every: 2

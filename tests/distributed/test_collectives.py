@@ -35,10 +35,10 @@ prompt_sets:
   asked: {teacher: pocket, split: test, count: 5, difficulty: {max_steps: 3, max_number: 999}}
   many: {teacher: pocket, split: train, count: 150, difficulty: {max_steps: 3, max_number: 999}}
 trajectories:
-  gsm: &gsm {prompts: gsm, budget: b8s8, batch_size: 1, sampling: {temperature: 1.0}}
+  gsm: &gsm {prompts: gsm, budget: b8s8, batch_size: 1, max_new_tokens: 48, sampling: {temperature: 1.0}}
   scored: {<<: *gsm, scored: true}
   many: {prompts: many, budget: b8s8, batch_size: 1}
-benchmarks: {gsm: {label: GSM, prompts: asked, task: gsm_boxed, batch_size: 2}}
+benchmarks: {gsm: {label: GSM, prompts: asked, task: gsm_boxed, batch_size: 2, max_new_tokens: 96}}
 """
 TEACHER = "data/small/teachers/pocket.manifest.json"
 

@@ -1,7 +1,6 @@
 """An autoregressive folder through its stages: prompts, its own answers, conversion, and what follows from that."""
 
 import json
-import re
 
 import pytest
 import torch
@@ -15,12 +14,11 @@ from t3d.models.folder import load_tokenizer, mask_id, stop_ids
 from t3d.params import Conversion
 from t3d.prompts import generated
 from t3d.prompts.reader import read_prompts
-from t3d.provenance import lineage, recipes, store
+from t3d.provenance import lineage, store
 from t3d.teachers import convert, teacher
 from t3d.teachers.probes import Probes
-from t3d.terminal import cost
 from tests.autoregressive import VOCABULARY, experiment_file, made, tiny_tokenizer, write_causal
-from tests.conftest import ROOT, SHAPES, tiny_autoregressive
+from tests.conftest import SHAPES, tiny_autoregressive
 
 
 @pytest.fixture(scope="module", params=SHAPES)
@@ -89,29 +87,6 @@ def test_it_learns_and_says_how(chain):
     assert sdar.facts["rows"] <= sdar.facts["complete"] <= sdar.facts["answers"] == 36
 
 
-def test_what_speed_alone_depends_on_is_not_in_its_recipe(tmp_path):
-    write_causal(tmp_path / "published")
-    experiment = experiment_file(tmp_path, tmp_path / "published")
-    spec = yaml.safe_load((tmp_path / "converted.yaml").read_text())["teachers"]
-
-    def digest(**changes):
-        conversion = spec["sdar"]["conversion"] | changes
-        teachers = spec | {"sdar": spec["sdar"] | {"conversion": conversion}}
-        return recipes.digest(experiment_file(tmp_path, tmp_path / "published", teachers=teachers), "teachers/sdar")
-
-    same = recipes.digest(experiment, "teachers/sdar")
-    assert digest(checkpoint_every=7) == digest(recompute_activations=True) == same
-    assert digest(learning_rate=1e-3) != same
-    # Defaults that are given are the defaults.
-    plain = spec | {"sdar": {"source": "convert", "initial": "ar", "generations": ["own"]}}
-    given = spec | {"sdar": plain["sdar"] | {"conversion": {"block_sizes": [4, 8]}}}
-    found = {
-        recipes.digest(experiment_file(tmp_path, tmp_path / "published", teachers=each), "teachers/sdar")
-        for each in (plain, given)
-    }
-    assert len(found) == 1
-
-
 def test_tasks_that_the_model_writes_are_prompts_as_others(tmp_path):
     """Openings, which the model goes on with, become distinct tasks, and these get answers."""
     model = write_causal(tmp_path / "published")
@@ -148,17 +123,13 @@ def test_tasks_that_the_model_writes_are_prompts_as_others(tmp_path):
         params.load(tmp_path / "converted.yaml")
 
 
-def test_a_conversion_that_was_ended_goes_on_and_ends_with_the_same_weights(tmp_path, monkeypatch):
-    model = write_causal(tmp_path / "published")
-    experiment = experiment_file(tmp_path, model)
-    content = yaml.safe_load((tmp_path / "converted.yaml").read_text())
-    content["teachers"]["sdar"]["conversion"]["checkpoint_every"] = 8
-    (tmp_path / "converted.yaml").write_text(yaml.safe_dump(content))
-    experiment = params.load(tmp_path / "converted.yaml")
-    unbroken = store.read(made(experiment, tmp_path, "teachers/sdar"))
-    decode, again = Probes.decode, tmp_path / "again" / "sdar.manifest.json"
-    origins = [tmp_path / f"{artefact}.manifest.json" for artefact in lineage.inputs_of(experiment, "teachers/sdar")]
-    asked = []
+def test_a_conversion_that_was_ended_goes_on_and_ends_with_the_same_weights(chain, tmp_path, monkeypatch):
+    experiment, folder = chain
+    conversion = experiment.teachers["sdar"].conversion.model_copy(update={"checkpoint_every": 8})
+    sdar = experiment.teachers["sdar"].model_copy(update={"conversion": conversion})
+    experiment = experiment.model_copy(update={"teachers": experiment.teachers | {"sdar": sdar}})
+    origins = [folder / f"{artefact}.manifest.json" for artefact in lineage.inputs_of(experiment, "teachers/sdar")]
+    decode, again, asked = Probes.decode, tmp_path / "again" / "sdar.manifest.json", []
 
     def die(self, model):
         asked.append(model)
@@ -173,16 +144,15 @@ def test_a_conversion_that_was_ended_goes_on_and_ends_with_the_same_weights(tmp_
     teacher.make(experiment, "sdar", again, *origins)
     # Probes of step 10 are in the state of step 16; those of 20 and 30 are decoded now.
     assert len(asked) == 4
-    assert store.read(again).digest() == unbroken.digest()
+    assert store.read(again).digest() == store.read(folder / "teachers/sdar.manifest.json").digest()
     assert not (again.parent / "sdar.states").exists()
 
 
-def test_several_processes_convert_as_one_does(in_processes, tmp_path):
+def test_several_processes_convert_as_one_does(chain, in_processes):
     """The same losses and weights up to the order of sums, and probes of the whole model."""
-    model = write_causal(tmp_path / "published")
-    experiment = experiment_file(tmp_path, model)
-    made(experiment, tmp_path, "generations/own/0-of-2")
-    rows = generated.read(store.read(tmp_path / "generations/own/0-of-2.manifest.json").file(".parquet"))
+    experiment, folder = chain
+    model = folder / "published"
+    rows = generated.read(store.read(folder / "generations/own/0-of-2.manifest.json").file(".parquet"))
     conversion = experiment.teachers["sdar"].conversion.model_copy(update={"steps": 6, "probes": 2})
 
     def convert_(_):
@@ -296,56 +266,3 @@ def test_a_folder_that_cannot_be_converted_is_refused_before_anything_is_made_of
     with pytest.raises(error, match=message):
         made(experiment_file(tmp_path, model), tmp_path, "teachers/ar")
     assert not (tmp_path / "teachers" / "ar").exists()
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"initial": "sdar"}, "teachers.sdar.initial: sdar has no `attention: causal`"),
-        ({"initial": None}, "a teacher with source: convert needs `initial`"),
-        ({"generations": "others"}, "names 'others', which is not among generations: own"),
-        ({"attention": "causal"}, "a converted teacher is a block-diffusion LM"),
-        ({"source": "hub", "hub": "qwen"}, "initial describes a teacher with source: convert, not hub"),
-        ({"conversion": {"block_sizes": []}}, "block_sizes"),
-    ],
-)
-def test_what_does_not_fit_is_said_when_parameters_are_read(tmp_path, changes, message):
-    write_causal(tmp_path / "published")
-    experiment_file(tmp_path, tmp_path / "published")
-    content = yaml.safe_load((tmp_path / "converted.yaml").read_text())
-    content["teachers"]["sdar"] |= changes
-    (tmp_path / "converted.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(ParameterError, match=message):
-        params.load(tmp_path / "converted.yaml")
-
-
-def test_only_diffusion_teachers_ask_benchmarks_and_decode_trajectories(tmp_path):
-    model = write_causal(tmp_path / "published")
-    with pytest.raises(
-        ParameterError, match=r"trajectories.r.prompts: prompt_sets.train.teacher: ar is autoregressive"
-    ):
-        experiment_file(tmp_path, model, trajectories={"r": {"prompts": "train"}})
-    with pytest.raises(ParameterError, match=r"generations.own.prompts: sdar, the teacher of again, has no"):
-        experiment_file(tmp_path, model, generations={"own": {"prompts": "again"}})
-
-
-def test_the_experiment_of_the_docs_can_be_read(tmp_path):
-    page = (ROOT / "docs" / "extending.md").read_text()
-    section = page[page.index("## Your own autoregressive model") : page.index("## After a change of code")]
-    whole, more = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", section, re.DOTALL))
-    for group, entries in more.items():
-        whole[group] |= entries
-    whole["teachers"]["qwen"]["generations"] = ["own", "code"]
-    (tmp_path / "docs.yaml").write_text(yaml.safe_dump(whole))
-    experiment = params.load(tmp_path / "docs.yaml")
-    assert "generations/code/0-of-1" in lineage.inputs_of(experiment, "teachers/qwen")
-    assert "generations/written/0-of-1" in lineage.inputs_of(experiment, "prompts/tasks")
-
-
-def test_the_cost_of_both_stages_is_stated(tmp_path):
-    experiment = experiment_file(tmp_path, write_causal(tmp_path / "published"))
-    for artefact in ("generations/own/0-of-2", "teachers/sdar"):
-        found = cost.of_artefact(experiment, artefact, "H200")
-        assert found.seconds > 0
-        assert found.arithmetic != "no GPU"
-    assert cost.of_artefact(experiment, "teachers/ar").seconds == 0
