@@ -28,7 +28,7 @@ _PREFILL = 512
 """Blocks of a forward that only reads prompts."""
 _PREFILL_TOKENS = 4096
 """The same of an autoregressive model, whose blocks are tokens."""
-_LEAST = 32
+_MIN_BLOCKS = 32
 """Shapes of blocks beside the denoised ones are rounded up to this times a power of two: each is one graph."""
 
 
@@ -138,7 +138,7 @@ class _Engine:
         # Prompt blocks that the next tick writes.
         self.prefill = _PREFILL_TOKENS if self.causal else _PREFILL
         self.prompt_tokens = torch.zeros(self.prefill, size, dtype=torch.long, device=device)
-        self.prompt_slots = torch.full((self.prefill,), self.network.idle, device=device)
+        self.prompt_slots = torch.full((self.prefill,), self.network.scratch_slot, device=device)
         self.prompt_starts = torch.zeros(self.prefill, dtype=torch.long, device=device)
         # Compiled, logits of a large vocabulary are read a few times and never written. Not a method: what is compiled
         # stays, and with it the cache of `self`. (PyTorch 2.11 cannot compile the draw from a tempered distribution.)
@@ -213,7 +213,7 @@ class _Engine:
         return len(blocks)
 
     def _load(self, blocks: list[tuple[int, int, Sequence[int]]]) -> None:
-        self.prompt_slots.fill_(self.network.idle)
+        self.prompt_slots.fill_(self.network.scratch_slot)
         self.prompt_starts.zero_()
         if blocks:
             slots, starts, tokens = (self._tensor(column) for column in zip(*blocks, strict=True))
@@ -245,25 +245,25 @@ class _Engine:
 
     def _work(self, what: str, commits: int, prompts: int) -> None:
         if what == "settle":
-            self._settle()
+            self._finish_blocks()
         elif what == "prefill":
             self.network.forward(self.prompt_tokens, self.prompt_slots, self.prompt_starts, wanted=0)
         else:
-            self._tick(commits, prompts)
+            self._denoise(commits, prompts)
 
-    def _tick(self, commits: int, prompts: int) -> None:
+    def _denoise(self, commits: int, prompts: int) -> None:
         """One denoising step of every slot; beside it, finished blocks and prompts are written to the cache."""
-        size, idle = self.budget.block_size, self.network.idle
+        size, scratch_slot = self.budget.block_size, self.network.scratch_slot
         going = self.working & self.masked.any(dim=1)
         tokens = [self.finished if self.causal else self.tokens]
-        slots = [torch.where(going, self.numbers, idle)]
+        slots = [torch.where(going, self.numbers, scratch_slot)]
         starts = [torch.where(going, self.starts - int(self.causal), 0)]
         if commits:
             # The slots with something to write come first; the others fill the shape.
             chosen = self.unwritten.int().argsort(descending=True, stable=True)[:commits]
             writes = self.unwritten[chosen]
             tokens.append(self.finished[chosen])
-            slots.append(torch.where(writes, chosen, idle))
+            slots.append(torch.where(writes, chosen, scratch_slot))
             starts.append(torch.where(writes, self.starts[chosen] - size, 0))
             self.unwritten.zero_()
         if prompts:
@@ -285,7 +285,7 @@ class _Engine:
         self.confidence.copy_(torch.where(chosen, sampling.confidence(log_odds), self.confidence))
         self.masked &= ~chosen
 
-    def _settle(self) -> None:
+    def _finish_blocks(self) -> None:
         """Keep the complete blocks, note which sequences end with them, and open the next block of the rest."""
         done = self.working & ~self.masked.any(dim=1)
         positions = self.starts[:, None] + self.places
@@ -340,7 +340,7 @@ def _draw(
 
 def _rounded(count: int) -> int:
     """The next of 32, 64, 128, ..."""
-    shape = _LEAST
+    shape = _MIN_BLOCKS
     while shape < count:
         shape *= 2
     return shape

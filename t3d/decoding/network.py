@@ -23,7 +23,7 @@ class Network:
         """Set up a cache for `slots` sequences of `capacity` positions; one more slot takes what nobody needs."""
         config = model.config
         self.model, self.capacity, self.block_size = model, capacity, block_size
-        self.idle = slots
+        self.scratch_slot = slots
         self.heads, self.kv_heads, self.width = head_shape(model)
         self.epsilon = config.rms_norm_eps
         self.layers = [_pack(layer) for layer in model.model.layers]
@@ -35,15 +35,15 @@ class Network:
         self.cos, self.sin = cos[0], sin[0]
         self.offsets = torch.arange(block_size, device=device)
         self.compiled = worth_compiling(config.hidden_size, device)
-        self._before = torch.compile(_before) if self.compiled else _before
-        self._gated = torch.compile(_gated) if self.compiled else _gated
+        self._project_qkv = torch.compile(_project_qkv) if self.compiled else _project_qkv
+        self._swiglu = torch.compile(_swiglu) if self.compiled else _swiglu
 
     def forward(self, tokens: Tensor, slots: Tensor, starts: Tensor, wanted: int) -> Tensor:
         """Final hidden states of the first `wanted` blocks, `[wanted * block size, hidden]`.
 
         Args:
             tokens: `[blocks, block size]`.
-            slots: whose blocks they are, int64 `[blocks]`; `idle` for a block that is only there to fill a shape.
+            slots: whose blocks they are, int64 `[blocks]`; `scratch_slot` for a block that only fills a shape.
             starts: position of each block's first token, int64 `[blocks]`.
             wanted: the blocks after these only write keys and values.
         """
@@ -59,7 +59,7 @@ class Network:
                 # One compilation for every number of blocks.
                 for tensor in (x, cos, sin):
                     torch._dynamo.mark_dynamic(tensor, 0)
-            queries, kv = self._before(x, layer, cos, sin, self.heads, self.kv_heads, self.epsilon)
+            queries, kv = self._project_qkv(x, layer, cos, sin, self.heads, self.kv_heads, self.epsilon)
             cache.index_copy_(0, rows, kv)
             if number == len(self.layers) - 1:
                 # Of the last layer only the wanted blocks need more than keys and values.
@@ -71,7 +71,7 @@ class Network:
             attended = attend(queries, cache, owners, ends, self.capacity).flatten(0, 1).flatten(1)
             # In place: a sum that is written elsewhere would first be copied there.
             x.addmm_(attended, layer.out.t())
-            x.addmm_(self._gated(x, layer, self.epsilon), layer.down.t())
+            x.addmm_(self._swiglu(x, layer, self.epsilon), layer.down.t())
         return self.model.model.norm(x)
 
 
@@ -104,19 +104,19 @@ def _pack(layer: Any) -> _Layer:
     projections = (attention.q_proj, attention.k_proj, attention.v_proj)
     return _Layer(
         input_norm=layer.input_layernorm.weight,
-        qkv=_together(*projections),
+        qkv=_fuse_linears(*projections),
         # Qwen2 has biases and no norms of queries and keys, Qwen3 the reverse.
         qkv_bias=None if projections[0].bias is None else torch.cat([each.bias for each in projections]),
         q_norm=getattr(getattr(attention, "q_norm", None), "weight", None),
         k_norm=getattr(getattr(attention, "k_norm", None), "weight", None),
         out=attention.o_proj.weight,
         mlp_norm=layer.post_attention_layernorm.weight,
-        gate_up=_together(mlp.gate_proj, mlp.up_proj),
+        gate_up=_fuse_linears(mlp.gate_proj, mlp.up_proj),
         down=mlp.down_proj.weight,
     )
 
 
-def _together(*parts: nn.Linear) -> Tensor:
+def _fuse_linears(*parts: nn.Linear) -> Tensor:
     first = parts[0].weight
     whole = first.new_empty(sum(part.weight.shape[0] for part in parts), first.shape[1])
     done = 0
@@ -138,7 +138,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos[:, None] + torch.cat((-high, low), dim=-1) * sin[:, None]
 
 
-def _before(
+def _project_qkv(
     x: Tensor, layer: _Layer, cos: Tensor, sin: Tensor, heads: int, kv_heads: int, epsilon: float
 ) -> tuple[Tensor, Tensor]:
     """Up to attention: queries `[tokens, heads, width]`, keys and values `[tokens, 2, key/value heads, width]`."""
@@ -150,7 +150,7 @@ def _before(
     return _rotate(q, cos, sin), torch.stack((_rotate(k, cos, sin), v), dim=1)
 
 
-def _gated(x: Tensor, layer: _Layer, epsilon: float) -> Tensor:
+def _swiglu(x: Tensor, layer: _Layer, epsilon: float) -> Tensor:
     """The gated MLP before its last matrix, `[tokens, intermediate]`."""
     gate, up = linear(_norm(x, layer.mlp_norm, epsilon), layer.gate_up).chunk(2, dim=-1)
     return silu(gate) * up

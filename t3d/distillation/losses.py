@@ -49,7 +49,7 @@ def compute(
     states, entropy_term = masked_states(student, batch), None
     # The head's weight may be there only after the model's forward.
     weight = student.lm_head.weight
-    temperature = objective.entropy_temperature if objective.wants_certainty else None
+    temperature = objective.entropy_temperature if objective.has_entropy_term else None
     if frozen is not None:
         scores, divergence, uncertain, best = lm_head.divergence(states, weight, tokens, *frozen, temperature)
     elif temperature is not None:
@@ -58,7 +58,7 @@ def compute(
         scores = lm_head.log_probabilities(states, weight, tokens)
     if temperature is not None:
         entropy, correct = spread(uncertain, batch), spread(best == real_ids, batch)
-        entropy_term = objectives.certainty(entropy, masked, correct, reduce)
+        entropy_term = objectives.certainty_forcing(entropy, masked, correct, reduce)
     log_p = spread(scores[0], batch)
     if of_reference is not None:
         reference_log_p = [spread(each, batch) for each in of_reference]

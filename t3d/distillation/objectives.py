@@ -81,11 +81,14 @@ def near_far(
 
 
 def dparallel(log_p: Tensor, masked: Tensor, reduce: Reduce = sample_mean) -> Tensor:
-    """From masked blocks to the teacher's text: -E log p_theta(x_0 | x_t). The official recipe adds 2 x `certainty`."""
+    """From masked blocks to the teacher's text: -E log p_theta(x_0 | x_t).
+
+    The official recipe adds 2 x `certainty_forcing`.
+    """
     return -reduce(log_p, masked).mean()
 
 
-def certainty(entropy: Tensor, masked: Tensor, correct: Tensor, reduce: Reduce = sample_mean) -> Tensor:
+def certainty_forcing(entropy: Tensor, masked: Tensor, correct: Tensor, reduce: Reduce = sample_mean) -> Tensor:
     """dParallel's second term, which any loss can have: E H(p_theta(. | x_t)) of what is already predicted right.
 
     It makes the student certain of what it knows.

@@ -1,6 +1,6 @@
 """Processes that do one job together, one GPU each: what they tell each other. `launch.py` starts them.
 
-Of a student, every process computes its share of a step's micro-batches and updates its part (`sharding.py`). When they
+Of a student, every process computes its share of a step's micro-batches and updates its part (`fsdp.py`). When they
 decode, each decodes its share of the requests (`share`). Where there is one process, every function here does nothing
 or answers for it alone.
 """

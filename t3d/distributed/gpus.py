@@ -8,12 +8,21 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, Protocol
 
 import torch
 
 from t3d.distributed import collectives
 from t3d.errors import ParameterError
-from t3d.params import Experiment
+
+
+class Experiment(Protocol):
+    """What is read of an experiment here (`t3d.params.Experiment`)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def device(self) -> Literal["auto", "cpu", "cuda"]: ...
 
 
 def pick_device(experiment: Experiment) -> str:

@@ -15,9 +15,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from t3d.errors import ParameterError, ProcessError
-from t3d.params import Experiment
+
+if TYPE_CHECKING:
+    from t3d.distributed.gpus import Experiment
 
 # Given in full, and the only one: `accelerate launch` otherwise reads what the user once told `accelerate config`.
 CONFIG = Path(__file__).with_name("accelerate.yaml")
@@ -25,7 +28,7 @@ RENDEZVOUS, NODES = "T3D_RENDEZVOUS", "T3D_NODES"
 _TERMINATED = 128 + signal.SIGTERM
 
 
-def launch(experiment: Experiment, field: str, processes: int, arguments: Sequence[str]) -> None:
+def launch(experiment: "Experiment", field: str, processes: int, arguments: Sequence[str]) -> None:
     """Run `t3d <arguments>` in `processes` processes; they have done it when this returns.
 
     SIGTERM is passed on to them: a student's finish their step, save and end; those that decode end.
@@ -118,7 +121,7 @@ def command(
     return ["accelerate", "launch", *given, "--multi_gpu", "--same_network", "--module", "t3d.cli", *arguments]
 
 
-def _claim_gpus(experiment: Experiment, field: str, here: int) -> None:
+def _claim_gpus(experiment: "Experiment", field: str, here: int) -> None:
     """Give the processes of this node a GPU each, those that fewest jobs compute on; there must be as many.
 
     Said once, before there are several processes.

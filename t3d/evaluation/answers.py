@@ -1,7 +1,7 @@
 """The stage that answers a benchmark at one budget: decode, and keep ids, step maps and confidences.
 
 Diffusion LMs decode in this process, or in several like it, through lm-eval (`harness.py`); an autoregressive model is
-served by vLLM in another, or by the engine in this one (`served.py`), and has one budget, `b1s1`.
+served by vLLM in another, or by the engine in this one (`vllm_client.py`), and has one budget, `b1s1`.
 """
 
 from collections.abc import Sequence

@@ -2,7 +2,7 @@
 
     workflow/envs/vllm/.venv/bin/python -m t3d.evaluation.vllm_backend request.json response.json
 
-`served.py` starts it and says what the two files hold. Nothing else of the project imports vLLM.
+`vllm_client.py` starts it and says what the two files hold. Nothing else of the project imports vLLM.
 """
 
 import json

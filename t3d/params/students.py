@@ -112,7 +112,7 @@ class Objective(Strict):
         return self.name in ("ddo", "t3d")
 
     @property
-    def wants_certainty(self) -> bool:
+    def has_entropy_term(self) -> bool:
         """Whether the loss has the entropy term; dparallel logs it even at weight 0."""
         return self.name == "dparallel" or self.entropy_weight > 0
 

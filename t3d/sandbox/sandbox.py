@@ -3,7 +3,7 @@
 A program runs in bubblewrap: no network, a read-only system, a private /tmp, no new processes, and limits on time,
 memory, disk and output. It is only ever asked for values: the tests and the verdict stay on this side, so that a
 program which prints a pass, exits early or rewrites its interpreter gains nothing. Programs follow each other in one
-sandbox, each in a process of its own, and none sees or changes anything of another (`zygote.py`). `sandboxed.py` is
+sandbox, each in a process of its own, and none sees or changes anything of another (`zygote.py`). `worker.py` is
 the other side.
 """
 
@@ -100,7 +100,7 @@ class Program:
         """The value of `wrapper(function(..))`, of which only the result has to be plain data.
 
         Args:
-            wrappers: names of `sandboxed.WRAPPERS`, the innermost first.
+            wrappers: names of `worker.WRAPPERS`, the innermost first.
             arguments: of the program's function.
 
         Raises:

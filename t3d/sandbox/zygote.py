@@ -1,7 +1,7 @@
 """Starts the process that programs are forked from, in bubblewrap, and asks it for one child after the other.
 
 A sandbox and its interpreter take ten times as long to start as a child, so one is kept for many programs
-(benchmarks/judge.py). What is trusted in it is `sandboxed.py` until the fork. A child is killed before the next one
+(benchmarks/judge.py). What is trusted in it is `worker.py` until the fork. A child is killed before the next one
 starts; what it could have left behind is its files, and a sandbox whose folder was written to is not used again.
 """
 
@@ -132,9 +132,9 @@ def _command(kind: str, filter_file: IO[bytes]) -> list[str]:
         *(part for name, value in _ENVIRONMENT.items() for part in ("--setenv", name, value)),
         *("--uid", _NOBODY, "--gid", _NOBODY, "--hostname", "sandbox"),
         *folders,
-        *("--ro-bind", worker.__file__, "/sandboxed.py"),
+        *("--ro-bind", worker.__file__, "/worker.py"),
         *("--dev", "/dev", "--size", str(DISK_MB * 2**20), "--tmpfs", "/tmp"),
         *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"),
         *("--seccomp", str(filter_file.fileno())),
-        *(*python, "/sandboxed.py", of_programs),
+        *(*python, "/worker.py", of_programs),
     ]

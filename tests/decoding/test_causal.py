@@ -41,7 +41,7 @@ def test_greedy_is_what_transformers_writes(kind):
 @pytest.mark.parametrize("kind", SHAPES)
 def test_draws_depend_on_the_request_alone(kind, monkeypatch):
     monkeypatch.setattr(engine, "_PREFILL_TOKENS", 8)
-    monkeypatch.setattr(engine, "_LEAST", 2)
+    monkeypatch.setattr(engine, "_MIN_BLOCKS", 2)
     model, items, sample = tiny_autoregressive(kind), prompts(13), Sampling(temperature=0.9)
     alone = [generate(model, [item], sample=sample)[0].ids for item in items]
     together = [response.ids for response in generate(model, items[::-1], sample=sample, batch_size=5)][::-1]

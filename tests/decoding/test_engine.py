@@ -98,7 +98,7 @@ def test_sequences_end_at_different_times_and_slots_are_used_again(model, budget
 
 def test_prompts_longer_than_a_forward_are_read_in_parts(model, monkeypatch):
     monkeypatch.setattr(engine, "_PREFILL", 8)
-    monkeypatch.setattr(engine, "_LEAST", 2)
+    monkeypatch.setattr(engine, "_MIN_BLOCKS", 2)
     generator = torch.Generator().manual_seed(0)
     items = [Request(torch.randint(4, 97, (n,), generator=generator).tolist(), n) for n in (90, 3, 41, 64, 1)]
     assert_same(*both(model, items, "b4s2", batch_size=2))

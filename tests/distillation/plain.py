@@ -30,7 +30,7 @@ def compute(
         parts = {"likelihood_term": loss}
     if objective.name == "dparallel" or objective.entropy_weight:
         entropy, correct = certainty(scores, batch, objective.entropy_temperature)
-        parts["entropy_term"] = objectives.certainty(entropy, batch.masked, correct, reduce)
+        parts["entropy_term"] = objectives.certainty_forcing(entropy, batch.masked, correct, reduce)
         loss = loss + objective.entropy_weight * parts["entropy_term"]
     if objective.path_weight:
         weights = objectives.path_weights(batch.step_map, steps, objective.path_weights)

@@ -88,7 +88,7 @@ def test_certainty_is_the_entropy_of_what_is_already_right(seed):
     for row in range(3):
         right = [entropy[row, i].item() for i in range(6) if masked[row, i] and correct[row, i]]
         samples.append(sum(right) / len(right) if right else 0.0)
-    found = objectives.certainty(entropy, masked, correct).item()
+    found = objectives.certainty_forcing(entropy, masked, correct).item()
     assert found == pytest.approx(sum(samples) / 3, abs=1e-12)
 
 
@@ -132,6 +132,6 @@ def test_gradients_by_finite_differences():
     assert torch.autograd.gradcheck(total, (log_p,))
 
     def certainty(x):
-        return objectives.certainty(x.exp(), masked, step_map > 2, objectives.sample_sum)
+        return objectives.certainty_forcing(x.exp(), masked, step_map > 2, objectives.sample_sum)
 
     assert torch.autograd.gradcheck(certainty, (log_p,))

@@ -60,7 +60,8 @@ def out(project, name):
 def distill(project, name, data=SHARD):
     """`t3d distill --processes 2`, the student to lie in folder `name`."""
     line = ["distill", "--experiment", "small", "--run", "t3d-seed0", "--teacher", TEACHER]
-    return [*line, "--work", f"work-{name}", "--processes", "2", "--out", str(out(project, name)), data]
+    line += ["--work", f"work-{name}", "--processes", "2", "--out", str(out(project, name))]
+    return [*line, "--data", data]
 
 
 def log_of(project, name):

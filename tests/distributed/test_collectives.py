@@ -216,9 +216,9 @@ def test_the_end_of_one_is_the_end_of_all(project, whom):
         process.send_signal(signal.SIGTERM)
     else:
         os.kill(max(set(running(project)) - {process.pid}), signal.SIGKILL)
-    said, errors = process.communicate(timeout=30)
+    said, errors = process.communicate(timeout=90)
     assert process.returncode == (143 if whom == "launcher" else 1), said + errors
     assert errors.count("was killed by SIGKILL") == (0 if whom == "launcher" else 1)
     assert "Traceback" not in errors
-    wait_for(lambda: not running(project), seconds=10)
+    wait_for(lambda: not running(project), seconds=60)
     assert not [path for path in (project / whom).iterdir() if path.is_file()]
