@@ -3,11 +3,15 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
+from t3d import params
 from t3d.cli import app
+from t3d.provenance import lineage
 from tests.conftest import ROOT
 
 
@@ -86,9 +90,40 @@ def test_an_out_that_is_no_manifest(project):
     )
 
 
-def test_help_explains_every_verb(project):
-    done = t3d(project, "--help")
-    assert done.returncode == 0
-    for verb in ("teacher", "prompts", "rollout", "distill", "generate-answers", "score", "table", "figure"):
-        assert verb in done.stdout
-        assert CliRunner().invoke(app, [verb, "--help"]).exit_code == 0
+def test_help_explains_every_verb_and_option():
+    verbs = typer.main.get_command(app).commands
+    done = CliRunner().invoke(app, ["--help"])
+    assert done.exit_code == 0
+    for name, verb in verbs.items():
+        assert name in done.stdout
+        assert verb.help
+        assert all(option.help for option in verb.params)
+        assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0
+
+
+STAGES = {"sources": "fetch", "teachers": "teacher", "generations": "generate", "trajectories": "rollout"}
+STAGES |= {"students": "distill", "answers": "generate-answers", "scores": "score"}
+
+
+@pytest.mark.parametrize("name", ["demo", "pocket", "paper", "convert"])
+def test_every_input_of_an_artefact_is_an_option_of_its_verb(name):
+    verbs = typer.main.get_command(app).commands
+    experiment = params.load(ROOT / "params" / f"{name}.yaml")
+    for artefact in lineage.artefacts_of(experiment, lineage.targets(experiment, on_request=True).values()):
+        kind = artefact.partition("/")[0]
+        options = {option.name: option for option in verbs[STAGES.get(kind, kind)].params}
+        for role, sources in lineage.named_inputs_of(experiment, artefact).items():
+            assert len(sources) == 1 or options[role].multiple
+
+
+def test_an_option_takes_all_manifests_up_to_the_next_one():
+    def taken(*words):
+        context = typer.main.get_command(app).commands["distill"].make_context("distill", [*given, *words])
+        return context.params["student"], context.params["data"]
+
+    given = [f"--{name}=x" for name in ("experiment", "run", "teacher", "work", "out")]
+    a, b, c = map(Path, "abc")
+    assert taken("--data", "a", "b", "--student", "c") == ([c], [a, b])
+    assert taken("--student", "--data", "a", "--data=b") == ((), [a, b])
+    with pytest.raises(typer.BadParameter, match="data"):
+        taken("--student", "c", "--data")

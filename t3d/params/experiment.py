@@ -31,6 +31,9 @@ Product = AnyTable | AnyFigure
 class Experiment(Strict):
     """Everything an experiment makes. `name` is the stem of its file."""
 
+    # What follows from an experiment is cached by identity: fields that are dicts have no hash.
+    __hash__ = object.__hash__
+
     name: Name
     """Set from the file's name."""
     seed: int = 0

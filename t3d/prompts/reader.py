@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from t3d.errors import CorruptArtefactError, DataError
+from t3d.params import Experiment
 from t3d.provenance import store
 
 
@@ -47,6 +48,12 @@ def _lines(path: Path) -> Iterator[Prompt]:
             yield Prompt(**json.loads(line))
         except (json.JSONDecodeError, TypeError) as error:
             raise CorruptArtefactError(f"{path}, line {number}: not a prompt ({error}).") from error
+
+
+def check_prompt_sets(experiment: Experiment) -> None:
+    """Check the prompt sets of an experiment that are here; raises as `check_disjoint`."""
+    paths = [store.manifest_path(experiment, f"prompts/{name}") for name in experiment.prompt_sets]
+    check_disjoint(read_prompts(store.read(path)) for path in paths if path.is_file())
 
 
 def check_disjoint(prompt_sets: Iterable[Iterable[Prompt]]) -> None:

@@ -1,4 +1,4 @@
-"""What an experiment makes and from what: the edges of the DAG, by artefact name (see `t3d.provenance.recipes`).
+"""The lineage: what an experiment makes and from what, the edges of the DAG by artefact name.
 
 The rules of `workflow/` ask here what a job needs, and so do `t3d verify`, `publish` and `trace`: an edge is written
 down once.
@@ -6,9 +6,10 @@ down once.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from t3d.errors import ParameterError, T3DError
+from t3d.errors import ParameterError
 from t3d.params import (
     AUTOREGRESSIVE,
     Comparison,
@@ -65,53 +66,71 @@ def inputs_of(experiment: Experiment, artefact: str) -> list[str]:
     Raises:
         KeyError: the experiment makes no such artefact.
     """
+    return [source for sources in named_inputs_of(experiment, artefact).values() for source in sources]
+
+
+@lru_cache(maxsize=2**14)
+def named_inputs_of(experiment: Experiment, artefact: str) -> dict[str, list[str]]:
+    """Option of the verb that makes `artefact` -> the artefacts that are given with it; `inputs_of` in parts.
+
+    Raises:
+        KeyError: the experiment makes no such artefact.
+    """
     kind, _, rest = artefact.partition("/")
     name, *more = rest.split("/")
     if kind == "sources":
         experiment.sources[name]
-        return []
+        return {}
     if kind == "teachers":
         teacher = experiment.teachers[name]
-        if teacher.initial is not None:
-            answers = [part for key in teacher.generations or () for part in generation_shards(experiment, key)]
-            return [f"teachers/{teacher.initial}", *answers]
-        return [f"sources/{teacher.hub}"] if teacher.hub else []
+        return {
+            "source": [f"sources/{teacher.hub}"] if teacher.hub else [],
+            "teacher": [f"teachers/{teacher.initial}"] if teacher.initial else [],
+            "shards": [part for key in teacher.generations or () for part in generation_shards(experiment, key)],
+        }
     if kind == "prompts":
         spec = experiment.prompt_sets[name]
+        sources = [spec.source]
         if spec.generations is not None:
             # What the model wrote is compared with the benchmarks' questions, before a diffusion LM asks them.
-            asked = [experiment.prompt_sets[benchmark.prompts].source for benchmark in experiment.benchmarks.values()]
-            origins = dict.fromkeys(f"sources/{source}" for source in asked if source is not None)
-            return [f"teachers/{spec.teacher}", *generation_shards(experiment, spec.generations), *origins]
-        return [f"teachers/{spec.teacher}", *([f"sources/{spec.source}"] if spec.source else [])]
-    if kind == "generations":
-        answered = experiment.generations[name].prompts
-        return [f"teachers/{experiment.prompt_sets[answered].teacher}", f"prompts/{answered}"]
-    if kind == "trajectories":
-        decoded = experiment.trajectories[name]
-        given = [f"teachers/{experiment.prompt_sets[decoded.prompts].teacher}", f"prompts/{decoded.prompts}"]
-        if decoded.model is None:
+            sources = [experiment.prompt_sets[benchmark.prompts].source for benchmark in experiment.benchmarks.values()]
+        return {
+            "teacher": [f"teachers/{spec.teacher}"],
+            "shards": generation_shards(experiment, spec.generations) if spec.generations is not None else [],
+            "source": [f"sources/{source}" for source in dict.fromkeys(sources) if source is not None],
+        }
+    if kind in ("generations", "trajectories"):
+        decoded = getattr(experiment, kind)[name]
+        given = {
+            "teacher": [f"teachers/{experiment.prompt_sets[decoded.prompts].teacher}"],
+            "prompts": [f"prompts/{decoded.prompts}"],
+        }
+        if kind == "generations":
             return given
+        if decoded.model is None:
+            return given | {"student": []}
         run = f"{decoded.model}-{more[0].rsplit('-', 3)[0]}"
         runs(experiment)[run]
-        return [*given, f"students/{run}"]
+        return given | {"student": [f"students/{run}"]}
     if kind == "students":
         key, seed = runs(experiment)[name]
         student = experiment.students[key]
-        models = [f"teachers/{experiment.teacher_of(student)}"]
-        if (initial := initial_of(experiment, name)) is not None:
-            models.append(f"students/{initial}")
+        initial = initial_of(experiment, name)
         shards = [shard for rollouts in student.trajectories for shard in shards_of(experiment, rollouts, seed)]
         # Rows without the suffix are made of the question, which the rollouts do not hold.
         gold = experiment.prompts_of(student) if student.prompts or student.rows.prompt == "bare" else ()
-        return [*models, *shards, *(f"prompts/{prompts}" for prompts in gold)]
+        return {
+            "teacher": [f"teachers/{experiment.teacher_of(student)}"],
+            "student": [] if initial is None else [f"students/{initial}"],
+            "data": [*shards, *(f"prompts/{prompts}" for prompts in gold)],
+        }
     if kind == "factorisation":
-        return [model(experiment, name), *shards_of(experiment, more[0])]
-    questions = f"prompts/{experiment.benchmarks[more[0]].prompts}"
+        return {"model": [model(experiment, name)], "shards": shards_of(experiment, more[0])}
+    questions = [f"prompts/{experiment.benchmarks[more[0]].prompts}"]
     if kind == "answers":
-        return [model(experiment, name), questions]
+        return {"model": [model(experiment, name)], "prompts": questions}
     if kind == "scores":
-        return [f"answers/{rest}", questions]
+        return {"answers": [f"answers/{rest}"], "prompts": questions}
     raise KeyError(kind)
 
 
@@ -153,7 +172,9 @@ def inputs_of_target(experiment: Experiment, product: Product, here: bool = Fals
     kind = "answers" if product.kind == "commits" else "scores"
     served = ["/".join([kind, *place.cell]) for place in autoregressive_cells(experiment, product)]
     if here or not _can_be_made(experiment, product):
-        served = served if all(_is_here(experiment, artefact) for artefact in served) else []
+        from t3d.provenance import verify  # it asks this module what an artefact is made from
+
+        served = [] if any(verify.fault(experiment, artefact) for artefact in served) else served
     return ["/".join([kind, *cell]) for cell in score_keys_of(experiment, product)] + served
 
 
@@ -161,16 +182,6 @@ def _can_be_made(experiment: Experiment, product: Product) -> bool:
     """Whether the answers of a product's autoregressive row can be made here."""
     name = product.autoregressive if isinstance(product, ServedTable) else None
     return (VLLM / "installed").is_file() or (name is not None and experiment.teachers[name].engine is not None)
-
-
-def _is_here(experiment: Experiment, artefact: str) -> bool:
-    from t3d.provenance import store  # it asks this module what an artefact is made from
-
-    try:
-        store.check_recipes(store.read(store.manifest_path(experiment, artefact)), experiment)
-    except T3DError:
-        return False
-    return True
 
 
 def students_of(experiment: Experiment, figure: AnyFigure) -> list[str]:
@@ -209,6 +220,7 @@ def origins_of(experiment: Experiment, artefacts: Iterable[str]) -> list[str]:
     return list(found)
 
 
+@lru_cache(maxsize=8)
 def runs(experiment: Experiment) -> dict[str, tuple[str, int]]:
     """Run name -> (student, seed): `t3d-seed0` for student `t3d` and seed 0."""
     return {run_name(key, seed): (key, seed) for key, student in experiment.students.items() for seed in student.seeds}

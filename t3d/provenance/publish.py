@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,13 +22,13 @@ WHAT: dict[str, tuple[str, ...]] = {
 """What `t3d pull` fetches besides the archive -> folders below `data/<experiment>/`."""
 
 
-def publish(experiment: Experiment, to: str | None, check: Callable[[Experiment], object]) -> list[Path]:
+def publish(experiment: Experiment, to: str | None, checks: Iterable[Callable[[Experiment], object]]) -> list[Path]:
     """Verify everything an experiment made, write its archive, pin the rest with DVC, and push that.
 
     Args:
         experiment: an experiment of `dvc.yaml` whose tables and figures are up to date.
         to: DVC remote to push to; None for the configured one.
-        check: raises a T3DError unless the experiment's prompt sets and tables are right.
+        checks: each raises a T3DError unless the experiment's prompt sets, or tables, are right.
 
     Returns:
         Files that git should keep.
@@ -48,10 +48,10 @@ def publish(experiment: Experiment, to: str | None, check: Callable[[Experiment]
                 f"experiment {experiment.name} no longer makes these, or makes them with other parameters; move or "
                 f"delete them:\n  {listed}"
             )
-        root = Path("data", experiment.name)
-        made = sorted(root.rglob(f"*{MANIFEST}"))
-        verify.check(experiment, [p.relative_to(root).as_posix().removesuffix(MANIFEST) for p in made], "verify")
-        check(experiment)
+        made = verify.made(experiment)
+        verify.check_all(experiment, made.values())
+        for check in checks:
+            check(experiment)
         archive.write(experiment.name, made, records.to_lines(experiment))
         remote.push(experiment.name, to)
     return [Path("dvc.lock"), Path("results", experiment.name)]
@@ -98,7 +98,7 @@ def remedy(experiment: Experiment, missing: dict[str, Path]) -> str | None:
 
     Args:
         experiment: whose table or figure it is.
-        missing: artefact -> file, as `faults.missing_of` says.
+        missing: artefact -> file, as `verify.missing_of` says.
     """
     _, index = archive.paths_of(experiment.name)
     listed = index.read_text() if index.is_file() else ""

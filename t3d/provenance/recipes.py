@@ -1,11 +1,7 @@
-"""What an artefact should be made of: the resolved parameters of each stage and their digest.
+"""The recipe of each artefact: the parameters that decide its content, and their digest.
 
-An artefact is named by its path below `data/<experiment>/` without a suffix: `sources/math500`, `teachers/pocket-sdar`,
-`prompts/gsm-train`, `generations/gsm-ar/0-of-1`, `trajectories/gsm/0-of-2`, `students/t3d-seed0`,
-`answers/t3d-seed0/gsm/b8s2`, `scores/...` alike, `factorisation/t3d-seed0/gsm`.
-Its recipe digest covers the parameters that decide its content and the stage's `recipe` number in
-`workflow/recipes.yaml`, which is bumped when code changes what the stage makes. Parameters that change speed alone
-(batch size, device, recomputed activations) are left out.
+The digest covers the stage's `recipe` number in `workflow/recipes.yaml` too, which is raised when code changes what the
+stage makes. Parameters that change speed alone (batch size, device, recomputed activations) are left out.
 """
 
 import hashlib
@@ -90,16 +86,11 @@ def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, An
     if kind == "prompts":
         (name,) = parts
         return {"seed": seed, "prompts": _dump(experiment.prompt_sets[name])}
-    if kind == "generations":
+    if kind in ("generations", "trajectories"):
         name, shard = parts
-        answered = experiment.generations[name]
-        model = experiment.prompt_sets[answered.prompts].teacher
-        return {"seed": seed, "generations": _dump(answered), "shard": shard} | _format(experiment, model)
-    if kind == "trajectories":
-        name, shard = parts
-        spec = _dump(experiment.trajectories[name])
-        model = experiment.prompt_sets[experiment.trajectories[name].prompts].teacher
-        return {"seed": seed, "trajectories": spec, "shard": shard} | _format(experiment, model)
+        asked = getattr(experiment, kind)[name]
+        model = experiment.prompt_sets[asked.prompts].teacher
+        return {"seed": seed, kind: _dump(asked), "shard": shard} | _format(experiment, model)
     if kind == "students":
         (run,) = parts
         name, run_seed = lineage.runs(experiment)[run]
@@ -124,6 +115,7 @@ def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, An
     raise KeyError(kind)
 
 
+@lru_cache(maxsize=2**14)
 def digest(experiment: Experiment, artefact: str) -> str:
     """The recipe digest of `artefact`, a sha256 in hex."""
     stage = artefact.partition("/")[0]

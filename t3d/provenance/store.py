@@ -1,23 +1,25 @@
-"""What made this file, and does it fit? Manifests are the edges between stages, receipts tell how a run went.
+"""Manifests and receipts: reading them, and comparing files with them.
 
 `<artefact>.manifest.json` lists files, sizes, sha256, the recipe digests of the artefact and of everything it was made
 from: nothing in it varies between equal runs. `<artefact>.receipt.json` has what varies: time, device, versions, speed.
-Every artefact is written under a temporary name and moved when complete, its manifest last.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from t3d.errors import CorruptArtefactError, DataError, MissingInputError, ParameterError
 from t3d.params import Experiment
-from t3d.provenance import lineage, recipes
+from t3d.provenance import lineage
 
 SCHEMA = 1
 MANIFEST, RECEIPT = ".manifest.json", ".receipt.json"
+_TICK = 2 * 10**9
 _AGAIN = "Delete it and run its stage again."
 _FIELDS = ("artefact", "recipe", "recipes", "inputs", "files", "facts")
 
@@ -93,6 +95,22 @@ class Manifest:
                     "its stage again."
                 )
 
+    def check_inputs(self, paths: Mapping[str, Path]) -> None:
+        """Compare the manifests that this artefact was made from with those at `paths`.
+
+        An input need not be here to trust what was made from it; if it is here, it must be the one.
+
+        Raises:
+            CorruptArtefactError: one is another than it was.
+        """
+        for name, recorded in self.inputs.items():
+            path = paths.get(name)
+            if path is not None and path.is_file() and sha256(path) != recorded:
+                raise CorruptArtefactError(
+                    f"{self.path}: inputs.{name} is not the file at {path}, which was made again or edited since. Make "
+                    f"{self.artefact} again."
+                )
+
 
 def manifest_path(experiment: Experiment, artefact: str) -> Path:
     """Where an artefact's manifest lies, below the working directory."""
@@ -152,21 +170,21 @@ def find_receipt(experiment: Experiment, artefact: str) -> dict[str, Any] | None
         return None
 
 
-def read_inputs(experiment: Experiment, artefact: str, paths: Iterable[Path | None]) -> list[Manifest]:
+def read_inputs(experiment: Experiment, artefact: str, paths: Iterable[Path]) -> list[Manifest]:
     """Read the manifests of what `artefact` is made from; every verb that makes an artefact begins with this.
 
     Args:
         experiment: whose artefact it is.
-        artefact: its name, see `t3d.provenance.recipes`.
-        paths: of these manifests, in any order; None stands for one that was not given.
+        artefact: its name, see `t3d.provenance`.
+        paths: of these manifests, in any order.
 
     Returns:
         All of them, in the order of `lineage.inputs_of`.
 
     Raises:
         ParameterError: the experiment makes no such artefact.
-        DataError: one is of another artefact, is not given, or was made from another version of one beside it.
-        MissingInputError, CorruptArtefactError: as `read`.
+        DataError: one is of another artefact, is given twice, or is not given.
+        MissingInputError, CorruptArtefactError: as `read`, or one was made from another version of one beside it.
     """
     try:
         wanted = lineage.inputs_of(experiment, artefact)
@@ -174,7 +192,7 @@ def read_inputs(experiment: Experiment, artefact: str, paths: Iterable[Path | No
         raise ParameterError(f"experiment {experiment.name} makes no {artefact!r}: unknown {error}.") from error
     made_from = f"{artefact} is made from {', '.join(wanted) or 'nothing'}"
     found: dict[str, Manifest] = {}
-    for manifest in (read(path) for path in paths if path is not None):
+    for manifest in map(read, paths):
         if manifest.artefact not in wanted:
             raise DataError(f"{manifest.path} is {manifest.artefact}; {made_from}.")
         if found.setdefault(manifest.artefact, manifest) is not manifest:
@@ -183,63 +201,24 @@ def read_inputs(experiment: Experiment, artefact: str, paths: Iterable[Path | No
         if name not in found:
             raise DataError(f"{made_from}: give {manifest_path(experiment, name)} too.")
     for manifest in found.values():
-        for name in manifest.inputs.keys() & found.keys():
-            if manifest.inputs[name] != found[name].digest():
-                raise DataError(f"{manifest.path} was made from another {name} than {found[name].path}; make it again.")
+        manifest.check_inputs({name: other.path for name, other in found.items()})
     return [found[name] for name in wanted]
 
 
-def check_recipes(manifest: Manifest, experiment: Experiment) -> None:
-    """Check that an artefact and all it was made from were made with the parameters of `experiment`.
-
-    Raises:
-        ParameterError: they were not; the message names the artefact that no longer fits.
-        CorruptArtefactError: the manifest leaves one of them out, or names another.
-    """
-    for artefact, found in manifest.recipes.items():
-        if recipes.digest(experiment, artefact) != found:
-            raise ParameterError(
-                f"{manifest.path}: {artefact} was made with other parameters than params/{experiment.name}.yaml holds "
-                "now. Run snakemake to make it again, or restore the parameters."
-            )
-    origins = set(lineage.origins_of(experiment, [manifest.artefact]))
-    if wrong := origins ^ manifest.recipes.keys():
-        name = min(wrong)
-        told = f"recipes lacks {name}, which" if name in origins else f"recipes names {name}, which is nothing that"
-        raise CorruptArtefactError(f"{manifest.path}: {told} {manifest.artefact} is made from. {_AGAIN}")
-
-
-def check_receipt(manifest: Manifest, experiment: Experiment) -> None:
-    """Check that the receipt beside a manifest is its own and records the parameters of `experiment`.
-
-    Raises:
-        ParameterError: it records others; the message names file and field.
-        MissingInputError, CorruptArtefactError: as `read_receipt`, or it belongs to another artefact.
-    """
-    path, receipt = f"{manifest.base}{RECEIPT}", read_receipt(manifest)
-    if receipt.get("artefact") != manifest.artefact:
-        raise CorruptArtefactError(
-            f"{path}: artefact is {receipt.get('artefact')!r}, {manifest.path} says {manifest.artefact!r}. Delete both "
-            "and run its stage again."
-        )
-    wanted = _flat(recipes.artefact_params(experiment, manifest.artefact))
-    found = _flat(receipt.get("params"))
-    for name in sorted(wanted.keys() | found.keys()):
-        if wanted.get(name) != found.get(name):
-            raise ParameterError(
-                f"{path}: params{name} is {found.get(name)!r}, params/{experiment.name}.yaml asks for "
-                f"{wanted.get(name)!r}. Delete {manifest.path} and run snakemake to make it again."
-            )
-
-
-def _flat(content: Any, name: str = "") -> dict[str, Any]:
-    """`.a.b` -> value of nested parameters."""
-    if not isinstance(content, dict):
-        return {name: content}
-    return {key: value for k, inner in content.items() for key, value in _flat(inner, f"{name}.{k}").items()}
-
-
 def sha256(path: Path) -> str:
-    """sha256 of a file's content, in hex."""
+    """sha256 of a file's content, in hex. A process reads a file once, and again when it was changed."""
+    seen = path.stat()
+    # Clocks of file systems tick every 4 ms, some every 2 s: what was changed just now may change again unnoticed.
+    if time.time_ns() - seen.st_mtime_ns < _TICK:
+        return _hash(path)
+    return _hash_once(path.absolute(), seen.st_size, seen.st_mtime_ns, seen.st_ino)
+
+
+@lru_cache(maxsize=2**16)
+def _hash_once(path: Path, *_seen: int) -> str:
+    return _hash(path)
+
+
+def _hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

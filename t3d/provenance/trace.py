@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from t3d import params
-from t3d.errors import DataError, MissingInputError, ParameterError
+from t3d.errors import DataError, ParameterError
 from t3d.params import Experiment
 from t3d.provenance import lineage, records, store
 from t3d.provenance.store import manifest_path
@@ -60,11 +60,8 @@ def _experiment_of_copy(path: Path) -> str:
 
 def cells(experiment: Experiment, table: str) -> list[str]:
     """Names of a table's cells, `row/column/budget`, with the keys of student and benchmark where they have some."""
-    return list(
-        dict.fromkeys(
-            name_of(experiment, place) for place in lineage.all_cells_of(experiment, experiment.tables[table])
-        )
-    )
+    places = lineage.all_cells_of(experiment, experiment.tables[table])
+    return list(dict.fromkeys(name_of(experiment, place) for place in places))
 
 
 def trace(
@@ -85,11 +82,8 @@ def trace(
         DataError: there is no such cell.
         T3DError: the score is not here, or damaged.
     """
-    places = [
-        place
-        for place in lineage.all_cells_of(experiment, experiment.tables[table])
-        if name_of(experiment, place) == cell
-    ]
+    places = lineage.all_cells_of(experiment, experiment.tables[table])
+    places = [place for place in places if name_of(experiment, place) == cell]
     if not places:
         raise DataError(f"{table} has no cell {cell!r}. Its cells: {', '.join(cells(experiment, table))}.")
     commands = commands_of() if commands is None else commands
@@ -112,37 +106,26 @@ def commands_of() -> dict[str, str]:
 def _chain(experiment: Experiment, score: str, commands: dict[str, str]) -> list[Origin]:
     manifest = store.read(manifest_path(experiment, score))
     manifest.check(contents=True)
-    digests: dict[str, str] = {score: manifest.digest()}
-    order, pending = [], [score]
-    while pending:
-        artefact = pending.pop(0)
-        if artefact in order:
-            continue
-        order.append(artefact)
-        pending += lineage.inputs_of(experiment, artefact)
+    digests: dict[str, str] = {}
+    chain = []
+    # What is made from an artefact comes before it, and names its digest if it is not here.
+    for artefact in reversed(lineage.origins_of(experiment, [score])):
         path = manifest_path(experiment, artefact)
         if path.is_file():
             digests |= {artefact: store.sha256(path)} | store.read(path).inputs
-    return [
-        _origin(experiment, artefact, manifest.recipes.get(artefact), digests.get(artefact), commands)
-        for artefact in order
-    ]
-
-
-def _origin(
-    experiment: Experiment, artefact: str, recipe: str | None, digest: str | None, commands: dict[str, str]
-) -> Origin:
-    path = manifest_path(experiment, artefact)
-    receipt: dict[str, Any] = {}
-    if path.is_file():
-        try:
-            receipt = store.read_receipt(store.read(path))
-        except MissingInputError:
-            receipt = {}
-    values = receipt.get("params", {})
-    seeds = {key: value for key, value in values.items() if key.endswith("seed")} if receipt else None
-    circumstances = {key: receipt.get(key) for key in ("git_commit", "device", "finished", "seconds")}
-    return Origin(artefact, recipe, digest, **circumstances, seeds=seeds, command=commands.get(str(path)))
+        receipt = store.find_receipt(experiment, artefact) or {}
+        values = receipt.get("params", {})
+        chain.append(
+            Origin(
+                artefact,
+                manifest.recipes.get(artefact),
+                digests.get(artefact),
+                *(receipt.get(key) for key in ("git_commit", "device", "finished", "seconds")),
+                seeds={key: value for key, value in values.items() if key.endswith("seed")} if receipt else None,
+                command=commands.get(str(path)),
+            )
+        )
+    return chain
 
 
 def to_json(found: dict[str, list[Origin]]) -> str:

@@ -12,15 +12,16 @@ The rules ask here before anything runs (`workflow/rules/common.smk`), and stop 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from t3d.errors import MissingInputError
 from t3d.params import Experiment, Product
-from t3d.provenance import faults, lineage, records
+from t3d.provenance import lineage, records, verify
 from t3d.provenance.store import MANIFEST, manifest_path
 
 _RESULTS = Path("results")
 
 
 def files_behind(experiment: Experiment, targets: Iterable[str]) -> dict[str, str]:
-    """File behind targets that would not be made again -> why it should be.
+    """File behind targets that would not be made again -> a sentence that says why it should be.
 
     Args:
         experiment: that is run.
@@ -42,13 +43,14 @@ def _stale(experiment: Experiment, artefacts: Iterable[str]) -> dict[str, str]:
     """Artefacts that do not fit and of which Snakemake has no record, the first of each chain."""
     found = {}
     stale: set[str] = set()
-    for artefact, why in faults.faults(experiment, lineage.origins_of(experiment, artefacts), thorough=False):
-        if why in ("", faults.MISSING):
+    for artefact in lineage.origins_of(experiment, artefacts):
+        error = verify.fault(experiment, artefact)
+        if error is None or isinstance(error, MissingInputError):
             continue
         path = str(manifest_path(experiment, artefact))
         behind = lineage.origins_of(experiment, lineage.inputs_of(experiment, artefact))
         if stale.isdisjoint(behind) and not records.has(path):
-            found[path] = why
+            found[path] = str(error)
         stale.add(artefact)
     return found
 
@@ -58,15 +60,15 @@ def _taken(experiment: Experiment, products: dict[str, Product], named: set[str]
     for path, product in products.items():
         if not Path(path).is_file():
             continue
-        missing = faults.missing_of(experiment, product)
+        missing = verify.missing_of(experiment, product)
         for artefact, file in missing.items():
             manifest = manifest_path(experiment, artefact)
             if manifest.is_file():
-                yield str(manifest), f"{file} is missing"
+                yield str(manifest), f"{file} is missing."
         if missing and path in named:
-            yield path, f"{next(iter(missing.values()))}, which it shows, is missing"
+            yield path, f"{path} shows {next(iter(missing.values()))}, which is missing."
         elif not missing and not records.has(path) and not _is_older(path, _shows(experiment, path, product)):
-            yield path, "it has no record of how that was made"
+            yield path, f"There is no record of how {path} was made."
 
 
 def _named(targets: Iterable[str]) -> list[Path]:

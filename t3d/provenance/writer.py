@@ -12,8 +12,8 @@ from typing import Any
 
 from t3d.errors import ParameterError
 from t3d.params import Experiment
-from t3d.provenance import environment, recipes
-from t3d.provenance.store import MANIFEST, RECEIPT, SCHEMA, Manifest, check_recipes, manifest_path, sha256
+from t3d.provenance import environment, recipes, verify
+from t3d.provenance.store import MANIFEST, RECEIPT, SCHEMA, Manifest, manifest_path, sha256
 
 
 @dataclass
@@ -49,13 +49,13 @@ def writing(
 
     Args:
         experiment: whose parameters are recorded.
-        artefact: its name, see `t3d.provenance.recipes`.
+        artefact: its name, see `t3d.provenance`.
         out: path of the manifest, `<artefact>.manifest.json`.
         inputs: manifests of what it is made from.
         device: recorded in the receipt.
 
     Raises:
-        ParameterError, CorruptArtefactError: an input does not fit (`check_recipes`), or `out` is no place for it.
+        ParameterError, CorruptArtefactError: an input does not fit (`verify.check`), or `out` is no place for it.
     """
     out = Path(out)
     if not out.name.endswith(MANIFEST):
@@ -65,7 +65,7 @@ def writing(
         raise ParameterError(f"--out is {out}, where another artefact belongs; {artefact} belongs in {own}.")
     digests = {artefact: recipes.digest(experiment, artefact)}
     for manifest in inputs or []:
-        check_recipes(manifest, experiment)
+        verify.check(experiment, manifest)
         digests |= manifest.recipes
     base = Path(str(out).removesuffix(MANIFEST))
     partial = base.with_name(base.name + ".partial")

@@ -1,39 +1,35 @@
-"""Manifests of what a table or figure is made from: asked for, made with these parameters, complete."""
+"""Manifests of what a table or figure is made from: asked for, and made with these parameters."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 from t3d.errors import DataError, MissingInputError
 from t3d.params import Experiment
-from t3d.provenance import store
+from t3d.provenance import store, verify
 from t3d.provenance.store import Manifest
 
 
 def by_artefact(
-    experiment: Experiment, wanted: Iterable[str], manifests: Iterable[Path], kind: str, files: bool = True
+    experiment: Experiment, wanted: Iterable[str], manifests: Iterable[Path], kind: str
 ) -> dict[str, Manifest]:
-    """The manifest of every artefact in `wanted`.
+    """The manifest of every artefact in `wanted`. Its files are compared with it when they are read, not here.
 
     Args:
         wanted: `scores/t3d-seed0/gsm/b8s2`, `students/t3d-seed0` or alike.
         manifests: of these artefacts, in any order.
         kind: the first part of their names.
-        files: compare the artefacts' files with it; not needed where what is read is compared as it is read.
 
     Raises:
         ParameterError: one was made with other parameters.
-        CorruptArtefactError: a file is no manifest, of another kind, or does not match what it lists.
-        MissingInputError: a file or an artefact is not there.
+        CorruptArtefactError: a file is no manifest, or of another kind.
+        MissingInputError: a manifest, its receipt or an artefact is not there.
         DataError: one is not asked for, or given twice.
     """
     wanted = list(wanted)
     found: dict[str, Manifest] = {}
     for path in manifests:
         manifest = store.read(path, kind=kind)
-        store.check_recipes(manifest, experiment)
-        store.check_receipt(manifest, experiment)
-        if files:
-            manifest.check(contents=True)
+        verify.check(experiment, manifest, receipt=True)
         if manifest.artefact not in wanted or manifest.artefact in found:
             raise DataError(f"{path}: {manifest.artefact} is not asked for, or given twice. Leave it out.")
         found[manifest.artefact] = manifest

@@ -1,6 +1,6 @@
 """Tables: a tidy CSV first, Markdown and LaTeX of the same numbers beside it.
 
-    t3d table --experiment pocket --name table1 ... --out results/pocket/table1.csv
+    t3d table --experiment pocket --name table1 --scores ... --out results/pocket/table1.csv
 
 Each kind of table has a module: `accuracy.py`, `decoding.py`, `parallelism.py`. Where numbers come from and when they
 are refused: `scores.py`. How sure they are: `statistics.py`. How they look: `renderings.py`.

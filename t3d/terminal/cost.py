@@ -66,7 +66,7 @@ def of_artefact(experiment: Experiment, artefact: str, gpu: str = "A100", decodi
 
     Args:
         experiment: whose artefact it is.
-        artefact: its name, see `t3d.provenance.recipes`.
+        artefact: its name, see `t3d.provenance`.
         gpu: a key of `GPUS`.
         decoding_processes: so many share what is decoded; the time is that of each.
 

@@ -55,6 +55,36 @@ class Answer:
         return f"{told}, {self.seconds:.3f} s, {self.tokens / self.seconds:.0f} tokens/s"
 
 
+def ask(
+    experiment: Experiment,
+    text: str | None,
+    question: str | None,
+    asked: list[tuple[str | None, str | None]],
+    seed: int | None,
+    max_new_tokens: int,
+) -> list[Answer]:
+    """Answers of models, decoded or recorded. What cannot be asked is said before the first model is loaded.
+
+    Args:
+        experiment: whose models are meant.
+        text: the question, to decode an answer to; or
+        question: the id of a benchmark's question, to show a recorded answer.
+        asked: of each answer the model, as `find_model` takes it, and the budget, None for a step per token.
+        seed: of which training.
+        max_new_tokens: longest answer.
+
+    Raises:
+        ParameterError: not one question, no such model, or no budget.
+        DataError, MissingInputError: as `answer` and `recorded`.
+    """
+    if (text is None) == (question is None):
+        raise ParameterError("ask one question: its text, or --question with the id of a recorded one.")
+    models = [(find_model(experiment, name, seed), parse_budget(at) if at else None) for name, at in asked]
+    if question is not None:
+        return [recorded(experiment, model, budget, question) for model, budget in models]
+    return [answer(experiment, model, budget, str(text), max_new_tokens) for model, budget in models]
+
+
 def find_model(experiment: Experiment, model: str | None, seed: int | None = None) -> Model:
     """The model called `model`.
 

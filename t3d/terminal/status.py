@@ -17,12 +17,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from t3d.errors import MissingInputError, T3DError
 from t3d.params import Experiment
-from t3d.provenance import faults, lineage, recipes, store
+from t3d.provenance import lineage, recipes, store, verify
 from t3d.provenance.store import MANIFEST, manifest_path
 from t3d.terminal import cost
 
-MADE, STALE, MISSING, INCOMPLETE = "made", "stale", faults.MISSING, "incomplete"
+MADE, STALE, MISSING, INCOMPLETE = "made", "stale", "missing", "incomplete"
 _STYLES = {MADE: "green", STALE: "yellow", MISSING: "dim", INCOMPLETE: "cyan"}
 
 
@@ -42,7 +43,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Stage:
-    """How many artefacts of a kind are in which state, of those behind what is made unasked."""
+    """How many artefacts of a kind are in which state, of those behind the default tables and figures."""
 
     kind: str
     made: int
@@ -92,8 +93,8 @@ def look(experiment: Experiment) -> Status:
     products = lineage.targets(experiment, on_request=True)
     every = lineage.artefacts_of(experiment, products.values())
     wanted = lineage.artefacts_of(experiment, lineage.targets(experiment).values())
-    why = dict(faults.faults(experiment, every))
-    state = {a: MISSING if why[a] == MISSING else STALE if why[a] else MADE for a in every}
+    faults = {artefact: verify.fault(experiment, artefact, files="sizes") for artefact in every}
+    state = {artefact: _state(fault) for artefact, fault in faults.items()}
     targets = []
     for name, product in products.items():
         behind = lineage.artefacts_of(experiment, [product])
@@ -109,10 +110,16 @@ def look(experiment: Experiment) -> Status:
         experiment.name,
         targets,
         [Stage(kind, *(found.count(s) for s in (MADE, STALE, MISSING))) for kind, found in kinds.items()],
-        {artefact: why[artefact] for artefact in every if state[artefact] == STALE},
+        {artefact: str(fault) for artefact, fault in faults.items() if state[artefact] == STALE},
         [job for artefact in every if (job := _running(experiment, artefact, state[artefact]))],
         _remaining(experiment, every, [artefact for artefact in wanted if state[artefact] != MADE]),
     )
+
+
+def _state(fault: T3DError | None) -> str:
+    if fault is None:
+        return MADE
+    return MISSING if isinstance(fault, MissingInputError) else STALE
 
 
 def _seen(path: Path, finished: float, behind: list[str]) -> str:
@@ -177,42 +184,27 @@ def to_json(status: Status) -> str:
     return json.dumps(asdict(status), indent=1)
 
 
-def to_text(status: Status) -> str:
-    """The status in plain lines."""
-    lines = [f"experiment {status.experiment}", ""]
-    width = max(len(target.path) for target in status.targets) + 2
-    for target in _listed(status):
-        lines.append(f"{target.path:<{width}}{target.state:<12}{target.made} of {target.of} artefacts")
-    above, below = _notes(status)
-    lines += ["", *above, ""] if above else [""]
-    lines.append(f"{'stage':<16}{'made':>12}{'stale':>8}{'missing':>9}")
-    for stage in status.stages:
-        lines.append(f"{stage.kind:<16}{_made(stage):>12}{stage.stale:>8}{stage.missing:>9}")
-    return "\n".join([*lines, "", *below])
-
-
 def to_rich(status: Status) -> RenderableType:
-    """The status for a terminal."""
-    targets = Table("table or figure", "", "artefacts behind it", title=f"experiment {status.experiment}")
+    """The status for people."""
+    targets = Table(box=None, show_header=False)
     for target in _listed(status):
-        targets.add_row(target.path, Text(target.state, _STYLES[target.state]), f"{target.made} of {target.of}")
-    stages = Table("stage")
+        state = Text(target.state, _STYLES[target.state])
+        targets.add_row(target.path, state, f"{target.made} of {target.of} artefacts")
+    stages = Table("stage", box=None)
     for name in (MADE, STALE, MISSING):
         stages.add_column(name, justify="right")
     for stage in status.stages:
         whole = _STYLES[STALE if stage.stale else MISSING if stage.missing else MADE]
-        stages.add_row(stage.kind, Text(_made(stage), whole), str(stage.stale or ""), str(stage.missing or ""))
+        made = f"{stage.made} of {stage.made + stage.stale + stage.missing}"
+        stages.add_row(stage.kind, Text(made, whole), str(stage.stale), str(stage.missing))
     above, below = _notes(status)
-    return Group(targets, *map(Text, above), stages, *map(Text, below))
+    heading = Text(f"experiment {status.experiment}", "bold")
+    return Group(heading, targets, *map(Text, above), Text(), stages, Text(), *map(Text, below))
 
 
 def _listed(status: Status) -> list[Target]:
-    """Those made unasked, and of the others what is there."""
+    """The default ones, and of the others those that exist."""
     return [target for target in status.targets if not target.on_request or target.state != MISSING]
-
-
-def _made(stage: Stage) -> str:
-    return f"{stage.made} of {stage.made + stage.stale + stage.missing}"
 
 
 def _notes(status: Status) -> tuple[list[str], list[str]]:
@@ -222,7 +214,7 @@ def _notes(status: Status) -> tuple[list[str], list[str]]:
     above = [f"Made on request: {', '.join(others)}."] if others else []
     if any(target.state == INCOMPLETE for target in listed):
         above.append("incomplete: the file is there, as git keeps it; not all that it shows is.")
-    below = [f"stale: {artefact}: {reason}" for artefact, reason in list(status.stale.items())[:5]]
+    below = [f"stale: {reason}" for reason in list(status.stale.values())[:5]]
     if len(status.stale) > len(below):
         below.append(f"stale: {len(status.stale) - len(below)} more (--json lists them)")
     for job in status.running:
@@ -234,7 +226,7 @@ def _notes(status: Status) -> tuple[list[str], list[str]]:
 def _left(status: Status) -> str:
     left = status.remaining
     if not left.jobs:
-        return "Everything that is made unasked is made."
+        return "All default tables and figures are made."
     jobs = f"{left.jobs} job{'s' if left.jobs > 1 else ''} left"
     if left.by == "cost":
         return f"{jobs}, about {left.seconds / 3600:.1f} A100 hours (t3d cost --experiment {status.experiment})."

@@ -34,7 +34,7 @@ def make(
     teacher: Path,
     prompts: Path,
     out: Path,
-    student: Path | None = None,
+    *student: Path,
 ) -> None:
     """Decode one shard of trajectories `name`, and score it if they are `scored`.
 
@@ -66,8 +66,8 @@ def make(
                     f"trajectories.{name}.budget: a rollout needs steps per block, found {spec.budget}."
                 )
             artefact = f"trajectories/{name}/{shard}"
-            inputs = store.read_inputs(experiment, artefact, [teacher, prompts, student])
-            decoder = inputs[0] if student is None else inputs[2]
+            inputs = store.read_inputs(experiment, artefact, [teacher, prompts, *student])
+            decoder = inputs[0] if spec.model is None else inputs[2]
             folder, dtype = inputs[0].folder(), lineage.dtype_of(experiment, inputs[0].artefact.partition("/")[2])
             mine = read_prompts(inputs[1])[index :: spec.shards]
             requests = [Request(p.prompt_ids, seed_for(experiment.seed, "rollout", p.id), p.id) for p in mine]

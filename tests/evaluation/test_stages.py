@@ -1,7 +1,6 @@
 """The two evaluation stages on real artefacts: answers are decoded, scores are counted from them."""
 
 import json
-import shutil
 import subprocess
 import sys
 
@@ -16,6 +15,7 @@ from t3d.prompts.reader import read_prompts
 from t3d.provenance import store, writer
 from t3d.teachers import teacher
 from tests.conftest import ROOT, SHIPPED
+from tests.sandboxed import bubblewrap
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_scores_carry_the_recipes_of_all_they_came_from(stages):
     assert set(recipes) == {"scores/m/b/b8s1", "answers/m/b/b8s1", "prompts/q", "teachers/m"}
 
 
-@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+@bubblewrap
 def test_programs_are_run_against_their_hidden_tests(tmp_path):
     """A gold program passes, another's does not; the receipts carry what they came from."""
     experiment = Experiment(

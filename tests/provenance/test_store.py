@@ -1,8 +1,10 @@
 """Artefacts: whole or absent, checked by digest, and tied to the parameters that made them."""
 
 import json
+import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from t3d.errors import CorruptArtefactError, DataError, MissingInputError, Param
 from t3d.evaluation import answers, factorisation, scores
 from t3d.params import Experiment
 from t3d.prompts import sets
-from t3d.provenance import environment, lineage, recipes, store, writer
+from t3d.provenance import environment, lineage, recipes, store, verify, writer
 from t3d.teachers import teacher
 from t3d.trajectories import rollout
 from tests.artefacts import inputs_of
@@ -83,13 +85,37 @@ def test_damage_is_named(experiment, tmp_path):
         store.read(manifest.path)
 
 
+def test_a_file_is_hashed_once_and_again_when_it_changed(tmp_path, monkeypatch):
+    hashed = []
+    monkeypatch.setattr(store, "_hash", lambda path: hashed.append(path.read_text()) or hashed[-1])
+    path = tmp_path / "x"
+
+    def written(text, at):
+        path.write_text(text)
+        os.utime(path, ns=(at, at))
+        return [store.sha256(path) for _ in range(3)]
+
+    old = 10**18
+    assert written("a", old) == ["a"] * 3
+    assert written("b", old + 1) == ["b"] * 3
+    assert written("longer", old + 1) == ["longer"] * 3
+    (tmp_path / "y").write_text("moved!")
+    os.utime(tmp_path / "y", ns=(old + 1, old + 1))
+    (tmp_path / "y").rename(path)
+    assert store.sha256(path) == "moved!"
+    assert hashed == ["a", "b", "longer", "moved!"]
+    # A file of this moment may change within one tick of the clock.
+    assert written("c", time.time_ns()) == ["c"] * 3
+    assert hashed[4:] == ["c"] * 3
+
+
 def test_lineage_and_edited_parameters(experiment, tmp_path):
     prompts = make(experiment, tmp_path)
-    store.check_recipes(prompts, experiment)
+    verify.check(experiment, prompts)
     spec = experiment.prompt_sets["p"].model_copy(update={"count": 4})
     edited = experiment.model_copy(update={"prompt_sets": {"p": spec}})
     with pytest.raises(ParameterError, match="prompts/p was made with other parameters"):
-        store.check_recipes(prompts, edited)
+        verify.check(edited, prompts)
 
 
 def test_recipes_name_what_does_not_exist(experiment):
@@ -209,7 +235,7 @@ def test_every_verb_refuses_what_its_artefact_is_not_made_from(whole, tmp_path, 
 
 def test_inputs_come_in_the_order_of_the_lineage_whatever_order_they_are_given_in(whole):
     made, at = whole
-    given = [at(SHARDS[1]), at("teachers/m"), None, at(SHARDS[0])]
+    given = [at(SHARDS[1]), at("teachers/m"), at(SHARDS[0])]
     found = store.read_inputs(made, "students/s-seed0", given)
     assert [manifest.artefact for manifest in found] == ["teachers/m", *SHARDS]
 
@@ -220,7 +246,8 @@ def test_inputs_that_were_made_from_another_version_of_each_other_are_refused(wh
     store.read_inputs(made, "scores/m/b/b8s2", paths)
     with writer.writing(made, "prompts/q", paths[1], inputs_of(made, tmp_path, "prompts/q")) as job:
         job.file(".txt").write_text("made again, otherwise")
-    with pytest.raises(DataError, match=r"b8s2.manifest.json was made from another prompts/q than .*q.manifest.json"):
+    message = r"b8s2.manifest.json: inputs.prompts/q is not the file at .*q.manifest.json, which was made again"
+    with pytest.raises(CorruptArtefactError, match=message):
         store.read_inputs(made, "scores/m/b/b8s2", paths)
 
 
@@ -261,12 +288,12 @@ def test_an_artefact_is_not_written_where_another_belongs(whole, tmp_path, monke
 def test_a_manifest_that_leaves_out_a_recipe_is_refused(whole, edit, message):
     made, at = whole
     path = at("scores/m/b/b8s2")
-    store.check_recipes(store.read(path), made)
+    verify.check(made, store.read(path))
     content = json.loads(path.read_text())
     edit(content)
     path.write_text(json.dumps(content))
     with pytest.raises((CorruptArtefactError, ParameterError), match=message):
-        store.check_recipes(store.read(path), made)
+        verify.check(made, store.read(path))
 
 
 def test_everything_an_artefact_comes_from_is_listed_before_it(whole):

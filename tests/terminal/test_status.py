@@ -40,6 +40,9 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
+FOLLOWS = (("students", ""), ("answers", "/gsm/b8s2"), ("scores", "/gsm/b8s2"))
+
+
 def path(artefact: str) -> Path:
     return Path("data", "twin", artefact + store.MANIFEST)
 
@@ -62,7 +65,7 @@ def test_what_is_made_is_counted_and_nothing_remains(project):
     rows = [line.split() for line in text.splitlines()]
     assert ["results/twin/table1.csv", "made", "15", "of", "15", "artefacts"] in rows
     assert ["scores", "3", "of", "3", "0", "0"] in rows
-    assert "Everything that is made unasked is made." in text
+    assert "All default tables and figures are made." in text
 
 
 def test_missing_work_takes_the_median_of_its_kind(project):
@@ -85,10 +88,9 @@ def test_a_changed_parameter_makes_stale_what_follows_and_nothing_else(project):
     found, stages = seen()
     assert (stages["students"], stages["answers"], stages["scores"]) == ((1, 1, 0), (2, 1, 0), (2, 1, 0))
     assert stages["trajectories"][1:] == (0, 0)
-    reason = "other parameters of students/t3d-seed0"
-    assert found["stale"] == dict.fromkeys(
-        ("students/t3d-seed0", "answers/t3d-seed0/gsm/b8s2", "scores/t3d-seed0/gsm/b8s2"), reason
-    )
+    assert list(found["stale"]) == [f"{kind}/t3d-seed0{rest}" for kind, rest in FOLLOWS]
+    for reason in found["stale"].values():
+        assert "students/t3d-seed0 was made with other parameters than params/twin.yaml holds now" in reason
     assert found["targets"][0]["state"] == "stale"
 
 
@@ -97,7 +99,7 @@ def test_a_torn_file_and_an_input_made_again_are_stale(project):
     manifest = path("answers/t3d-seed0/gsm/b8s2")
     manifest.write_text(manifest.read_text() + "\n")
     stale = seen()[0]["stale"]
-    assert stale["scores/t3d-seed0/gsm/b8s2"] == "answers/t3d-seed0/gsm/b8s2 was made again since"
+    assert "inputs.answers/t3d-seed0/gsm/b8s2 is not the file at" in stale["scores/t3d-seed0/gsm/b8s2"]
     assert "naive-td-seed0.txt: 4 bytes" in stale["students/naive-td-seed0"]
 
 
@@ -138,7 +140,7 @@ def test_a_manifest_that_lacks_a_recipe_is_stale(project):
     content = json.loads(manifest.read_text())
     del content["recipes"]["teachers/pocket-sdar"]
     manifest.write_text(json.dumps(content))
-    assert "wrong about teachers/pocket-sdar" in seen()[0]["stale"]["students/t3d-seed0"]
+    assert "recipes lacks teachers/pocket-sdar" in seen()[0]["stale"]["students/t3d-seed0"]
     manifest.write_text(json.dumps(content | {"recipes": {}}))
     assert "recipes lacks that of students/t3d-seed0 itself" in seen()[0]["stale"]["students/t3d-seed0"]
 
@@ -165,7 +167,6 @@ def test_the_whole_demo_is_seen_within_three_seconds():
     assert time.monotonic() - started < 3
 
 
-def test_a_terminal_gets_a_table(project):
+def test_a_terminal_gets_colours(project):
     drawn = drawn_by([sys.executable, "-m", "t3d.cli", "status", "--experiment", "twin"], Path.cwd(), seconds=60)
-    assert "┃" in drawn
     assert "\x1b[32mmade" in drawn

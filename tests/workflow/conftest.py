@@ -32,6 +32,14 @@ def demo(tmp_path_factory):
     return folder
 
 
+@pytest.fixture
+def project(demo, tmp_path):
+    """The small demo, apart from the code, in a folder that a test may change."""
+    for name in ("params", "data", "results", ".snakemake"):
+        shutil.copytree(demo / name, tmp_path / name, symlinks=True)
+    return tmp_path
+
+
 def publish_small_demo(folder: Path) -> None:
     """Make a repository of the code as it is here, the small demo in it, and publish that."""
     listed = subprocess.run(

@@ -15,6 +15,7 @@ STUDENTS = ("sft", "t3d")
 BENCHMARKS = ("gsm", "code")
 MODELS = ("pocket-sdar", "sft-seed0", "t3d-seed0")
 EVALUATIONS = {f"{kind}/t3d-seed0/{name}/b8s2" for kind in ("answers", "scores") for name in BENCHMARKS}
+REPORT = {"demo/table1.csv", "table1.csv", "demo/figures/accuracy.pdf"}
 MODULE = {name: [sys.executable, "-m", name] for name in ("snakemake", "dvc", "t3d.cli")}
 
 
@@ -58,8 +59,10 @@ def run(project: Path, command: list[str], check: bool = True) -> str:
     return said
 
 
-def snakemake(project: Path, *arguments: str, check: bool = True) -> str:
-    return run(project, [*MODULE["snakemake"], "--cores", "2", *arguments], check)
+def snakemake(project: Path, *arguments: str, rules: str = "Snakefile", check: bool = True) -> str:
+    """What Snakemake says, with rules of the project, or of this repository if it has none."""
+    file = next(folder / rules for folder in (project, ROOT) if (folder / rules).is_file())
+    return run(project, [*MODULE["snakemake"], "-s", str(file), "--cores", "2", *arguments], check)
 
 
 def t3d(project: Path, *arguments: str, check: bool = True) -> str:
@@ -78,7 +81,7 @@ def write(project: Path, content: dict) -> None:
     (project / "params" / "demo.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
 
-def planned(project: Path) -> set[str]:
+def planned(project: Path, *arguments: str) -> set[str]:
     """Outputs a dry run would make, below the experiment."""
-    paths = re.findall(r"^\s+output: (\S+?)(?:,|$)", snakemake(project, "-n"), flags=re.MULTILINE)
+    paths = re.findall(r"^\s+output: (\S+?)(?:,|$)", snakemake(project, "-n", *arguments), flags=re.MULTILINE)
     return {re.sub(r"^(data/demo|results)/", "", path).removesuffix(".manifest.json") for path in paths}

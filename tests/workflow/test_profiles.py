@@ -1,15 +1,13 @@
 """What the profiles of `workflow/profiles/` decide, without a cluster: `tests/slurm/` has one."""
 
 import re
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
 
 import yaml
 
 from tests.conftest import ROOT
-from tests.workflow.small import BENCHMARKS, MODELS, STUDENTS, twin, write
+from tests.started import set_up
+from tests.workflow.small import BENCHMARKS, MODELS, STUDENTS, snakemake, twin, write
 
 GPU_JOBS = """
 rule all:
@@ -22,18 +20,10 @@ rule gpu_job:
 """
 
 
-def snakemake(folder: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "snakemake", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said[-3000:]
-    return said
-
-
 def test_jobs_that_need_a_gpu_take_turns_on_one_machine(tmp_path):
     (tmp_path / "Snakefile").write_text(GPU_JOBS)
     (tmp_path / "profiles").symlink_to(ROOT / "profiles")
-    snakemake(tmp_path, "--cores", "2")
+    snakemake(tmp_path)
     first, second = sorted(
         [float(line) for line in (tmp_path / name).read_text().split()] for name in ("first", "second")
     )
@@ -41,14 +31,10 @@ def test_jobs_that_need_a_gpu_take_turns_on_one_machine(tmp_path):
 
 
 def test_a_dry_run_for_a_cluster_needs_no_cluster(tmp_path):
-    (tmp_path / "params").mkdir()
-    write(tmp_path, twin() | {"gpus": 1, "decoding_processes": 8})
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
+    write(set_up(tmp_path, "demo", ""), twin() | {"gpus": 1, "decoding_processes": 8})
     (tmp_path / "params" / "reported.csv").symlink_to(ROOT / "params" / "reported.csv")
     (tmp_path / "slurm").symlink_to(ROOT / "slurm")
-    command = ["-n", "results/table1.csv", "-s", str(ROOT / "Snakefile"), "--profile", "slurm"]
-    said = snakemake(tmp_path, *command, "--config", "experiment=demo")
+    said = snakemake(tmp_path, "-n", "results/table1.csv", "--profile", "slurm", "--config", "experiment=demo")
     # A local run's limit of one does not cut what a job asks for: a GPU per process, 8 of them decode and one trains.
     asked = Counter(re.findall(r" gpu=(\d+)", said))
     assert asked["8"] == len(BENCHMARKS) + 1 + len(MODELS) * len(BENCHMARKS)

@@ -15,9 +15,9 @@ from t3d.models.sdar import load_model
 from t3d.provenance import lineage, store
 from t3d.trajectories import rollout, shards
 from t3d.trajectories.scoring import scores
-from tests.conftest import ROOT, SHIPPED
+from tests.conftest import SHIPPED
 from tests.started import set_up
-from tests.workflow.test_dag import snakemake
+from tests.workflow.small import snakemake
 
 EXPERIMENT = """
 device: cpu
@@ -76,7 +76,7 @@ def weights(project, run):
 
 @pytest.mark.parametrize("rules", ["Snakefile", "workflow/models.smk"])
 def test_a_dry_run_plans_the_chain(empty, rules):
-    output = snakemake(empty, "-n", "--snakefile", str(ROOT / rules))
+    output = snakemake(empty, "-n", rules=rules)
     planned = set(re.findall(r"output: data/demo/(\S+)\.manifest\.json", output))
     assert planned == {"teachers/pocket", "prompts/gsm", "trajectories/first/0-of-1"} | SECOND | RUNS
 

@@ -22,9 +22,6 @@ from t3d import params
 from t3d.errors import CorruptArtefactError
 from t3d.provenance import verify
 from tests.workflow.small import (
-    BENCHMARKS,
-    EVALUATIONS,
-    MODELS,
     dvc,
     git,
     planned,
@@ -84,13 +81,13 @@ def test_no_path_of_a_machine_is_published(demo):
 
 
 def test_without_scores_the_report_names_them_and_how_to_get_them(clone):
-    said = snakemake(clone, "-s", "workflow/report.smk", check=False)
+    said = snakemake(clone, rules="workflow/report.smk", check=False)
     assert "data/demo/scores/pocket-sdar/gsm/b8s2.manifest.json" in said
     assert "t3d pull scores --experiment demo" in said
     # Answers are not in git.
     figure = "results/demo/figures/commits.pdf"
-    assert "t3d pull all --experiment demo" in snakemake(clone, "-s", "workflow/report.smk", figure, check=False)
-    rules = set(snakemake(clone, "-s", "workflow/report.smk", "--list-rules").split())
+    assert "t3d pull all --experiment demo" in snakemake(clone, figure, rules="workflow/report.smk", check=False)
+    rules = set(snakemake(clone, "--list-rules", rules="workflow/report.smk").split())
     assert rules >= {"table", "figure"}
     assert not rules & {"student", "answers", "trajectories", "teacher"}
 
@@ -103,7 +100,7 @@ def test_scores_give_the_tables_of_git_byte_by_byte(clone):
     # Plans are made of manifests; weights, trajectories and answers may be elsewhere.
     assert "Nothing to be done" in snakemake(clone, "-n")
     shuffle_times(clone, 0)
-    snakemake(clone, "-s", "workflow/report.smk", "--forcerun", "table", "--until", "table")
+    snakemake(clone, "--forcerun", "table", "--until", "table", rules="workflow/report.smk")
     assert git(clone, "status", "--porcelain", "results") == ""
     # Where a command cannot work, none is advised.
     origins = t3d(clone, "trace", "results/table1.csv", "--cell", "t3d/gsm/b8s2")
@@ -117,18 +114,7 @@ def test_a_clone_with_everything_makes_nothing_again_whatever_the_file_times(who
     assert "Nothing to be done" in snakemake(whole, "-n", "results/table1.csv")
 
 
-def test_a_change_plans_what_follows_from_it_and_nothing_else(whole):
-    report = {"demo/table1.csv", "table1.csv", "demo/figures/accuracy.pdf"}
-    content = twin()
-    content["students"]["t3d"]["optimizer"]["learning_rate"] = 1e-5
-    write(whole, content)
-    assert planned(whole) == {"students/t3d-seed0"} | EVALUATIONS | report
-    content = twin()
-    content["tables"]["table1"]["budgets"].append("b8s4")
-    write(whole, content)
-    new = {f"{kind}/{m}/{name}/b8s4" for kind in ("answers", "scores") for m in MODELS for name in BENCHMARKS}
-    assert planned(whole) == new | {"demo/table1.csv", "table1.csv"}
-    write(whole, twin())
+def test_code_plans_the_report_alone(whole):
     objectives = whole / "t3d" / "distillation" / "objectives.py"
     objectives.write_text("# A remark.\n" + objectives.read_text())
     assert planned(whole) == set()
@@ -165,11 +151,11 @@ def test_a_lock_never_pairs_new_parameters_with_old_weights(whole):
     content = twin()
     content["students"]["t3d"]["optimizer"]["learning_rate"] = 1e-5
     write(whole, content)
-    wrong = "students/t3d-seed0.manifest.json for finished, but: other parameters of students/t3d-seed0"
+    wrong = "students/t3d-seed0 was made with other parameters than params/demo.yaml"
     assert wrong in dvc(whole, "repro", check=False)
     # Whoever lets that pass is stopped by the second command of the stage.
     said = t3d(whole, "verify", "models", check=False)
-    assert "students/t3d-seed0 was made with other parameters than params/demo.yaml" in said
+    assert wrong in said
     assert (whole / "dvc.lock").read_text() == lock
 
 
@@ -179,7 +165,7 @@ def test_a_receipt_that_does_not_fit_stops_the_table_and_names_the_field(whole):
     content = json.loads(receipt.read_text())
     content["params"]["task"] = "another"
     receipt.write_text(json.dumps(content))
-    said = snakemake(whole, "-s", "workflow/report.smk", "--forcerun", "table", check=False)
+    said = snakemake(whole, "--forcerun", "table", rules="workflow/report.smk", check=False)
     assert "t3d-seed0/gsm/b8s2.receipt.json: params.task is 'another'" in said
     assert not (whole / TABLE).exists()
 

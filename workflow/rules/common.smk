@@ -39,8 +39,8 @@ def manifest(artefact):
 
 
 def recipe(artefact):
-    """Digest of what decides an artefact's content; a change of it plans the artefact again."""
-    return recipes.digest(E, artefact)
+    """Digest of what decides the content of `artefact`, a name with wildcards; a change of it plans it again."""
+    return lambda wildcards: recipes.digest(E, artefact.format(**wildcards))
 
 
 @cache
@@ -60,15 +60,20 @@ def check_unseen():
     if found:
         path, why = next(iter(found.items()))
         raise WorkflowError(
-            f"Snakemake would take {path} for finished, but: {why}. To make it again, end the command line with\n"
+            f"{why} Snakemake would take {path} for finished. To make it again, end the command line with\n"
             f"--forcerun {' '.join([*settings.forcerun, *found])}"
         )
 
 
 def inputs(artefact):
-    """Manifests of what an artefact is made from, its model first."""
-    check_unseen()
-    return [manifest(source) for source in lineage.inputs_of(E, artefact)]
+    """For `unpack`: option of the rule's verb -> manifests of what `artefact`, a name with wildcards, is made from."""
+
+    def given(wildcards):
+        check_unseen()
+        named = lineage.named_inputs_of(E, artefact.format(**wildcards))
+        return {option: [manifest(source) for source in sources] for option, sources in named.items()}
+
+    return given
 
 
 def material(product):

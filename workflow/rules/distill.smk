@@ -3,8 +3,7 @@
 
 rule student:
     input:
-        teacher=lambda w: inputs(f"students/{w.run}")[0],
-        data=lambda w: inputs(f"students/{w.run}")[1:],
+        unpack(inputs("students/{run}")),
     output:
         manifest("students/{run}"),
     log:
@@ -20,11 +19,12 @@ rule student:
         mem_mb=lambda w, attempt: JOB_RESOURCES["students"].memory_mb * attempt,
     params:
         experiment=E.name,
-        recipe=lambda w: recipe(f"students/{w.run}"),
+        recipe=recipe("students/{run}"),
         # Not an output: Snakemake deletes the outputs of a failed job, and these states are what it resumes from.
         work=f"work/{E.name}",
     shell:
         "t3d distill --experiment {params.experiment} --run {wildcards.run} --teacher {input.teacher}"
-        " --work {params.work} --processes {resources.processes} --out {output} {input.data} 2>&1"
+        " --student {input.student} --data {input.data} --work {params.work} --processes {resources.processes}"
+        " --out {output} 2>&1"
         # A scheduler ends every process of a job: the training saves its state then, and must be heard to the end.
         " | (trap '' TERM; tee {log})"

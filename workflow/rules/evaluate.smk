@@ -3,8 +3,7 @@
 
 rule answers:
     input:
-        model=lambda w: inputs(f"answers/{w.model}/{w.benchmark}/{w.budget}")[0],
-        prompts=lambda w: inputs(f"answers/{w.model}/{w.benchmark}/{w.budget}")[1],
+        unpack(inputs("answers/{model}/{benchmark}/{budget}")),
     output:
         manifest("answers/{model}/{benchmark}/{budget}"),
     log:
@@ -19,7 +18,7 @@ rule answers:
         mem_mb=lambda w, attempt: JOB_RESOURCES["answers"].memory_mb * attempt,
     params:
         experiment=E.name,
-        recipe=lambda w: recipe(f"answers/{w.model}/{w.benchmark}/{w.budget}"),
+        recipe=recipe("answers/{model}/{benchmark}/{budget}"),
     shell:
         "t3d generate-answers --experiment {params.experiment} --benchmark {wildcards.benchmark} --budget {wildcards.budget}"
         " --model {input.model} --prompts {input.prompts} --out {output} 2>&1 | tee {log}"
@@ -27,8 +26,7 @@ rule answers:
 
 rule score:
     input:
-        answers=manifest("answers/{model}/{benchmark}/{budget}"),
-        prompts=lambda w: inputs(f"scores/{w.model}/{w.benchmark}/{w.budget}")[1],
+        unpack(inputs("scores/{model}/{benchmark}/{budget}")),
     output:
         manifest("scores/{model}/{benchmark}/{budget}"),
     log:
@@ -37,7 +35,7 @@ rule score:
         "../../environment.yml"
     params:
         experiment=E.name,
-        recipe=lambda w: recipe(f"scores/{w.model}/{w.benchmark}/{w.budget}"),
+        recipe=recipe("scores/{model}/{benchmark}/{budget}"),
     shell:
         "t3d score --experiment {params.experiment} --answers {input.answers} --prompts {input.prompts} --out {output}"
         " 2>&1 | tee {log}"
@@ -46,8 +44,7 @@ rule score:
 # Not a score: what a model thinks of the teacher's rollouts, state by state, for the factorisation error.
 rule factorisation:
     input:
-        model=lambda w: inputs(f"factorisation/{w.model}/{w.name}")[0],
-        shards=lambda w: inputs(f"factorisation/{w.model}/{w.name}")[1:],
+        unpack(inputs("factorisation/{model}/{name}")),
     output:
         manifest("factorisation/{model}/{name}"),
     log:
@@ -61,7 +58,7 @@ rule factorisation:
         mem_mb=lambda w, attempt: JOB_RESOURCES["factorisation"].memory_mb * attempt,
     params:
         experiment=E.name,
-        recipe=lambda w: recipe(f"factorisation/{w.model}/{w.name}"),
+        recipe=recipe("factorisation/{model}/{name}"),
     shell:
-        "t3d factorisation --experiment {params.experiment} --name {wildcards.name} --model {input.model} --out {output}"
-        " {input.shards} 2>&1 | tee {log}"
+        "t3d factorisation --experiment {params.experiment} --name {wildcards.name} --model {input.model}"
+        " --shards {input.shards} --out {output} 2>&1 | tee {log}"

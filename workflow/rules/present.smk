@@ -1,12 +1,12 @@
 # For workflows that cannot make what is missing: `material` of common.smk, and how to get what is not here.
 
-from t3d.provenance import faults, publish
+from t3d.provenance import publish, verify
 
 
 def material(product):
     """Manifests of what a table or figure is made from; nothing here can make one that is missing."""
     artefacts = lineage.inputs_of_target(E, product, here=True)
-    missing = faults.missing_of(E, product, here=True)
+    missing = verify.missing_of(E, product, here=True)
     if missing:
         command = publish.remedy(E, missing)
         remedy = f"Fetch them: {command}" if command else "Only the Snakefile makes them."

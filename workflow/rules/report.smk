@@ -23,7 +23,8 @@ rule table:
         experiment=E.name,
         shown=lambda w: shown(E.tables[w.name], "tables"),
     shell:
-        "t3d table --experiment {params.experiment} --name {wildcards.name} --out {output.csv} {input.scores} 2>&1 | tee {log}"
+        "t3d table --experiment {params.experiment} --name {wildcards.name} --scores {input.scores}"
+        " --out {output.csv} 2>&1 | tee {log}"
 
 
 rule figure:
@@ -46,7 +47,8 @@ rule figure:
         experiment=E.name,
         shown=lambda w: shown(E.figures[w.name], "figures"),
     shell:
-        "t3d figure --experiment {params.experiment} --name {wildcards.name} --out {output.pdf} {input.material} 2>&1 | tee {log}"
+        "t3d figure --experiment {params.experiment} --name {wildcards.name} --material {input.material}"
+        " --out {output.pdf} 2>&1 | tee {log}"
 
 
 # The chosen experiment's tables and figures under the names everybody asks for. They ask for what is shown as well: a

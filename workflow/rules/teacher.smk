@@ -12,7 +12,7 @@ rule fetch:
         "../../environment.yml"
     params:
         experiment=E.name,
-        recipe=lambda w: recipe(f"sources/{w.name}"),
+        recipe=recipe("sources/{name}"),
         # Not an output: an interrupted download goes on from here.
         work=f"work/{E.name}/sources",
     shell:
@@ -22,7 +22,7 @@ rule fetch:
 
 rule teacher:
     input:
-        source=lambda w: inputs(f"teachers/{w.name}"),
+        unpack(inputs("teachers/{name}")),
     output:
         manifest("teachers/{name}"),
     log:
@@ -39,16 +39,16 @@ rule teacher:
         mem_mb=lambda w, attempt: JOB_RESOURCES["teachers"].memory_mb * attempt,
     params:
         experiment=E.name,
-        recipe=lambda w: recipe(f"teachers/{w.name}"),
+        recipe=recipe("teachers/{name}"),
     shell:
-        "t3d teacher --experiment {params.experiment} --name {wildcards.name} --out {output} {input.source} 2>&1 | tee {log}"
+        "t3d teacher --experiment {params.experiment} --name {wildcards.name} --out {output}"
+        " --source {input.source} --teacher {input.teacher} --shards {input.shards} 2>&1 | tee {log}"
 
 
 # An autoregressive teacher's own answers, which its conversion learns from.
 rule generations:
     input:
-        teacher=lambda w: inputs(f"generations/{w.name}/{w.shard}")[0],
-        prompts=lambda w: inputs(f"generations/{w.name}/{w.shard}")[1],
+        unpack(inputs("generations/{name}/{shard}")),
     output:
         manifest("generations/{name}/{shard}"),
     log:
@@ -62,7 +62,7 @@ rule generations:
         mem_mb=lambda w, attempt: JOB_RESOURCES["generations"].memory_mb * attempt,
     params:
         experiment=E.name,
-        recipe=lambda w: recipe(f"generations/{w.name}/{w.shard}"),
+        recipe=recipe("generations/{name}/{shard}"),
     shell:
         "t3d generate --experiment {params.experiment} --name {wildcards.name} --shard {wildcards.shard}"
         " --teacher {input.teacher} --prompts {input.prompts} --out {output} 2>&1 | tee {log}"
@@ -70,8 +70,7 @@ rule generations:
 
 rule prompts:
     input:
-        teacher=lambda w: inputs(f"prompts/{w.name}")[0],
-        source=lambda w: inputs(f"prompts/{w.name}")[1:],
+        unpack(inputs("prompts/{name}")),
     output:
         manifest("prompts/{name}"),
     log:
@@ -81,7 +80,7 @@ rule prompts:
         "../../environment.yml"
     params:
         experiment=E.name,
-        recipe=lambda w: recipe(f"prompts/{w.name}"),
+        recipe=recipe("prompts/{name}"),
     shell:
-        "t3d prompts --experiment {params.experiment} --name {wildcards.name} --teacher {input.teacher} --out {output}"
-        " {input.source} 2>&1 | tee {log}"
+        "t3d prompts --experiment {params.experiment} --name {wildcards.name} --out {output}"
+        " --teacher {input.teacher} --shards {input.shards} --source {input.source} 2>&1 | tee {log}"

@@ -3,9 +3,7 @@
 
 rule trajectories:
     input:
-        teacher=lambda w: inputs(f"trajectories/{w.name}/{w.shard}")[0],
-        # The manifest of a student that decodes follows that of the prompts: an argument of its own.
-        prompts=lambda w: inputs(f"trajectories/{w.name}/{w.shard}")[1:],
+        unpack(inputs("trajectories/{name}/{shard}")),
     output:
         manifest("trajectories/{name}/{shard}"),
     log:
@@ -20,7 +18,7 @@ rule trajectories:
         mem_mb=lambda w, attempt: JOB_RESOURCES["trajectories"].memory_mb * attempt,
     params:
         experiment=E.name,
-        recipe=lambda w: recipe(f"trajectories/{w.name}/{w.shard}"),
+        recipe=recipe("trajectories/{name}/{shard}"),
     shell:
         "t3d rollout --experiment {params.experiment} --name {wildcards.name} --shard {wildcards.shard}"
-        " --teacher {input.teacher} --prompts {input.prompts} --out {output} 2>&1 | tee {log}"
+        " --teacher {input.teacher} --prompts {input.prompts} --student {input.student} --out {output} 2>&1 | tee {log}"

@@ -1,6 +1,6 @@
 """Figures: PDF and PNG of the same drawing, equal inputs give equal bytes.
 
-    t3d figure --experiment pocket --name accuracy ... --out results/pocket/figures/accuracy.pdf
+    t3d figure --experiment pocket --name accuracy --material ... --out results/pocket/figures/accuracy.pdf
 
 Each kind of figure has a module: `accuracy.py`, `commits.py`, `training.py`, `factorisation.py`; what they share is in
 `looks.py`, and `inputs.py` refuses files that do not fit the parameters.

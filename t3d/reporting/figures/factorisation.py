@@ -42,7 +42,7 @@ def draw(experiment: Experiment, wanted: FactorisationFigure, manifests: list[Pa
         for name in wanted.trajectories
     }
     needed = [artefact for runs in artefacts.values() for artefact in runs]
-    found = by_artefact(experiment, needed, manifests, kind="factorisation", files=False)
+    found = by_artefact(experiment, needed, manifests, kind="factorisation")
     width = ALONE if len(wanted.trajectories) == 1 else _PANEL[0] * len(wanted.trajectories) + 0.4
     figure = Figure(figsize=(width, _PANEL[1]), layout="constrained")
     axes = figure.subplots(1, len(wanted.trajectories), sharey=True, squeeze=False)[0]

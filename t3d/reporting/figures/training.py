@@ -57,7 +57,7 @@ def draw(experiment: Experiment, wanted: TrainingFigure, manifests: list[Path]) 
     runs = {key: list(lineage.runs_of(experiment, key)) for key in students}
     artefacts = [f"students/{run}" for names in runs.values() for run in names]
     # Of a student the log alone is read: its weights are gigabytes, and need not be here.
-    found = by_artefact(experiment, artefacts, manifests, kind="students", files=False)
+    found = by_artefact(experiment, artefacts, manifests, kind="students")
     logs = {key: pd.concat(read_log(found[f"students/{run}"]) for run in names) for key, names in runs.items()}
     shown = [key for key in _TITLES if any(key in log.columns for log in logs.values())]
     columns = min(min(_COLUMNS, key=lambda count: -len(shown) % count), len(shown))
