@@ -24,6 +24,8 @@ from t3d.models.sdar import SDARForCausalLM
 from t3d.params import Budget
 from t3d.terminal.cost import GPUS
 
+HALF = {"hidden_size": 896, "intermediate_size": 4864, "layers": 24, "heads": 14, "key_value_heads": 2, "head_dim": 64}
+"""Shape of Qwen2.5-0.5B, with biases and without norms of queries and keys."""
 POCKET = {"hidden_size": 192, "intermediate_size": 512, "layers": 6, "heads": 3, "key_value_heads": 1, "head_dim": 64}
 
 
@@ -31,8 +33,8 @@ def random_model(
     size: str, device: str, dtype: torch.dtype = torch.bfloat16, tied: bool = True
 ) -> tuple[SDARForCausalLM, int]:
     """A model of a size with random weights, and the id of its mask token."""
-    pocket = size == "pocket"
-    shape = POCKET if pocket else SIZES[size]
+    pocket, half = size == "pocket", size == "0.5b"
+    shape = POCKET if pocket else HALF if half else SIZES[size]
     config = SDARConfig(
         vocab_size=2048 if pocket else 151_936,
         hidden_size=shape["hidden_size"],
@@ -44,6 +46,8 @@ def random_model(
         max_position_embeddings=32768,
         tie_word_embeddings=tied,
         rope_theta=1e6,
+        qkv_bias=half,
+        qk_norm=not half,
     )
     torch.manual_seed(0)
     with torch.device(device):

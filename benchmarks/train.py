@@ -1,6 +1,7 @@
 """How fast is a training step? Ours and a plainly written one, and what lies between them, one change at a time.
 
     python -m benchmarks.train --sizes 1.7b pocket --out train.json     # one GPU; --sizes tiny runs on a CPU
+    python -m benchmarks.train --sizes 0.5b --objective redi --ways 7   # a step of a conversion
 
 T3D on random rollouts, with random weights of the true shapes: speed does not depend on what is learned. The plain step
 does what the public code does: two forwards of the student and two of the reference, a dense mask built on the CPU,
@@ -14,7 +15,7 @@ import argparse
 import gc
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from torch import Tensor
 from benchmarks.decode import random_model
 from t3d.decoding.network import head_shape
 from t3d.distillation import objectives, trainer
+from t3d.distillation.batches import Batches, TrainingJob, micro_batches
 from t3d.distillation.examples import Example
 from t3d.distillation.states import Batch
 from t3d.distributed import fsdp
@@ -85,24 +87,32 @@ def random_rollouts(count: int, prompt: int, shortest: int, longest: int, vocabu
 
 
 def setting_of(
-    examples: Sequence[Example], batch: int, micro: int, mask_id: int, vocabulary: int, device: str, recompute: bool
-) -> trainer.TrainingJob:
-    """T3D as in `params/paper.yaml`, with the argmax as fake token."""
+    examples: Sequence[Example],
+    batch: int,
+    micro: int,
+    mask_id: int,
+    vocabulary: int,
+    device: str,
+    recompute: bool,
+    objective: str = "t3d",
+) -> TrainingJob:
+    """T3D as in `params/paper.yaml`, with the argmax as fake token; or `redi`, as a conversion learns."""
+    t3d = objective == "t3d"
     student = Student(
-        label="T3D",
+        label=objective,
         trajectories=("rollouts",),
-        objective=Objective(name="t3d", fake="argmax", refresh_every=1000),
-        states=States(kind="trajectory", random_tokens=0.1),
+        objective=Objective(name="t3d", fake="argmax", refresh_every=1000) if t3d else Objective(name="redi"),
+        states=States(kind="trajectory", random_tokens=0.1) if t3d else States(kind="block"),
         block_size=BLOCK,
         optimizer=Optimizer(
             steps=1000, batch_size=batch, micro_batch_size=micro, learning_rate=1e-5, recompute_activations=recompute
         ),
     )
-    return trainer.TrainingJob(student, examples, BLOCK, mask_id, vocabulary, seed=0, device=device)
+    return TrainingJob(student, examples, BLOCK, mask_id, vocabulary, seed=0, device=device)
 
 
 def plain_loss(
-    way: Way, student: SDARForCausalLM, reference: SDARForCausalLM, batch: Batch, setting: trainer.TrainingJob
+    way: Way, student: SDARForCausalLM, reference: SDARForCausalLM, batch: Batch, setting: TrainingJob
 ) -> Tensor:
     """T3D's loss from full log-probabilities, in the padded or in our layout."""
     device = setting.device
@@ -150,7 +160,7 @@ def plain_loss(
     return objectives.t3d(objectives.ddo(real_term, fake_term, objective.alpha), path, objective.path_weight)
 
 
-def pad(batch: Batch, setting: trainer.TrainingJob) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def pad(batch: Batch, setting: TrainingJob) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """A batch on the CPU as x_0 and x_t of whole rows, padded to the longest row of the data set.
 
     Returns:
@@ -184,7 +194,7 @@ def plain_step(
     model: SDARForCausalLM,
     reference: SDARForCausalLM,
     optimizer: torch.optim.Optimizer,
-    setting: trainer.TrainingJob,
+    setting: TrainingJob,
     step: int,
 ) -> float:
     """An optimizer step through `plain_loss`; returns the loss."""
@@ -193,7 +203,7 @@ def plain_step(
     optimizer.zero_grad(set_to_none=True)
     model.train()
     total = 0.0
-    for batch in trainer.micro_batches(drawn, step):
+    for batch in micro_batches(drawn, step):
         with autocast(setting.device):
             loss = plain_loss(way, model, reference, batch, setting)
         share = len(batch.ids) / spec.batch_size
@@ -204,41 +214,44 @@ def plain_step(
     return total
 
 
-def arithmetic(model: SDARForCausalLM, setting: trainer.TrainingJob, steps: Sequence[int]) -> tuple[int, float]:
+def arithmetic(model: SDARForCausalLM, setting: TrainingJob, steps: Sequence[int]) -> tuple[int, float]:
     """Tokens of the rows of some steps, and the floating-point operations that they need.
 
-    A layer's parameter takes 2 for each token of the clean copy and of the noisy response in the reference's forward,
-    6 in the student's two passes; the head's the same at masked positions, and attention's at pairs of tokens of which
-    one sees the other.
+    A layer's parameter takes 2 for each token of the clean copy and of the noisy response in the reference's forward if
+    there is one, 6 in the student's two passes; the head's the same at masked positions, and attention's at pairs of
+    tokens of which one sees the other.
     """
+    passes = 8 if setting.student.objective.needs_reference else 6
     heads, _, width = head_shape(model)
     attention = 2 * heads * width * model.config.num_hidden_layers
     head = model.lm_head.weight.numel()
     body = sum(p.numel() for p in model.model.parameters()) - model.model.embed_tokens.weight.numel()
     tokens, places = 0, 0.0
     for step in steps:
-        for batch in trainer.micro_batches(replace(setting, device="cpu"), step):
+        for batch in micro_batches(replace(setting, device="cpu"), step):
             lengths = [len(example.row) for example in setting.examples if example.id in batch.ids]
             tokens += sum(lengths)
             layout = batch.layout
             both_copies = int((layout.clean_blocks != PADDING).sum()) + int(layout.is_response.sum())
             pairs = int(clean_and_noisy(layout.clean_blocks, layout.noisy_blocks).sum())
-            places += 8 * (body * both_copies + head * int(batch.masked.sum()) + attention * pairs)
+            places += passes * (body * both_copies + head * int(batch.masked.sum()) + attention * pairs)
     return tokens, places
 
 
-def measure(way: Way, size: str, examples: Sequence[Example], batch: int, micro: int, steps: int, device: str) -> dict:
+def measure(
+    way: Way, size: str, examples: Sequence[Example], batch: int, micro: int, steps: int, device: str, objective: str
+) -> dict:
     """Take a step to warm up and `steps` more in one way, with a fresh model."""
-    model, mask_id = random_model(size, device, torch.float32, tied=False)
+    model, mask_id = random_model(size, device, torch.float32, tied=size == "0.5b")
     vocabulary = min(model.config.vocab_size, mask_id) if size != "pocket" else model.config.vocab_size
     wide = worth_compiling(model.config.hidden_size, device)
-    setting = setting_of(examples, batch, micro, mask_id, vocabulary, device, way.recompute)
+    setting = setting_of(examples, batch, micro, mask_id, vocabulary, device, way.recompute, objective)
     setting = replace(setting, packed=wide and way.packed)
-    reference = fsdp.frozen_copy(model, device)
+    reference = fsdp.frozen_copy(model, device) if setting.student.objective.needs_reference else None
     for each in (model, reference):
-        if setting.packed:
+        if each is not None and setting.packed:
             packed.speed_up(each)
-        elif wide and way.compiled:
+        elif each is not None and wide and way.compiled:
             packed.compile_layers(each)
     spec = setting.student.optimizer
     if way.recompute:
@@ -248,20 +261,26 @@ def measure(way: Way, size: str, examples: Sequence[Example], batch: int, micro:
     else:
         optimizer = torch.optim.AdamW(model.parameters(), lr=spec.learning_rate, weight_decay=spec.weight_decay)
 
-    def step(number: int) -> float:
+    batches = Batches(setting)
+
+    def step(number: int) -> Callable[[], dict]:
         if way.chunked:
-            return trainer._step(model, reference, optimizer, setting, number)["loss"]
-        return plain_step(way, model, reference, optimizer, setting, number)
+            return trainer._step(model, reference, optimizer, batches, number)
+        entry = {"loss": plain_step(way, model, reference, optimizer, setting, number)}
+        return lambda: entry
 
     cuda = device.startswith("cuda")
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    step(0)
+    unread = step(0)
     if cuda:
         torch.cuda.synchronize()
     started = time.perf_counter()
     for number in range(1, steps + 1):
-        loss = step(number)
+        # As in training: a step's numbers are read when the next one is under way.
+        last, unread = unread, step(number)
+        last()
+    loss = unread()["loss"]
     if cuda:
         torch.cuda.synchronize()
     seconds = time.perf_counter() - started
@@ -279,7 +298,8 @@ def measure(way: Way, size: str, examples: Sequence[Example], batch: int, micro:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print a table, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--sizes", nargs="+", default=["1.7b", "pocket"], help="models: 1.7b, 4b, pocket, tiny")
+    parser.add_argument("--sizes", nargs="+", default=["1.7b", "pocket"], help="models: 0.5b, 1.7b, 4b, pocket, tiny")
+    parser.add_argument("--objective", choices=["t3d", "redi"], default="t3d", help="redi: ways from 4 on")
     parser.add_argument("--batch", type=int, default=32, help="sequences per optimizer step")
     parser.add_argument(
         "--micro", nargs="+", type=int, default=[1, 2, 8], help="sequences per forward: plain, padded, packed; or one"
@@ -306,7 +326,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             micro = of_all[0 if way.forwards == 4 else 2 if way.packed else 1]
             row: dict = {"size": size, "way": way.name, "micro": micro}
             try:
-                row |= measure(way, size, examples, given.batch, micro, given.steps, device)
+                row |= measure(way, size, examples, given.batch, micro, given.steps, device, given.objective)
             except torch.OutOfMemoryError:
                 row["error"] = "out of memory"
                 print(f"{size:8}{way.name:24}{micro:5}  out of memory", flush=True)

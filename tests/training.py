@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from t3d.distillation import trainer
+from t3d.distillation.batches import TrainingJob
 from t3d.distillation.examples import Example
 from t3d.params import Objective, Optimizer, PocketModel, Pretraining, States, Student
 from t3d.teachers import corpus, pretrain
@@ -45,7 +45,7 @@ def student(name="t3d", **optimizer) -> Student:
     )
 
 
-def setting(name="t3d", **optimizer) -> trainer.TrainingJob:
+def setting(name="t3d", **optimizer) -> TrainingJob:
     rng = np.random.default_rng(0)
     examples = []
     for i in range(12):
@@ -55,7 +55,7 @@ def setting(name="t3d", **optimizer) -> trainer.TrainingJob:
         examples.append(
             Example(f"e{i}", rng.integers(4, 97, prompt).tolist(), rng.integers(4, 97, length).tolist(), step_map)
         )
-    return trainer.TrainingJob(student(name, **optimizer), examples, 4, MASK, vocabulary=97, seed=1)
+    return TrainingJob(student(name, **optimizer), examples, 4, MASK, vocabulary=97, seed=1)
 
 
 def weights(model):

@@ -124,7 +124,7 @@ def draw_mask(
         return np.ones(len(blocks), dtype=bool)
     if states.kind == "random":
         return random_mask(len(blocks), rng)
-    _, block = np.unique(blocks, return_inverse=True)
+    block = blocks - blocks[:1]
     if states.kind == "block":
         return block_mask(block, rng)
     draws = 1 if states.mask_ratio_per == "sample" else block.max() + 1

@@ -10,53 +10,34 @@ import signal
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 from transformers import GenerationConfig
 
 from t3d.distillation import examples as data
 from t3d.distillation import losses
-from t3d.distillation.states import Batch, draw_batch
+from t3d.distillation.batches import Batches, TrainingJob, rows_of, tokens_of
 from t3d.distributed import collectives, fsdp
 from t3d.distributed.checkpoints import Checkpoints
 from t3d.distributed.gpus import pick_device
 from t3d.errors import TrainingError
 from t3d.models import packed
-from t3d.models.device import autocast, worth_compiling
+from t3d.models.device import autocast, fetch, runs_apart, worth_compiling
 from t3d.models.folder import load_tokenizer, mask_id, stop_ids
 from t3d.models.sdar import SDARForCausalLM, load_model
-from t3d.params import Experiment, Optimizer, Student
+from t3d.params import Experiment, Optimizer
 from t3d.progress import Progress
 from t3d.provenance import lineage, store, writer
 from t3d.seeds import seed_for
 
 _TERMINATED = 128 + signal.SIGTERM
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """What a training run needs besides its models.
-
-    `packed`: these are large and on a GPU (`models/packed.py`); `block_sizes`: they take turns by step, in place of the
-    student's one.
-    """
-
-    student: Student
-    examples: Sequence[data.Example]
-    steps_per_block: int
-    mask_id: int
-    vocabulary: int
-    seed: int
-    device: str = "cpu"
-    packed: bool = False
-    block_sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,6 +112,7 @@ def train(
     title: str = "distill",
     pace: list[StepTime] | None = None,
     after_step: Callable[[list[dict[str, Any]]], None] | None = None,
+    pauses_after: Collection[int] = (),
 ) -> list[dict[str, Any]]:
     """Train `model` in place. Where there are several processes, it is spread over them.
 
@@ -140,8 +122,9 @@ def train(
         checkpoints: where to resume from and save to; None keeps nothing.
         title: shown with the progress.
         pace: filled with how long each step took.
-        after_step: called after every step, in every process, with the log so far; it may add to the last entry or end
+        after_step: called in every process after some steps, with the log so far; it may add to the last entry or end
             the training by raising an error.
+        pauses_after: which steps these are, counted from 1.
 
     Returns:
         One log entry per optimizer step.
@@ -170,28 +153,40 @@ def train(
         del state  # as large as what is trained, and needed no more
         _say(f"{title}: resuming after step {first}")
     progress = Progress(title, spec.steps, first) if collectives.is_main() else None
+    batches = Batches(setting)
+    unread: deque[tuple[int, Callable[[], dict[str, float]]]] = deque()
     with _Termination() as termination:
+        started = time.perf_counter()
         for step in range(first, spec.steps):
             if reference is not None and step % student.objective.refresh_every == 0:
                 reference.load_state_dict(model.state_dict())
-            started = time.perf_counter()
-            log.append({"step": step + 1} | _step(model, reference, optimizer, setting, step))
-            if pace is not None:
-                pace.append(StepTime(time.perf_counter() - started, _tokens(setting, step)))
-            if after_step is not None:
-                after_step(log)
-            last = step + 1 == spec.steps
+            unread.append((step, _step(model, reference, optimizer, batches, step)))
+            last, pauses = step + 1 == spec.steps, step + 1 in pauses_after
             due = (step + 1) % student.checkpoint_every == 0
             # A scheduler may warn one node before another: whoever is asked, all end after the same step.
             asked = collectives.any_of(termination.asked)
+            # While the numbers of a step are awaited, a GPU has the next one to do.
+            ahead = 1 if runs_apart(setting.device) and not (last or pauses or due or asked) else 0
+            while len(unread) > ahead:
+                number, read = unread.popleft()
+                log.append({"step": number + 1} | read())
+                if pace is not None:
+                    tokens = tokens_of(setting, number)
+                    pace.append(StepTime(time.perf_counter() - started, tokens))
+                started = time.perf_counter()
+            if after_step is not None and pauses:
+                after_step(log)
             if checkpoints is not None and not last and (due or asked):
                 checkpoints.save(step + 1, fsdp.to_local(_state(step + 1, model, reference, optimizer, log)))
             # After saving: who reads this may have been ended by the same signal.
-            if progress is not None:
-                progress.update(step + 1, loss=log[-1]["loss"])
+            if progress is not None and log:
+                progress.update(len(log), loss=log[-1]["loss"])
             if asked and not last:
                 _say(f"{title}: terminated after step {step + 1}; run again to resume")
                 raise SystemExit(_TERMINATED)
+            if not ahead:
+                # Neither probes nor saving are part of a step.
+                started = time.perf_counter()
     model.eval()
     return log
 
@@ -212,57 +207,53 @@ def _adamw(model: SDARForCausalLM, spec: Optimizer) -> torch.optim.AdamW:
     )
 
 
-def _step(model, reference, optimizer, setting: TrainingJob, step: int) -> dict[str, float]:
-    """One optimizer step: accumulate the gradients of its micro-batches, clip, update."""
+def _step(model, reference, optimizer, batches: Batches, step: int) -> Callable[[], dict[str, float]]:
+    """One optimizer step: accumulate the gradients of its micro-batches, clip, update.
+
+    Returns:
+        What gives its log entry, and raises an error where a number is not finite. The weights are spoilt then, and
+        not kept.
+    """
+    setting = batches.setting
     student = setting.student
     spec = student.optimizer
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(spec, step)
     optimizer.zero_grad(set_to_none=True)
     model.train()
-    totals: dict[str, float] = {}
-    done = []
-    for batch, share, last in weighted_micro_batches(setting, step):
+    done: list[tuple[list[str], float]] = []
+    numbers: list[Tensor] = []
+    for batch, share, last in batches.of(step):
         fsdp.set_gradient_sync(model, last)
         with autocast(setting.device):
             loss, parts = losses.compute(student.objective, model, reference, batch, setting.steps_per_block)
         (loss * share).backward()
-        done.append((batch.ids, share, {"loss": loss.detach(), **parts}))
-    # Read when all is under way: a number asked for earlier would let the GPU wait for the next micro-batch, and a
-    # process that stopped would let the others wait for its part of a layer.
-    with collectives.raise_on_all_ranks():
-        for ids, share, parts in done:
-            if not torch.isfinite(parts["loss"]):
-                raise TrainingError(f"step {step + 1}: the loss is {float(parts['loss'])} on samples {', '.join(ids)}.")
-            for name, value in parts.items():
-                totals[name] = totals.get(name, 0.0) + float(value) * share
-    totals = collectives.all_reduce_sum(totals)
-    norm = fsdp.clip(model.parameters(), spec.clip)
-    with collectives.raise_on_all_ranks():
-        if not math.isfinite(norm):
-            samples = ", ".join(setting.examples[index].id for _, index in _rows(setting, step))
-            raise TrainingError(f"step {step + 1}: the gradient norm is {norm} on samples {samples}.")
+        done.append((batch.ids, share))
+        names = ["loss", *parts]
+        numbers += [loss.detach(), *parts.values()]
+    fetched = fetch(torch.stack([*numbers, fsdp.clip(model.parameters(), spec.clip)]))
     optimizer.step()
-    return totals | {"gradient_norm": norm, "learning_rate": learning_rate(spec, step)}
+    batches.draw_ahead(step + 1)
 
+    def read() -> dict[str, float]:
+        *values, norm = fetched()
+        totals = dict.fromkeys(names, 0.0)
+        # A process that stopped alone would let the others wait for its part of a layer.
+        with collectives.raise_on_all_ranks():
+            for index, (ids, share) in enumerate(done):
+                found = values[index * len(names) : (index + 1) * len(names)]
+                if not math.isfinite(found[0]):
+                    raise TrainingError(f"step {step + 1}: the loss is {found[0]} on samples {', '.join(ids)}.")
+                for name, value in zip(names, found, strict=True):
+                    totals[name] += value * share
+        totals = collectives.all_reduce_sum(totals)
+        with collectives.raise_on_all_ranks():
+            if not math.isfinite(norm):
+                samples = ", ".join(setting.examples[index].id for _, index in rows_of(setting, step))
+                raise TrainingError(f"step {step + 1}: the gradient norm is {norm} on samples {samples}.")
+        return totals | {"gradient_norm": norm, "learning_rate": learning_rate(spec, step)}
 
-def weighted_micro_batches(setting: TrainingJob, step: int) -> Iterator[tuple[Batch, float, bool]]:
-    """This process's micro-batches of an optimizer step, the weight of each in the loss, and whether it is the last.
-
-    All processes make as many passes, since a layer is gathered from all of them: one that has a micro-batch less than
-    others repeats its last with weight 0, while it would have to wait anyway.
-    """
-    spec = setting.student.optimizer
-    passes = math.ceil(spec.batch_size / (spec.micro_batch_size or spec.batch_size) / collectives.world_size())
-    batches = micro_batches(setting, step, collectives.rank(), collectives.world_size())
-    batch = next(batches)
-    share = len(batch.ids) / (spec.batch_size * (2 if setting.student.states.complement else 1))
-    for done in range(1, passes + 1):
-        yield batch, share, done == passes
-        if (following := next(batches, None)) is None:
-            share = 0.0
-        else:
-            batch = following
+    return read
 
 
 def learning_rate(spec: Optimizer, step: int) -> float:
@@ -272,60 +263,6 @@ def learning_rate(spec: Optimizer, step: int) -> float:
     done = (step - spec.warmup_steps) / max(1, spec.steps - 1 - spec.warmup_steps)
     cosine = 0.5 * (1 + math.cos(math.pi * done))
     return spec.learning_rate * (spec.final_fraction + (1 - spec.final_fraction) * cosine)
-
-
-def micro_batches(setting: TrainingJob, step: int, rank: int = 0, processes: int = 1) -> Iterator[Batch]:
-    """The states of an optimizer step, in parts of at most `micro_batch_size` rows.
-
-    Where rows are padded, those of like length are together; where they are packed, every part gets short and long
-    ones, as many tokens as the others. The parts are the same for any number of processes; process `rank` gets every
-    `processes`-th of them.
-    """
-    rows = _rows(setting, step)
-    sizes = setting.block_sizes or (setting.student.block_size,)
-    size = setting.student.optimizer.micro_batch_size or setting.student.optimizer.batch_size
-    count = -(-len(rows) // size)
-    for number in range(count)[rank::processes]:
-        part = rows[number::count] if setting.packed else rows[number * size : (number + 1) * size]
-        yield draw_batch(
-            [setting.examples[index] for _, index in part],
-            [epoch for epoch, _ in part],
-            setting.student.states,
-            steps=setting.steps_per_block,
-            block_size=sizes[step % len(sizes)],
-            mask_id=setting.mask_id,
-            vocabulary=setting.vocabulary,
-            seed=setting.seed,
-            block_grid=setting.student.rows.block_grid,
-            device=setting.device,
-            packed=setting.packed,
-        )
-
-
-def _rows(setting: TrainingJob, step: int) -> list[tuple[int, int]]:
-    """(epoch, example index) of each sample of an optimizer step, the shortest first."""
-    rows = samples_of(len(setting.examples), setting.student.optimizer.batch_size, step, setting.seed)
-    return sorted(rows, key=lambda sample: len(setting.examples[sample[1]].row))
-
-
-def samples_of(count: int, batch_size: int, step: int, seed: int) -> list[tuple[int, int]]:
-    """(epoch, example index) of each sample of an optimizer step: epochs follow each other, each in its own order."""
-    samples = []
-    for position in range(step * batch_size, (step + 1) * batch_size):
-        epoch, offset = divmod(position, count)
-        samples.append((epoch, int(_order(count, epoch, seed)[offset])))
-    return samples
-
-
-@lru_cache(maxsize=2)
-def _order(count: int, epoch: int, seed: int) -> np.ndarray:
-    # A permutation of 50 000 rows takes 0.4 ms, and every sample of a step asks for it.
-    return np.random.default_rng(seed_for(seed, "order", epoch)).permutation(count)
-
-
-def _tokens(setting: TrainingJob, step: int) -> int:
-    rows = sum(len(setting.examples[index].row) for _, index in _rows(setting, step))
-    return rows * (2 if setting.student.states.complement else 1)
 
 
 def speed_of(pace: Sequence[StepTime]) -> dict[str, Any]:

@@ -88,10 +88,9 @@ def set_gradient_sync(model: PreTrainedModel, last: bool) -> None:
         model.set_requires_gradient_sync(last)
 
 
-def clip(parameters: Iterable[nn.Parameter], limit: float) -> float:
+def clip(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
     """Scale the gradients so that their norm, over all processes, is `limit` at most; returns the norm before."""
-    norm = torch.nn.utils.clip_grad_norm_(parameters, limit)
-    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+    return _full(torch.nn.utils.clip_grad_norm_(parameters, limit))
 
 
 def gather_full_model(model: Model) -> Model:

@@ -1,5 +1,7 @@
 """What a device changes in a model: precision, compilation, copies."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,11 @@ def worth_compiling(hidden_size: int, device: str | torch.device) -> bool:
     return torch.device(device).type == "cuda" and hidden_size >= _WIDE
 
 
+def runs_apart(device: str | torch.device) -> bool:
+    """Whether a device is only given its work, so that the host can go on meanwhile."""
+    return torch.device(device).type == "cuda"
+
+
 def autocast(device: str | torch.device) -> torch.autocast:
     """Products in bf16 on a GPU; nothing on a CPU."""
     return torch.autocast("cuda", dtype=torch.bfloat16, enabled=torch.device(device).type == "cuda")
@@ -19,6 +26,20 @@ def autocast(device: str | torch.device) -> torch.autocast:
 
 def send(values: Tensor, device: str | torch.device) -> Tensor:
     """`values` on `device`; a GPU takes them when it comes to them, and nobody waits for that."""
-    if torch.device(device).type != "cuda" or values.is_cuda:
+    if not runs_apart(device) or values.is_cuda:
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)
+
+
+def fetch(values: Tensor) -> Callable[[], list[float]]:
+    """What gives the numbers of a vector: it waits until a GPU has them, not for what that was given to do since."""
+    if not values.is_cuda:
+        return values.tolist
+    copied, arrived = values.to("cpu", non_blocking=True), torch.cuda.Event()
+    arrived.record()
+
+    def read() -> list[float]:
+        arrived.synchronize()
+        return copied.tolist()
+
+    return read

@@ -10,24 +10,30 @@ an inverse-CDF draw, an entropy) then sees whole rows, so one mechanism serves a
 positions computes what the head at once would, bit for bit. The price is that the gradient of the weight is added up
 once per chunk.
 
-On a GPU and for a large model kernels of our own read log-probabilities and the argmax off the logits, and write the
-gradient in their place (`_read`, `_best`, `_gradient`). Draws and entropies are not among them: of a chunk they make
-what they need in float32, a draw in float64.
+On a GPU and for a large model kernels of our own read log-probabilities, the argmax and what a draw needs off the
+logits, and write the gradient in their place (`_read`, `_best`, `_of_groups`, `_gradient`). Entropies are not among
+them: of a chunk they make what they need in float32.
 """
 
 from collections.abc import Callable, Iterator
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 
 from t3d.models.device import worth_compiling
 
 CHUNK = 2**27
 """Logits that exist at a time: 512 MiB in float32. 883 positions of 151 936 tokens, enough for the head's products to
 be bound by arithmetic; of a pocket model's 2 048, 65 536 positions, that is all of a micro-batch."""
+
+_KEPT = 2**30
+"""Where kernels are fused and a forward makes no more logits than these, they are kept for the backward: 2 GiB."""
+_GROUP = 128
+"""Tokens of a group: a fused draw finds the group first, then the token in it."""
 
 
 def log_probabilities(hidden: Tensor, weight: Tensor, tokens: Tensor, chunk: int = CHUNK) -> Tensor:
@@ -76,12 +82,13 @@ def predictions(
     log_p = torch.empty(2, len(tokens), device=hidden.device)
     # Cast once: of a frozen weight autocast would make a copy per chunk.
     states, cast = hidden.to(_dtype(weight)), weight.to(_dtype(weight))
-    fused = uniform is None and worth_compiling(weight.shape[1], weight.device)
+    fused = worth_compiling(weight.shape[1], weight.device)
     for part in _parts(len(tokens), weight, chunk, fused):
         if fused:
             logits = linear(states[part], cast)
-            predicted[part] = _fused(_best)(logits)
-            log_p[:, part], _ = _fused(_read)(logits, torch.stack([tokens[part], predicted[part]]))
+            log_p[:1, part], total = _fused(_read)(logits, tokens[None, part])
+            chosen = _fused(_best)(logits) if uniform is None else _draw_by_group(logits, total, uniform[part])
+            predicted[part], log_p[1, part] = chosen, logits.gather(1, chosen[:, None]).squeeze(1).float() - total
             continue
         scores = _scores(states[part], cast)
         predicted[part] = scores.argmax(dim=-1) if uniform is None else _draw(scores, uniform[part])
@@ -100,10 +107,13 @@ class _Head(torch.autograd.Function):
         entropy = log_p.new_empty(log_p.shape[1] if temperature is not None else 0)
         best = tokens.new_empty(len(entropy))
         ctx.fused = temperature is None and worth_compiling(weight.shape[1], weight.device)
-        ctx.totals = log_p.new_empty(len(hidden) if ctx.fused else 0)
+        ctx.totals, ctx.logits = log_p.new_empty(len(hidden) if ctx.fused else 0), []
         for part in _parts(len(hidden), weight, ctx.chunk, ctx.fused):
             if ctx.fused:
-                log_p[:, part], ctx.totals[part] = _fused(_read)(linear(states[part], cast), tokens[:, part])
+                logits = linear(states[part], cast)
+                log_p[:, part], ctx.totals[part] = _fused(_read)(logits, tokens[:, part])
+                if len(hidden) * len(weight) <= _KEPT:
+                    ctx.logits.append(logits)
                 continue
             scores = _scores(states[part], cast)
             log_p[:, part] = _of_tokens(scores, tokens[:, part])
@@ -122,7 +132,7 @@ class _Head(torch.autograd.Function):
         weight_gradient = None
         for part in _parts(len(hidden), weight, ctx.chunk, ctx.fused):
             if ctx.fused:
-                logits = linear(states[part], cast)
+                logits = ctx.logits.pop(0) if ctx.logits else linear(states[part], cast)
                 gradient = _fused(_gradient)(logits, ctx.totals[part], tokens[:, part], log_p_gradient[:, part])
             else:
                 scores = _scores(states[part], cast)
@@ -160,8 +170,21 @@ def _scores(hidden: Tensor, weight: Tensor) -> Tensor:
 
 @cache
 def _fused(function: Callable) -> Callable:
-    """Compiled at the first call: whoever imports this module need not wait for the compiler."""
-    return torch.compile(function, dynamic=True)
+    """Compiled at the first call: whoever imports this module need not wait for the compiler.
+
+    For any number of positions (the last dimension of all but the logits) and one vocabulary, since its size divides
+    every index.
+    """
+    compiled = torch.compile(function)
+
+    def call(logits: Tensor, *others: Tensor) -> Any:
+        torch._dynamo.maybe_mark_dynamic(logits, 0)
+        others = tuple(each.contiguous() for each in others)
+        for each in others:
+            torch._dynamo.maybe_mark_dynamic(each, each.dim() - 1)
+        return compiled(logits, *others)
+
+    return call
 
 
 def _read(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -179,10 +202,29 @@ def _gradient(logits: Tensor, total: Tensor, tokens: Tensor, gradients: Tensor) 
     """Gradient of the logits, in their format, from that of `log p` of `tokens`, both `[k, positions]`."""
     probability = (logits.float() - total[:, None]).exp()
     gradient = -gradients.sum(dim=0)[:, None] * probability
-    ids = torch.arange(logits.shape[1], device=logits.device)
-    for chosen, each in zip(tokens, gradients, strict=True):
+    ids = torch.arange(logits.shape[1], device=logits.device, dtype=torch.int32)
+    for chosen, each in zip(tokens.int(), gradients, strict=True):
         gradient = gradient + torch.where(ids == chosen[:, None], each[:, None], 0.0)
     return gradient.to(logits.dtype)
+
+
+def _of_groups(logits: Tensor, total: Tensor) -> Tensor:
+    """The probability of every `_GROUP` tokens together, float64 `[positions, groups]`."""
+    probability = pad((logits.float() - total[:, None]).exp(), (0, -logits.shape[1] % _GROUP))
+    return probability.unflatten(1, (-1, _GROUP)).sum(dim=-1, dtype=torch.float64)
+
+
+def _draw_by_group(logits: Tensor, total: Tensor, uniform: Tensor) -> Tensor:
+    """As `_draw`, without a cumulative sum over the vocabulary: over its groups, then in the one that is drawn."""
+    groups = _fused(_of_groups)(logits, total).cumsum(dim=-1)
+    wanted = uniform[:, None] * groups[:, -1:]
+    group = torch.searchsorted(groups, wanted, right=True).clamp_(max=groups.shape[1] - 1)
+    before = torch.where(group > 0, groups.gather(1, (group - 1).clamp_(min=0)), 0.0)
+    columns = group * _GROUP + torch.arange(_GROUP, device=logits.device)
+    scores = logits.gather(1, columns.clamp(max=logits.shape[1] - 1)).float() - total[:, None]
+    inside = scores.exp().double().masked_fill_(columns >= logits.shape[1], 0.0).cumsum(dim=-1)
+    place = torch.searchsorted(before + inside, wanted, right=True).clamp_(max=_GROUP - 1)
+    return (group * _GROUP + place).squeeze(1).clamp_(max=logits.shape[1] - 1)
 
 
 def _of_tokens(scores: Tensor, tokens: Tensor) -> Tensor:

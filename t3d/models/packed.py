@@ -7,11 +7,14 @@ against this one.
 """
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._inductor import virtualized
+from torch._inductor.choices import InductorChoices
 from torch.nn.attention.flex_attention import BlockMask, create_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
@@ -22,15 +25,34 @@ from t3d.models.device import send
 from t3d.models.masks import PADDING
 from t3d.models.sdar import BLOCK_SPARSE, SDARForCausalLM
 
-_TILE = 128
+_TILE = 64
 """Queries and keys of one tile of a block mask; a packed sequence is a whole number of them long."""
-_OPTIONS: Any = {"IS_DIVISIBLE": True}
-"""Said, since the length is not known to who compiles: without it attention takes half as long again."""
+_OPTIONS: Any = {
+    # Said, since the length is not known to who compiles: without it attention takes half as long again.
+    "IS_DIVISIBLE": True,
+    "fwd_BLOCK_M": _TILE,
+    "fwd_BLOCK_N": _TILE,
+    "bwd_BLOCK_M1": _TILE,
+    "bwd_BLOCK_N1": _TILE,
+    "bwd_BLOCK_M2": _TILE,
+    "bwd_BLOCK_N2": _TILE,
+    "num_warps": 4,
+    "num_stages": 3,
+}
+
+
+class _Choices(InductorChoices):
+    """PyTorch refuses a backward whose own tiles would not fit the mask's, before it looks at `_OPTIONS`."""
+
+    def get_flex_attention_bwd_configs(self, *_: Any, **__: Any) -> list[Any]:
+        tiles = dict.fromkeys(("block_m1", "block_n1", "block_m2", "block_n2"), _TILE)
+        return [SimpleNamespace(**tiles, num_warps=4, num_stages=3)]
 
 
 def speed_up(model: SDARForCausalLM) -> None:
     """Let `model` take packed rows from now on, and compile its layers."""
     model.set_attn_implementation(BLOCK_SPARSE)
+    virtualized.V.set_choices_handler(_Choices())
     compile_layers(model)
 
 
@@ -125,9 +147,11 @@ def pack(clean_blocks: np.ndarray, noisy_blocks: np.ndarray, device: str | torch
         return clean | ((key >= own_first[query]) & (key < own_end[query]))
 
     partial, full = _tiles(ranges)
-    mask = BlockMask.from_kv_blocks(
-        *_listed(partial, device), *_listed(full, device), _TILE, sees, seq_lengths=(length, length)
-    )
+    tables = *_listed(partial, device), *_listed(full, device)
+    mask = BlockMask.from_kv_blocks(*tables, _TILE, sees, seq_lengths=(length, length), compute_q_blocks=False)
+    # The backward goes by keys. PyTorch would make these on the device, with some 60 small kernels.
+    mask.q_num_blocks, mask.q_indices = _listed(partial.T, device)
+    mask.full_q_num_blocks, mask.full_q_indices = _listed(full.T, device)
     filled = np.full(length, batch * width)
     filled[:count] = places
     return Packed(send(torch.from_numpy(filled), device), mask)
@@ -136,23 +160,26 @@ def pack(clean_blocks: np.ndarray, noisy_blocks: np.ndarray, device: str | torch
 def _tiles(ranges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Which tiles of keys a tile of queries sees in part, and which whole, bool `[tiles, tiles]`."""
     tiles = ranges.shape[1] // _TILE
-    queries = np.arange(ranges.shape[1]) // _TILE
     # How many queries see something of a tile, and how many see all of it: +1 where a range begins, -1 after its end.
     some, whole = np.zeros((2, tiles, tiles + 1), dtype=np.int64)
     for first, end in (ranges[:2], ranges[2:]):
-        there = end > first
-        np.add.at(some, (queries[there], first[there] // _TILE), 1)
-        np.add.at(some, (queries[there], (end[there] - 1) // _TILE + 1), -1)
-        first, end = -(-first // _TILE), end // _TILE
-        there = end > first
-        np.add.at(whole, (queries[there], first[there]), 1)
-        np.add.at(whole, (queries[there], end[there]), -1)
+        for counts, begin, stop in (
+            (some, first // _TILE, -(-end // _TILE)),
+            (whole, -(-first // _TILE), end // _TILE),
+        ):
+            there = np.flatnonzero((end > first) & (stop > begin))
+            row = there // _TILE * (tiles + 1)
+            for columns, change in ((begin, 1), (stop, -1)):
+                counts += change * np.bincount(row + columns[there], minlength=counts.size).reshape(counts.shape)
     full = whole.cumsum(axis=1)[:, :-1] == _TILE
     return (some.cumsum(axis=1)[:, :-1] > 0) & ~full, full
 
 
 def _listed(tiles: np.ndarray, device: str | torch.device) -> tuple[Tensor, Tensor]:
-    """Of each tile of queries how many tiles of keys, int32 `[1, 1, tiles]`, and which, those first."""
-    counts, which = tiles.sum(axis=1), np.argsort(~tiles, axis=1, kind="stable")
-    first, second = (torch.from_numpy(each[None, None].astype(np.int32)) for each in (counts, which))
-    return send(first, device), send(second, device)
+    """Of each row how many tiles there are, int32 `[1, 1, rows]`, and which, those first, `[1, 1, rows, columns]`."""
+    counts = tiles.sum(axis=1, dtype=np.int32)
+    row, column = tiles.nonzero()
+    which = np.zeros(tiles.shape, dtype=np.int32)
+    which[row, np.arange(len(row)) - (counts.cumsum() - counts)[row]] = column
+    first, second = (send(torch.from_numpy(each[None, None]), device) for each in (counts, which))
+    return first, second

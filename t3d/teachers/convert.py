@@ -16,6 +16,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from t3d.distillation import trainer
+from t3d.distillation.batches import TrainingJob
 from t3d.distillation.examples import Example
 from t3d.distributed import collectives, fsdp
 from t3d.distributed.checkpoints import Checkpoints
@@ -136,7 +137,7 @@ def train(
         optimizer=conversion,
         checkpoint_every=conversion.checkpoint_every,
     )
-    setting = trainer.TrainingJob(
+    setting = TrainingJob(
         student,
         examples,
         steps_per_block=0,
@@ -148,15 +149,18 @@ def train(
         block_sizes=conversion.block_sizes,
     )
 
+    checked_after = min(_CHECKED_AFTER, conversion.steps)
+
     def after_step(log: list[dict[str, Any]]) -> None:
-        if len(log) == min(_CHECKED_AFTER, conversion.steps):
+        if len(log) == checked_after:
             check_loss([entry["loss"] for entry in log])
-        if probes is not None and probes.due(len(log)):
+        if probes is not None and len(log) in probes.moments:
             log[-1]["probes"] = probes.decode(model)
 
     if collectives.world_size() == 1:
         model.to(device)  # type: ignore[arg-type]  # transformers wraps the signature away
-    return trainer.train(model, setting, checkpoints, title="convert", pace=pace, after_step=after_step)
+    pauses = {checked_after, *(probes.moments if probes is not None else ())}
+    return trainer.train(model, setting, checkpoints, "convert", pace, after_step, pauses)
 
 
 def converted(causal: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, block_size: int) -> SDARForCausalLM:

@@ -31,7 +31,7 @@ _LONGEST = 600
 
 
 class Probes:
-    """The prompts, when they are decoded, and the autoregressive model that judges the answers."""
+    """The prompts, the optimizer steps after which they are decoded (`moments`), and the model that judges answers."""
 
     def __init__(
         self,
@@ -49,10 +49,6 @@ class Probes:
         size = min(conversion.block_sizes)
         self.budget = Budget(block_size=size, steps=size)
         self.moments = {round(conversion.steps * share / 3) for share in (1, 2, 3)}
-
-    def due(self, step: int) -> bool:
-        """Whether the probes are decoded after optimizer step `step`."""
-        return step in self.moments
 
     def decode(self, model: SDARForCausalLM) -> dict[str, Any]:
         """Decode the probes one token per step with the smallest block; all processes must call this.

@@ -22,7 +22,7 @@ def test_all_ways_have_the_same_loss(tmp_path, capsys):
 def test_a_padded_row_is_as_long_as_the_longest_of_the_data_set():
     examples = train.random_rollouts(8, prompt=11, shortest=8, longest=40, vocabulary=90)
     setting = train.setting_of(examples, 4, 2, 3, 97, "cpu", recompute=False)
-    batch = next(iter(train.trainer.micro_batches(setting, 0)))
+    batch = next(iter(train.micro_batches(setting, 0)))
     real, noisy, masked, _, may_see = train.pad(batch, setting)
     assert real.shape == (2, 51)
     assert may_see.shape == (2, 102, 102)

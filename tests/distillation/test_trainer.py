@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from t3d.distillation import losses, objectives, trainer
+from t3d.distillation import batches, losses, objectives, trainer
+from t3d.distillation.batches import micro_batches, samples_of
 from t3d.distributed.checkpoints import Checkpoints
 from t3d.errors import TrainingError
 from t3d.params import Objective, Optimizer
 from tests.conftest import MASK, tiny_model
 from tests.distillation import plain
-from tests.training import setting, weights
+from tests.training import setting, student, weights
 
 
 @pytest.mark.parametrize("name", ["sft", "redi", "dparallel", "naive_td", "ddo", "t3d"])
@@ -26,7 +27,7 @@ def test_accumulated_gradient_equals_the_large_batch_gradient(name):
     for size in (8, 2):
         model = tiny_model()
         job = setting(name, micro_batch_size=size)
-        for batch in trainer.micro_batches(job, step=0):
+        for batch in micro_batches(job, step=0):
             loss, _ = losses.compute(job.student.objective, model, reference, batch, 4)
             (loss * len(batch.ids) / 8).backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
@@ -36,7 +37,7 @@ def test_accumulated_gradient_equals_the_large_batch_gradient(name):
 
 def test_ddo_terms_push_the_real_tokens_up_and_the_fake_ones_down():
     model, reference = tiny_model(), tiny_model(seed=5)
-    batch = next(iter(trainer.micro_batches(setting("ddo"), 0)))
+    batch = next(iter(micro_batches(setting("ddo"), 0)))
     loss, parts = losses.compute(Objective(name="ddo"), model, reference, batch, 4)
     assert set(parts) == {"real_term", "fake_term", "real_gradient_norm", "fake_gradient_norm", "disagreement"}
     assert loss.item() == pytest.approx(parts["real_term"].item() + 0.5 * parts["fake_term"].item(), abs=1e-6)
@@ -50,7 +51,7 @@ def test_ddo_terms_push_the_real_tokens_up_and_the_fake_ones_down():
 
 def test_naive_td_can_have_the_path_term():
     model = tiny_model()
-    batch = next(iter(trainer.micro_batches(setting("naive_td"), 0)))
+    batch = next(iter(micro_batches(setting("naive_td"), 0)))
     plain, _ = losses.compute(Objective(name="naive_td"), model, None, batch, 4)
     loss, parts = losses.compute(Objective(name="naive_td", path_weight=0.5), model, None, batch, 4)
     assert loss.item() == pytest.approx(plain.item() + 0.5 * parts["path_term"].item(), abs=1e-6)
@@ -58,10 +59,10 @@ def test_naive_td_can_have_the_path_term():
 
 def test_fake_tokens_follow_the_reference_and_not_the_batch():
     reference = tiny_model(seed=5)
-    whole = next(iter(trainer.micro_batches(setting(), 0)))
+    whole = next(iter(micro_batches(setting(), 0)))
     fake, _ = losses.predict(reference, whole, "draw")
     by_id = dict(zip(whole.ids, losses.spread(fake, whole), strict=True))
-    for batch in trainer.micro_batches(setting(micro_batch_size=2), 0):
+    for batch in micro_batches(setting(micro_batch_size=2), 0):
         found = losses.spread(losses.predict(reference, batch, "draw")[0], batch)
         for row, item in enumerate(batch.ids):
             masked = batch.masked[row]
@@ -73,7 +74,7 @@ def test_fake_tokens_follow_the_reference_and_not_the_batch():
 def test_random_tokens_come_from_the_whole_vocabulary():
     found = set()
     for step in range(12):
-        for batch in trainer.micro_batches(setting("naive_td"), step):
+        for batch in micro_batches(setting("naive_td"), step):
             swapped = batch.masked & (batch.noisy_input != MASK)
             found |= set(batch.noisy_input[swapped].tolist())
     assert len(found) > 50
@@ -99,7 +100,7 @@ def test_the_schedule_counts_optimizer_steps_not_micro_batches():
 
 
 def test_epochs_visit_every_example_once():
-    samples = [s for step in range(3) for s in trainer.samples_of(12, 8, step, seed=0)]
+    samples = [s for step in range(3) for s in samples_of(12, 8, step, seed=0)]
     for epoch in (0, 1):
         assert sorted(index for e, index in samples if e == epoch) == list(range(12))
     assert [i for e, i in samples if e == 0] != [i for e, i in samples if e == 1]
@@ -194,9 +195,9 @@ def test_recomputed_activations_change_nothing():
 
 def test_block_sizes_take_turns_by_step():
     job = replace(setting("redi"), block_sizes=(4, 8))
-    found = [next(iter(trainer.micro_batches(job, step))).layout.block_size for step in range(4)]
+    found = [next(iter(micro_batches(job, step))).layout.block_size for step in range(4)]
     assert found == [4, 8, 4, 8]
-    assert next(iter(trainer.micro_batches(setting("redi"), 1))).layout.block_size == 4
+    assert next(iter(micro_batches(setting("redi"), 1))).layout.block_size == 4
 
 
 def test_what_is_noted_after_a_step_survives_a_restart(tmp_path):
@@ -212,13 +213,69 @@ def test_what_is_noted_after_a_step_survives_a_restart(tmp_path):
             raise TrainingError("enough")
 
     job = setting("redi")
-    unbroken = trainer.train(tiny_model(), job, after_step=note)
+    every = range(1, 7)
+    unbroken = trainer.train(tiny_model(), job, after_step=note, pauses_after=every)
     with pytest.raises(TrainingError, match="enough"):
-        trainer.train(tiny_model(), job, Checkpoints(tmp_path, "run"), after_step=die)
+        trainer.train(tiny_model(), job, Checkpoints(tmp_path, "run"), after_step=die, pauses_after=every)
     seen = []
     resumed = trainer.train(
-        tiny_model(), job, Checkpoints(tmp_path, "run"), after_step=lambda log: (seen.append(len(log)), note(log))
+        tiny_model(),
+        job,
+        Checkpoints(tmp_path, "run"),
+        after_step=lambda log: (seen.append(len(log)), note(log)),
+        pauses_after=every,
     )
     assert seen == [5, 6]
     assert resumed == unbroken
     assert [entry["note"]["step"] for entry in resumed if "note" in entry] == [2, 4, 6]
+
+
+@pytest.mark.parametrize("name", ["redi", "t3d"])
+def test_a_host_that_runs_ahead_of_its_device_learns_the_same(tmp_path, monkeypatch, name):
+    """As beside a GPU: the next states are drawn, and the next step is under way, before a step's numbers are read."""
+
+    def note(log):
+        log[-1]["note"] = len(log)
+
+    job = setting(name, micro_batch_size=4)
+    plain_model, model, resumed = tiny_model(), tiny_model(), tiny_model()
+    log = trainer.train(plain_model, job, after_step=note, pauses_after=(3,))
+    for module in (trainer, batches):
+        monkeypatch.setattr(module, "runs_apart", lambda device: True)
+    pace = []
+    assert trainer.train(model, job, pace=pace, after_step=note, pauses_after=(3,)) == log
+    assert torch.equal(weights(model), weights(plain_model))
+    assert len(pace) == 6
+    # Ended while it saves: all of its log is there, and it goes on as if nothing had been.
+    original = trainer._step
+
+    def warned(model, reference, optimizer, job, step):
+        if step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(model, reference, optimizer, job, step)
+
+    options = {"after_step": note, "pauses_after": (3,)}
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "_step", warned)
+        with pytest.raises(SystemExit):
+            trainer.train(tiny_model(), job, Checkpoints(tmp_path / "run", "recipe"), **options)
+    assert trainer.train(resumed, job, Checkpoints(tmp_path / "run", "recipe"), **options) == log
+    assert torch.equal(weights(resumed), weights(plain_model))
+
+
+def test_a_host_that_runs_ahead_names_the_step_that_went_wrong(monkeypatch):
+    """Though it has given its device the next one by then."""
+    for module in (trainer, batches):
+        monkeypatch.setattr(module, "runs_apart", lambda device: True)
+    original, taken = trainer._step, []
+
+    def spoilt(model, reference, optimizer, job, step):
+        taken.append(step)
+        if step == 2:
+            model.model.norm.weight.data[0] = float("nan")
+        return original(model, reference, optimizer, job, step)
+
+    monkeypatch.setattr(trainer, "_step", spoilt)
+    with pytest.raises(TrainingError, match="step 3: the loss is nan on samples e"):
+        trainer.train(tiny_model(), replace(setting("redi"), student=student("redi", steps=9)))
+    assert taken == [0, 1, 2, 3]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from t3d.distillation import losses, trainer
+from t3d.distillation.batches import micro_batches
 from t3d.distributed import collectives, fsdp
 from t3d.distributed.checkpoints import Checkpoints
 from t3d.models import packed
@@ -90,7 +91,7 @@ def test_gradients_are_those_of_unsharded_processes_bit_for_bit(in_processes, na
     parts = []
     for rank in (0, 1):
         student, reference = tiny_model(**shape), tiny_model(**shape).requires_grad_(False)
-        for batch in trainer.micro_batches(job, 0, rank, 2):
+        for batch in micro_batches(job, 0, rank, 2):
             loss, _ = losses.compute(job.student.objective, student, reference, batch, 4)
             (loss * 0.25).backward()
         parts.append(torch.cat([parameter.grad.flatten() for parameter in student.parameters()]))

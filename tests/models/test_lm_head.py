@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from t3d.distillation import losses, trainer
+from t3d.distillation import losses
+from t3d.distillation.batches import micro_batches
 from t3d.models import lm_head
 from t3d.params import Objective
 from tests.conftest import tiny_model
@@ -45,7 +46,7 @@ def test_every_objective_equals_the_plain_path(monkeypatch, name, tied):
     model = tiny_model()
     if tied:
         model.lm_head.weight = model.model.embed_tokens.weight
-    batch = next(iter(trainer.micro_batches(setting(name.split()[0]), 0)))
+    batch = next(iter(micro_batches(setting(name.split()[0]), 0)))
     # dparallel's entropy reaches only what is predicted right.
     with torch.no_grad():
         logits = model.lm_head(batch.layout.hidden_states(model, batch.noisy_input))
@@ -65,7 +66,7 @@ def test_every_objective_equals_the_plain_path(monkeypatch, name, tied):
 def test_what_a_gpu_compiles_equals_the_plain_path(monkeypatch, name):
     """The same functions, not compiled: what is fused is the same arithmetic in another order."""
     model = tiny_model()
-    batch = next(iter(trainer.micro_batches(setting(name.split()[0]), 0)))
+    batch = next(iter(micro_batches(setting(name.split()[0]), 0)))
     expected = outcome(plain.compute, name, model, batch)
     monkeypatch.setattr(lm_head, "worth_compiling", lambda width, device: True)
     for positions in (None, 7):
@@ -84,10 +85,16 @@ def case(m=11, d=16, seed=0):
 
 @pytest.mark.parametrize("chunk", [1, 3 * VOCABULARY, 11 * VOCABULARY])
 @pytest.mark.parametrize("draws", [False, True])
-def test_predictions_are_those_of_full_rows(chunk, draws):
+@pytest.mark.parametrize("group", [None, 4, 97, 128])
+def test_predictions_are_those_of_full_rows(monkeypatch, chunk, draws, group):
+    """Drawn in groups too, as on a GPU, whether or not these divide the vocabulary."""
+    if group is not None:
+        monkeypatch.setattr(lm_head, "worth_compiling", lambda width, device: True)
+        monkeypatch.setattr(lm_head, "_GROUP", group)
     hidden, weight, (tokens, _) = case()
     uniform = torch.rand(len(tokens), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-    predicted, log_p = lm_head.predictions(hidden, weight, tokens, uniform if draws else None, chunk)
+    with torch.compiler.set_stance("force_eager"):
+        predicted, log_p = lm_head.predictions(hidden, weight, tokens, uniform if draws else None, chunk)
     scores = (hidden @ weight.t()).log_softmax(-1)
     if draws:
         cumulative = scores.double().exp().cumsum(-1)
@@ -145,10 +152,12 @@ def test_no_tensor_of_all_logits_is_made(monkeypatch, large):
             sizes.extend(t.numel() for t in (made if isinstance(made, tuple) else (made,)) if torch.is_tensor(t))
             return made
 
-    with Sizes():
+    with Sizes(), torch.compiler.set_stance("force_eager"):
         log_p, entropy, _ = lm_head.certainty(hidden, weight, tokens, 0.5, 8 * VOCABULARY)
         (log_p.sum() + entropy.sum()).backward()
-        lm_head.predictions(hidden, weight, tokens[0], torch.rand(64, dtype=torch.float64), 8 * VOCABULARY)
+        # Fused, it takes four times as many positions at once, in half precision.
+        chunk = (2 if large else 8) * VOCABULARY
+        lm_head.predictions(hidden, weight, tokens[0], torch.rand(64, dtype=torch.float64), chunk)
     # The largest is the weight itself; all logits would be four times as many.
     assert max(sizes) == weight.numel() == VOCABULARY * 16
     assert hidden.grad is not None

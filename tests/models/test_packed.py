@@ -8,6 +8,7 @@ import torch
 from torch.nn.attention.flex_attention import create_block_mask
 
 from t3d.errors import ParameterError
+from t3d.models import packed
 from t3d.models.layout import lay_out
 from t3d.models.sdar import BLOCK_SPARSE
 from tests.conftest import MASK, SHAPES, tiny_model
@@ -58,7 +59,7 @@ def test_tiles_are_those_of_the_mask(block_size):
     rng = np.random.default_rng(block_size)
     rows = [np.arange(n) for n in rng.integers(30, 700, 6)]
     mask = lay_out(rows, [len(row) // 3 for row in rows], block_size).to("cpu", packed=True).packed.mask
-    expected = create_block_mask(mask.mask_mod, None, None, *mask.seq_lengths, device="cpu", BLOCK_SIZE=128)
+    expected = create_block_mask(mask.mask_mod, None, None, *mask.seq_lengths, device="cpu", BLOCK_SIZE=packed._TILE)
     assert torch.equal(mask.to_dense(), expected.to_dense())
     for name in ("kv_num_blocks", "full_kv_num_blocks", "q_num_blocks", "full_q_num_blocks"):
         assert torch.equal(getattr(mask, name), getattr(expected, name))
