@@ -52,9 +52,6 @@ def make(experiment: Experiment, name: str, out: Path, *sources: Path) -> None:
                 raise ParameterError(f"teachers.{name}: {packed} is an autoregressive model; set `attention: causal`.")
         else:
             check_folder(inputs[0].folder(), spec.autoregressive)
-    if spec.source == "pretrain":
-        identity = writer.run_key(experiment, artefact, inputs)
-        checkpoints = Checkpoints(Path(str(out).removesuffix(store.MANIFEST) + ".states"), identity)
     with writer.writing(experiment, artefact, out, inputs=inputs, device=device) as job:
         if spec.hub is not None and packed is not None:
             from t3d.models import gguf_file
@@ -70,6 +67,9 @@ def make(experiment: Experiment, name: str, out: Path, *sources: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 link_or_copy(inputs[0].path.parent / file, target)
         elif spec.pretraining is not None:
+            identity = writer.run_key(experiment, artefact, inputs)
+            # Of one process at a time: the states that another has begun to write would be removed.
+            checkpoints = Checkpoints(Path(str(out).removesuffix(store.MANIFEST) + ".states"), identity)
             job.receipt["training"] = pretrain.pretrain(
                 spec.pretraining,
                 experiment.seed,
