@@ -110,7 +110,7 @@ def test_the_next_token_is_learned_of_responses_alone_whatever_a_row_is_batched_
     for prompt, response in rows:
         text = prompt + [token for token in response if token != filler]
         log_p = model(torch.tensor([text])).logits[0].log_softmax(-1)
-        losses += [-log_p[at - 1, text[at]] for at in range(len(prompt), len(corpus))]
+        losses += [-log_p[at - 1, text[at]] for at in range(len(prompt), len(text))]
     assert len(losses) == 9
     torch.testing.assert_close(loss_of(0, np.arange(3)), torch.stack(losses).mean())
 
