@@ -17,6 +17,10 @@ class CorruptArtefactError(T3DError):
     """A file does not match its manifest, or a record in it does not fit the schema."""
 
 
+class BusyError(T3DError):
+    """Another process writes the same artefact or file."""
+
+
 class DataError(T3DError):
     """The data do not allow what was asked for (no gold answer, too few problems, a prompt that is too long)."""
 

@@ -1,9 +1,14 @@
-"""Artefacts that a test needs only as what another is made from."""
+"""Artefacts that tests need: made by their stages, or empty where a test needs only what another is made from."""
 
 from pathlib import Path
 
+from t3d.distillation import trainer
+from t3d.evaluation import answers, factorisation
 from t3d.params import Experiment
+from t3d.prompts import sets, sources
 from t3d.provenance import lineage, store, writer
+from t3d.teachers import teacher
+from t3d.trajectories import generations, rollout
 
 
 def inputs_of(experiment: Experiment, root: Path, artefact: str) -> list[store.Manifest]:
@@ -16,3 +21,30 @@ def inputs_of(experiment: Experiment, root: Path, artefact: str) -> list[store.M
                 job.file(".txt").write_text(name)
         found.append(store.read(path))
     return found
+
+
+def made(experiment: Experiment, folder: Path, *artefacts: str) -> Path:
+    """Make artefacts and what they come from by their stages' functions, unless they are there; the last manifest."""
+    for artefact in artefacts:
+        at = folder / f"{artefact}{store.MANIFEST}"
+        if at.is_file():
+            continue
+        origins = [made(experiment, folder, source) for source in lineage.inputs_of(experiment, artefact)]
+        kind, name, *rest = artefact.split("/")
+        if kind == "sources":
+            sources.make(experiment, name, folder / "work", at)
+        elif kind == "teachers":
+            teacher.make(experiment, name, at, *origins)
+        elif kind == "prompts":
+            sets.make(experiment, name, origins[0], at, *origins[1:])
+        elif kind == "generations":
+            generations.make(experiment, name, rest[0], *origins, at)
+        elif kind == "trajectories":
+            rollout.make(experiment, name, rest[0], *origins, at)
+        elif kind == "students":
+            trainer.make(experiment, name, origins[0], origins[1:], folder / "work", at)
+        elif kind == "answers":
+            answers.make(experiment, rest[0], rest[1], *origins, at)
+        elif kind == "factorisation":
+            factorisation.make(experiment, origins[0], rest[0], origins[1:], at)
+    return at

@@ -1,4 +1,4 @@
-"""A published autoregressive folder in small, an experiment that converts it, and its artefacts."""
+"""A published autoregressive folder in small and an experiment that converts it."""
 
 import json
 
@@ -7,10 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from t3d import params
-from t3d.prompts import sets, sources
-from t3d.provenance import lineage, store
-from t3d.teachers import teacher
-from t3d.trajectories import generations, rollout
+from t3d.provenance import store
 from tests.conftest import tiny_autoregressive
 
 TEMPLATE = (
@@ -90,24 +87,3 @@ def experiment_file(folder, model, **changes):
     path = folder / "converted.yaml"
     path.write_text(yaml.safe_dump(content | changes))
     return params.load(path)
-
-
-def made(experiment, folder, *artefacts):
-    """Make artefacts and what they come from by their stages' functions; the manifests."""
-    for artefact in artefacts:
-        at = folder / f"{artefact}.manifest.json"
-        if at.is_file():
-            continue
-        origins = [made(experiment, folder, source) for source in lineage.inputs_of(experiment, artefact)]
-        kind, name, *rest = artefact.split("/")
-        if kind == "sources":
-            sources.make(experiment, name, folder / "work", at)
-        elif kind == "teachers":
-            teacher.make(experiment, name, at, *origins)
-        elif kind == "prompts":
-            sets.make(experiment, name, origins[0], at, *origins[1:])
-        elif kind == "generations":
-            generations.make(experiment, name, rest[0], *origins, at)
-        elif kind == "trajectories":
-            rollout.make(experiment, name, rest[0], *origins, at)
-    return at

@@ -1,4 +1,4 @@
-"""From a batch of states to a loss: one student forward and, for DDO and near_far, one reference forward.
+"""From a batch of states to a loss: one student forward and, for DDO, one reference forward.
 
 The LM head is applied to masked positions only, a few at a time (`t3d/models/lm_head.py`). The formulae are in
 `objectives.py`.
@@ -27,7 +27,7 @@ def compute(
     Args:
         objective: which loss.
         student: the model that is trained.
-        reference: frozen copy of an earlier student, for near_far of the teacher, where `objective.needs_reference`.
+        reference: frozen copy of an earlier student, where `objective.needs_reference`.
         batch: states.
         steps: S of the step maps, for the path term.
 
@@ -37,12 +37,8 @@ def compute(
     """
     reduce = objectives.sample_mean if objective.log_probability == "mean" else objectives.sample_sum
     masked, real_ids = batch.masked, batch.at_masked(batch.layout.noisy_ids)
-    tokens, of_reference, frozen = real_ids[None], None, None
-    if objective.name == "near_far":
-        assert reference is not None
-        with torch.no_grad():
-            frozen = masked_states(reference, batch), reference.lm_head.weight
-    elif objective.needs_reference:
+    tokens, of_reference = real_ids[None], None
+    if objective.needs_reference:
         assert reference is not None
         fake_ids, of_reference = predict(reference, batch, objective.fake)
         tokens = torch.stack([real_ids, fake_ids])
@@ -50,9 +46,7 @@ def compute(
     # The head's weight may be there only after the model's forward.
     weight = student.lm_head.weight
     temperature = objective.entropy_temperature if objective.has_entropy_term else None
-    if frozen is not None:
-        scores, divergence, uncertain, best = lm_head.divergence(states, weight, tokens, *frozen, temperature)
-    elif temperature is not None:
+    if temperature is not None:
         scores, uncertain, best = lm_head.certainty(states, weight, tokens, temperature)
     else:
         scores = lm_head.log_probabilities(states, weight, tokens)
@@ -64,11 +58,6 @@ def compute(
         reference_log_p = [spread(each, batch) for each in of_reference]
         loss, parts = _ddo(objective, (log_p, spread(scores[1], batch)), reference_log_p, masked, reduce)
         parts["disagreement"] = (tokens[0] != tokens[1]).sum() / max(1, tokens.shape[1])
-    elif frozen is not None:
-        assert objective.near_steps is not None
-        near = objectives.near(batch.step_map, masked, batch.layout.block_size, objective.near_steps)
-        near_term, far_term = objectives.near_far(log_p, spread(divergence, batch), masked, near, reduce)
-        loss, parts = near_term + far_term, {"near_term": near_term, "far_term": far_term}
     else:
         loss = getattr(objectives, objective.name)(log_p, masked, reduce)
         parts = {"likelihood_term": loss}

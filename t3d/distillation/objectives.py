@@ -40,46 +40,6 @@ def naive_td(log_p: Tensor, masked: Tensor, reduce: Reduce = sample_mean) -> Ten
     return -reduce(log_p, masked).mean()
 
 
-def near(step_map: Tensor, masked: Tensor, block_size: int, near_steps: int) -> Tensor:
-    """Masked tokens that a few-step decoder will commit next, bool `[batch, N]`.
-
-    These are the ones that the teacher committed less than `near_steps` steps after the first token of their block that
-    is still masked.
-
-    Args:
-        step_map: the step 1..S that committed each token, int64 `[batch, N]`.
-        masked: see the module's head.
-        block_size: N is a whole number of such blocks.
-        near_steps: at least 1.
-    """
-    never = torch.iinfo(step_map.dtype).max
-    first = torch.where(masked, step_map, never).unflatten(1, (-1, block_size)).amin(dim=2)
-    return masked & (step_map - first.repeat_interleave(block_size, dim=1) < near_steps)
-
-
-def near_far(
-    log_p: Tensor, divergence: Tensor, masked: Tensor, near: Tensor, reduce: Reduce = sample_mean
-) -> tuple[Tensor, Tensor]:
-    """Near tokens learn the rollout's token, -log p_theta(x_0^i | x_t), far ones the teacher's distribution.
-
-    What is committed next has a definite target. What follows depends on it: there the rollout's token is one of many
-    that are possible, and KL(p_phi(. | x_t) || p_theta(. | x_t)) asks the student to leave them possible.
-
-    Args:
-        log_p: see the module's head.
-        divergence: that KL at each position, nats, `[batch, N]`.
-        masked: see the module's head.
-        near: `near`'s, bool `[batch, N]`.
-        reduce: see the module's head; near and far tokens count in one mean.
-
-    Returns:
-        The near and the far term; the loss is their sum.
-    """
-    near_term = -reduce(torch.where(near, log_p, 0.0), masked).mean()
-    far_term = reduce(torch.where(near, 0.0, divergence), masked).mean()
-    return near_term, far_term
-
-
 def dparallel(log_p: Tensor, masked: Tensor, reduce: Reduce = sample_mean) -> Tensor:
     """From masked blocks to the teacher's text: -E log p_theta(x_0 | x_t).
 

@@ -87,6 +87,11 @@ def make(experiment: Experiment, run: str, teacher: Path, inputs: Sequence[Path]
             student = experiment.students[name]
             artefact = f"students/{run}"
             manifests = store.read_inputs(experiment, artefact, [teacher, *inputs])
+            if collectives.is_main():
+                making = writer.writing(experiment, artefact, out, inputs=manifests, device=device)
+                job = stack.enter_context(making)
+        # Then, so that the states which another process has begun to write are not removed.
+        with collectives.raise_on_all_ranks():
             # Models come first: the teacher, and the run that training begins with if that is another.
             models = 1 if lineage.initial_of(experiment, run) is None else 2
             folder, weights, learned = manifests[0].folder(), manifests[models - 1].folder(), manifests[models:]
@@ -95,9 +100,6 @@ def make(experiment: Experiment, run: str, teacher: Path, inputs: Sequence[Path]
             checkpoints = Checkpoints(work / run, writer.run_key(experiment, artefact, manifests))
             # Parts of a model that is spread go to the GPU by themselves.
             model = load_model(weights, device if collectives.world_size() == 1 else "cpu")
-            if collectives.is_main():
-                making = writer.writing(experiment, artefact, out, inputs=manifests, device=device)
-                job = stack.enter_context(making)
         seed = seed_for(experiment.seed, "student", run_seed)
         large = worth_compiling(model.config.hidden_size, device)
         setting = TrainingJob(
@@ -172,8 +174,7 @@ def train(
     progress = Progress(title, spec.steps, first) if collectives.is_main() else None
     with _Termination() as termination:
         for step in range(first, spec.steps):
-            refreshes = student.objective.refreshes_reference and step % student.objective.refresh_every == 0
-            if reference is not None and refreshes:
+            if reference is not None and step % student.objective.refresh_every == 0:
                 reference.load_state_dict(model.state_dict())
             started = time.perf_counter()
             log.append({"step": step + 1} | _step(model, reference, optimizer, setting, step))

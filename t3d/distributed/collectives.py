@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from itertools import count
 from typing import Literal, TypeVar
 
 import torch
@@ -25,8 +24,6 @@ from t3d.errors import T3DError
 # the launcher ends them.
 _TIMEOUT = timedelta(hours=1)
 _PR_SET_PDEATHSIG = 1
-_POLL_SECONDS = 0.05
-"""Seconds after which a process that has done its share looks again whether the others have."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -111,79 +108,39 @@ def map_over_ranks(
 ) -> list[Result]:
     """Share work on many items among the processes, and give the results of all items to all of them.
 
-    When a process fails, the others end as soon as they have finished an item or their share, and not with the work.
-
     Args:
         items: the same in every process; process r of n works on items r, r + n, r + 2n, ...
         work: makes one result of each item, in order. It calls its second argument with the number of items that it
             has finished.
-        on_finished: told how many more items all processes together have finished, in time with this one's own.
+        on_finished: told how many more items are finished. Nobody asks the other processes: they are taken to be as far
+            as this one.
 
     Returns:
         The results, in the order of `items`.
 
     Raises:
-        T3DError, SystemExit: `work` failed in a process, as `together`.
+        T3DError: `work` failed here. The launcher ends the other processes as soon as this one ends.
     """
-    if world_size() == 1:
-        return work(items, on_finished)
-    board = _Board(on_finished)
-    mine: list[Result] = []
-    with raise_on_all_ranks():
-        try:
-            mine = work(items[rank() :: world_size()], board.finished)
-            board.wait_for_all()
-        except _FailedElsewhere:
-            pass
-        except T3DError:
-            board.fail()
-            raise
-    parts: list[list[Result]] = [[] for _ in range(world_size())]
+    processes, finished = world_size(), 0
+
+    def advance(number: int) -> None:
+        nonlocal finished
+        before = min(finished * processes, len(items))
+        finished += number
+        if on_finished is not None and (more := min(finished * processes, len(items)) - before):
+            on_finished(more)
+
+    try:
+        mine = work(items[rank() :: processes], advance)
+    except T3DError:
+        # What fails in every process is said by the first one: it has a second to end the others.
+        time.sleep(rank())
+        raise
+    if processes == 1:
+        return mine
+    parts: list[list[Result]] = [[] for _ in range(processes)]
     dist.all_gather_object(parts, mine)
-    return [parts[number % world_size()][number // world_size()] for number in range(len(items))]
-
-
-class _FailedElsewhere(Exception):
-    """Another process failed, and will say why."""
-
-
-class _Board:
-    """What processes at different places of their work tell each other: numbers that each of them can add to.
-
-    They are in the store through which the processes met, since nobody has to wait there.
-    """
-
-    _numbers = count()
-
-    def __init__(self, on_finished: Callable[[int], None] | None) -> None:
-        store = dist.distributed_c10d._get_default_store()
-        # All processes share the same work in the same order.
-        self.store = dist.PrefixStore(f"t3d/{next(self._numbers)}", store)
-        self.on_finished, self.seen = on_finished, 0
-
-    def finished(self, number: int) -> None:
-        """Say that this process has finished `number` more items, and hear of the others."""
-        self._hear(self.store.add("items", number))
-
-    def fail(self) -> None:
-        """Say that this process cannot go on."""
-        self.store.add("failures", 1)
-
-    def wait_for_all(self) -> None:
-        """Wait until every process has done its share."""
-        done = self.store.add("processes", 1)
-        while done < world_size():
-            time.sleep(_POLL_SECONDS)
-            self._hear(self.store.add("items", 0))
-            done = self.store.add("processes", 0)
-        self._hear(self.store.add("items", 0))
-
-    def _hear(self, items: int) -> None:
-        if self.store.add("failures", 0):
-            raise _FailedElsewhere
-        if self.on_finished is not None and items > self.seen:
-            self.on_finished(items - self.seen)
-            self.seen = items
+    return [parts[number % processes][number // processes] for number in range(len(items))]
 
 
 def any_of(flag: bool) -> bool:

@@ -16,18 +16,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
-from t3d.distillation.examples import Example
 from t3d.distributed.gpus import pick_device
 from t3d.errors import DataError, DecodingError, ParameterError
 from t3d.models.folder import load_tokenizer, mask_id
-from t3d.models.layout import lay_out
 from t3d.models.sdar import SDARForCausalLM, load_model
 from t3d.params import Budget, Experiment
 from t3d.progress import Progress
 from t3d.provenance import lineage, store, writer
-from t3d.trajectories import shards
+from t3d.trajectories import scoring, shards
+from t3d.trajectories.record import Trajectory
+
+_BATCH_SIZE = 32
+"""Rollouts scored together."""
 
 
 @dataclass(frozen=True)
@@ -66,81 +67,53 @@ def make(experiment: Experiment, model: Path, trajectories: str, shard_manifests
     name = store.read(model).artefact.partition("/")[2]
     artefact = f"factorisation/{name}/{trajectories}"
     source, *parts = inputs = store.read_inputs(experiment, artefact, [model, *shard_manifests])
-    examples = _read(experiment, trajectories, source, parts)
+    recorded = _read(experiment, trajectories, source, parts)
     with writer.writing(experiment, artefact, out, inputs=inputs, device=device) as job:
         folder = source.folder()
-        progress = Progress(f"factorisation {name} {trajectories}", len(examples))
-        rollouts = chains(
+        found = chains(
             load_model(folder, device, lineage.dtype_of(experiment, name)),
-            examples,
-            steps=size,
+            recorded,
             block_size=size,
             mask_id=mask_id(load_tokenizer(folder)),
-            on_scored=progress.advance,
+            on_finished=Progress(f"factorisation {name} {trajectories}", len(recorded)).advance,
         )
-        table = per_rollout(rollouts, [example.id for example in examples], intervals_up_to(size))
+        table = per_rollout(found, [rollout.prompt_id for rollout in recorded], intervals_up_to(size))
         table.sort_values(["id", "interval"]).to_parquet(job.file(".parquet"), index=False, compression="zstd")
-        job.facts["rollouts"] = len(examples)
+        job.facts["rollouts"] = len(recorded)
 
 
-def _step_map_of(example: Example) -> Sequence[int]:
-    if example.step_map is None:
-        raise DataError(f"{example.id} has no step map: the factorisation error is measured on rollouts.")
-    return example.step_map
-
-
-@torch.inference_mode()
 def chains(
     model: SDARForCausalLM,
-    examples: Sequence[Example],
+    rollouts: Sequence[Trajectory],
     *,
-    steps: int,
     block_size: int,
     mask_id: int,
-    batch_size: int = 32,
-    on_scored: Callable[[int], None] | None = None,
+    on_finished: Callable[[int], None] | None = None,
 ) -> list[Chain]:
-    """Score every state of each rollout with `model`: S forwards a batch, all blocks at once.
-
-    Args:
-        model: the teacher, or a student on its teacher's rollouts.
-        examples: full-step rollouts with step maps.
-        steps: S, equal to `block_size`.
-        block_size: tokens per block.
-        mask_id: id of the mask token.
-        batch_size: rollouts scored together; changes memory, not results.
-        on_scored: called with the number of rollouts that were scored, for progress.
+    """Score every state of full-step rollouts with `model`, the teacher or a student of it; see `scoring.in_states`.
 
     Raises:
         DataError: a rollout is not full-step, so that its states do not form a chain.
     """
-    found = []
-    for start in range(0, len(examples), batch_size):
-        part = examples[start : start + batch_size]
-        layout = lay_out([e.row for e in part], [len(e.prompt_ids) for e in part], block_size).to(model.device)
-        step_map = layout.at_responses(_step_map_of(example) for example in part)
-        log_p = torch.full((steps, *layout.noisy_ids.shape), float("nan"), device=model.device)
-        for step in range(steps):
-            masked = layout.is_response & (step_map > step)
-            if not masked.any():
-                continue
-            hidden = layout.hidden_states(model, layout.noisy_ids.masked_fill(masked, mask_id))
-            scores = model.lm_head(hidden[masked]).float().log_softmax(dim=-1)
-            log_p[step, masked] = scores.gather(1, layout.noisy_ids[masked][:, None]).squeeze(1)
-        for row, example in enumerate(part):
-            shown = layout.is_response[row]
-            chain = Chain(
-                log_p[:, row, shown].double().cpu().numpy(),
-                step_map[row, shown].cpu().numpy(),
-                layout.noisy_blocks[row, shown].cpu().numpy(),
+    blocks = [(len(t.prompt_ids) + np.arange(len(t.response_ids))) // block_size for t in rollouts]
+    for rollout, numbers in zip(rollouts, blocks, strict=True):
+        if len(set(zip(numbers.tolist(), rollout.step_map, strict=True))) != len(rollout.step_map):
+            raise DataError(
+                f"{rollout.prompt_id} commits several tokens in one step: the chain needs full-step rollouts."
             )
-            pairs = set(zip(chain.blocks.tolist(), chain.step_map.tolist(), strict=True))
-            if len(pairs) != len(chain.step_map):
-                raise DataError(f"{example.id} commits several tokens in one step: the chain needs full-step rollouts.")
-            found.append(chain)
-        if on_scored is not None:
-            on_scored(len(part))
-    return found
+    found = scoring.in_states(
+        model,
+        rollouts,
+        block_size=block_size,
+        steps=block_size,
+        mask_id=mask_id,
+        batch_size=_BATCH_SIZE,
+        on_finished=on_finished,
+    )
+    return [
+        Chain(log_p.double().numpy(), np.array(rollout.step_map), numbers)
+        for rollout, log_p, numbers in zip(rollouts, found, blocks, strict=True)
+    ]
 
 
 def gaps(chain: Chain, interval: int) -> tuple[float, int]:
@@ -182,7 +155,7 @@ def intervals_up_to(steps: int) -> list[int]:
 
 def _read(
     experiment: Experiment, trajectories: str, source: store.Manifest, shard_manifests: Sequence[store.Manifest]
-) -> list[Example]:
+) -> list[Trajectory]:
     """The rollouts that are scored, in one order whatever the number of shards: those of like length together."""
     spec = experiment.trajectories[trajectories]
     budget = Budget.parse(spec.budget)
@@ -197,5 +170,4 @@ def _read(
             f"{source.path}: {source.artefact} is neither {teacher}, whose rollouts are scored, nor its student."
         )
     rollouts = [t for manifest in shard_manifests for t in shards.read(manifest.file(".parquet"))[0]]
-    examples = [Example(t.prompt_id, t.prompt_ids, t.response_ids, t.step_map) for t in rollouts]
-    return sorted(examples, key=lambda example: (len(example.row), example.id))
+    return sorted(rollouts, key=lambda t: (len(t.prompt_ids) + len(t.response_ids), t.prompt_id))

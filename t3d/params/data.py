@@ -108,9 +108,6 @@ class Pretraining(Strict):
     """AdamW weight decay."""
     compile: bool = False
     """Compile the model; changes speed, and results only by rounding."""
-    initial: Name | None = None
-    """Key of an autoregressive teacher that is pretrained: a diffusion LM begins with its weights and tokenizer, as
-    SDAR begins with Qwen3's. From scratch unless given."""
 
 
 class Conversion(Optimizer):
@@ -190,8 +187,6 @@ class Teacher(Strict):
             raise ValueError("engine chooses what answers with an autoregressive teacher, which has attention: causal")
         if self.source == "convert" and self.autoregressive:
             raise ValueError("attention: a converted teacher is a block-diffusion LM; remove `attention: causal`")
-        if self.autoregressive and self.pretraining is not None and self.pretraining.initial is not None:
-            raise ValueError("pretraining.initial: an autoregressive model is pretrained from scratch")
         return self
 
     @property

@@ -82,7 +82,6 @@ class Experiment(Strict):
     def _references_exist(self) -> Self:
         for key, teacher in self.teachers.items():
             self._check_source(f"teachers.{key}.hub", teacher.hub, "model")
-            self._check_initial(key, teacher)
         for key, prompts in self.prompt_sets.items():
             self._check(f"prompt_sets.{key}.teacher", "teachers", [prompts.teacher])
             self._check_source(f"prompt_sets.{key}.source", prompts.source, "dataset")
@@ -147,17 +146,6 @@ class Experiment(Strict):
         self._check(where, "teachers", [name])
         if self.teachers[name].autoregressive:
             raise ValueError(f"{where}: {name} is autoregressive; name a diffusion LM, which has blocks and steps")
-
-    def _check_initial(self, key: str, teacher: Teacher) -> None:
-        if teacher.pretraining is None or teacher.pretraining.initial is None:
-            return
-        where, name = f"teachers.{key}.pretraining.initial", teacher.pretraining.initial
-        self._check(where, "teachers", [name])
-        other = self.teachers[name].pretraining
-        if other is None or not self.teachers[name].autoregressive:
-            raise ValueError(f"{where}: {name} is not an autoregressive model that is pretrained")
-        if other.model != teacher.pretraining.model:
-            raise ValueError(f"{where}: {name} has another shape (`model`); weights can only be taken over unchanged")
 
     def _check_decoder(self, where: str, prompts: str) -> None:
         self._check_teacher(f"{where}: prompt_sets.{prompts}.teacher", self.prompt_sets[prompts].teacher)

@@ -117,8 +117,6 @@ class ParallelismTable(Table):
     """Accuracy under parallelism."""
     best_accuracy: dict[Name, Annotated[float, Field(gt=0.0, le=100.0)]]
     """y_max of each benchmark, percent: declared, so that a new method changes no other's AUP."""
-    tolerance: Annotated[float, Field(ge=0.0)] = 5.0
-    """Matched accuracy: at most this many points below the teacher's at its fewest tokens per forward."""
 
     @model_validator(mode="after")
     def _every_benchmark_has_a_best(self) -> Self:

@@ -58,7 +58,6 @@ _OPTIONS = {
     "redi": set(),
     "dparallel": _CERTAINTY,
     "naive_td": _CERTAINTY | _PATH,
-    "near_far": _CERTAINTY | {"near_steps"},
     "ddo": _CERTAINTY | _DDO,
     "t3d": _CERTAINTY | _DDO | _PATH,
 }
@@ -67,7 +66,6 @@ _STATES_OF = {
     "redi": ("random", "block"),
     "dparallel": ("full", "random"),
     "naive_td": ("trajectory",),
-    "near_far": ("trajectory",),
     "ddo": ("trajectory",),
     "t3d": ("trajectory",),
 }
@@ -76,9 +74,8 @@ _STATES_OF = {
 class Objective(Strict):
     """The loss of a student; `t3d/distillation/objectives.py` has one function of each name."""
 
-    name: Literal["sft", "redi", "dparallel", "naive_td", "near_far", "ddo", "t3d"]
-    """`sft`, `redi`, `dparallel`, `naive_td` are likelihoods; `near_far` is a likelihood of what is committed next and
-    the KL from the teacher for the rest; `ddo` is trajectory DDO (6), `t3d` DDO plus path (10)."""
+    name: Literal["sft", "redi", "dparallel", "naive_td", "ddo", "t3d"]
+    """`sft`, `redi`, `dparallel`, `naive_td` are likelihoods; `ddo` is trajectory DDO (6), `t3d` DDO plus path (10)."""
     log_probability: Literal["mean", "sum"] = "mean"
     """log p of a sample: the mean over its masked positions (released), or their sum (the equations' letter)."""
     alpha: Annotated[float, Field(ge=0.0)] = 0.5
@@ -89,9 +86,6 @@ class Objective(Strict):
     """DDO: the reference's fake tokens are drawn from it (6), or its argmax (released)."""
     refresh_every: Positive = 10
     """DDO: optimizer steps of a round, after which the reference becomes the student. The paper's value."""
-    near_steps: Positive | None = None
-    """near_far: a masked token is near if the teacher committed it less than this many steps after the first token of
-    its block that is still masked; every other one is far. Default: 2."""
     path_weight: Annotated[float, Field(ge=0.0)] = 0.0
     """lambda of (10), the path term's weight. t3d: the paper's 0.2 unless given; naive_td: 0."""
     path_weights: Literal["equation", "released"] = "equation"
@@ -103,12 +97,7 @@ class Objective(Strict):
 
     @property
     def needs_reference(self) -> bool:
-        """Whether the loss compares the student with a frozen copy of itself as it was at an earlier step."""
-        return self.name in ("near_far", "ddo", "t3d")
-
-    @property
-    def refreshes_reference(self) -> bool:
-        """Whether that copy is renewed every `refresh_every` steps; otherwise it is the teacher throughout."""
+        """Whether the loss compares the student with a frozen copy of itself, renewed every `refresh_every` steps."""
         return self.name in ("ddo", "t3d")
 
     @property
@@ -127,8 +116,6 @@ class Objective(Strict):
             raise ValueError(f"objective {name} has no {option}; its options: {allowed}")
         if name != "dparallel" and "entropy_temperature" in given and not given.get("entropy_weight"):
             raise ValueError("entropy_temperature has no meaning without an entropy_weight above 0")
-        if name == "near_far" and given.get("near_steps") is None:
-            return given | {"near_steps": 2}
         return ({"path_weight": 0.2} if name == "t3d" else {}) | given
 
 
@@ -264,8 +251,6 @@ class Student(Strict):
         if self.states.kind not in _STATES_OF[name]:
             kinds = " or ".join(_STATES_OF[name])
             raise ValueError(f"objective {name} is defined on {kinds} states, not {self.states.kind}")
-        if self.initial is not None and name == "near_far":
-            raise ValueError("near_far compares with the teacher, which training begins with; it cannot have initial")
         if gold and self.keep is not None:
             raise ValueError("keep chooses among rollouts; sft learns from gold answers")
         if gold and self.rows != ExampleOptions():

@@ -83,10 +83,9 @@ def named_inputs_of(experiment: Experiment, artefact: str) -> dict[str, list[str
         return {}
     if kind == "teachers":
         teacher = experiment.teachers[name]
-        begins = teacher.initial or (teacher.pretraining and teacher.pretraining.initial)
         return {
             "source": [f"sources/{teacher.hub}"] if teacher.hub else [],
-            "teacher": [f"teachers/{begins}"] if begins else [],
+            "teacher": [f"teachers/{teacher.initial}"] if teacher.initial else [],
             "shards": [part for key in teacher.generations or () for part in generation_shards(experiment, key)],
         }
     if kind == "prompts":

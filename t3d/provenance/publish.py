@@ -109,7 +109,7 @@ def remedy(experiment: Experiment, missing: dict[str, Path]) -> str | None:
 
 
 def _check_up_to_date(experiment: Experiment) -> None:
-    """A dry run of everything made unasked, and of what was made on request."""
+    """A dry run of the default targets, and of what was made on request."""
     results = Path("results") / experiment.name
     products = lineage.targets(experiment, on_request=True)
     asked = [results / name for name, product in products.items() if product.on_request]

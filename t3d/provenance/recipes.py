@@ -37,7 +37,6 @@ _OPTIONAL = {
     "task_pattern",
     "max_response_tokens",
     "threshold",
-    "near_steps",
     "attention",
     "initial",
     "generations",

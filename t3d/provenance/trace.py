@@ -120,7 +120,10 @@ def _chain(experiment: Experiment, score: str, commands: dict[str, str]) -> list
                 artefact,
                 manifest.recipes.get(artefact),
                 digests.get(artefact),
-                *(receipt.get(key) for key in ("git_commit", "device", "finished", "seconds")),
+                git_commit=receipt.get("git_commit"),
+                device=receipt.get("device"),
+                finished=receipt.get("finished"),
+                seconds=receipt.get("seconds"),
                 seeds={key: value for key, value in values.items() if key.endswith("seed")} if receipt else None,
                 command=commands.get(str(path)),
             )

@@ -13,6 +13,7 @@ from typing import Any
 from t3d.errors import ParameterError
 from t3d.params import Experiment
 from t3d.provenance import environment, recipes, verify
+from t3d.provenance.files import exclusive
 from t3d.provenance.store import MANIFEST, RECEIPT, SCHEMA, Manifest, manifest_path, sha256
 
 
@@ -56,6 +57,7 @@ def writing(
 
     Raises:
         ParameterError, CorruptArtefactError: an input does not fit (`verify.check`), or `out` is no place for it.
+        BusyError: another process makes it.
     """
     out = Path(out)
     if not out.name.endswith(MANIFEST):
@@ -68,12 +70,9 @@ def writing(
         verify.check(experiment, manifest)
         digests |= manifest.recipes
     base = Path(str(out).removesuffix(MANIFEST))
-    partial = base.with_name(base.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    job = ArtefactWriter(base, partial)
-    started = time.time()
-    try:
+    with exclusive(base.with_name(base.name + ".partial"), artefact) as partial:
+        job = ArtefactWriter(base, partial)
+        started = time.time()
         yield job
         files = _listing(partial)
         content = {
@@ -94,8 +93,6 @@ def writing(
         }
         _write_json(partial / (base.name + RECEIPT), receipt)
         _move(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _move(partial: Path, out: Path) -> None:

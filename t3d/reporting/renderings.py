@@ -316,7 +316,7 @@ def parallelism_view(experiment: Experiment, table: ParallelismTable, tidy: pd.D
         "AUP: accuracy under parallelism (arXiv 2601.07568) over tokens per forward, commit passes counted, with its "
         f"95 % bootstrap interval over questions; penalty {PENALTY:g}, y_max declared ({best}); points more than "
         f"{ALLOWED_LOSS:g} below the curve's first point are left out. It depends on the budgets that were run.",
-        f"Fastest: the budget with most tokens/s whose accuracy is at most {table.tolerance:g} points below the "
+        f"Fastest: the budget with most tokens/s whose accuracy is at most {ALLOWED_LOSS:g} points below the "
         f"teacher's at its fewest tokens per forward; {_DASH}: none is.",
         _questions(experiment, table, tidy),
         _seeds(experiment, table),

@@ -8,6 +8,7 @@ are refused: `scores.py`. How sure they are: `statistics.py`. How they look: `re
 
 import filecmp
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
@@ -28,7 +29,9 @@ REPORTED = Path("params", "reported.csv")
 
 
 def write(experiment: Experiment, name: str, manifests: list[Path], out_csv: Path) -> None:
-    """Write table `name` to `out_csv`, and its Markdown and LaTeX beside it; equal scores give equal bytes.
+    """Write table `name` to `out_csv`, and its Markdown and LaTeX beside it, all three or none.
+
+    Equal scores give equal bytes.
 
     Args:
         manifests: of the scores it needs, see `scores.load`.
@@ -54,8 +57,10 @@ def write(experiment: Experiment, name: str, manifests: list[Path], out_csv: Pat
         tidy = parallelism_table(experiment, table, frame, totals)
         view = renderings.parallelism_view(experiment, table, tidy, totals)
     contents = {".csv": to_csv(tidy), ".md": view.markdown(), ".tex": view.latex()}
-    for suffix, content in contents.items():
-        with replacing(out_csv.with_suffix(suffix)) as partial:
+    with ExitStack() as stack:
+        # All are written before the first is replaced, and the last to be left is the first: a CSV has its two others.
+        partials = [stack.enter_context(replacing(out_csv.with_suffix(suffix))) for suffix in contents]
+        for partial, content in zip(partials, contents.values(), strict=True):
             partial.write_text(content, encoding="utf-8", newline="\n")
 
 

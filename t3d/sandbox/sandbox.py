@@ -47,8 +47,11 @@ class Limits:
             "RLIMIT_CPU": math.ceil(self.seconds) + 1,
             "RLIMIT_AS": self.memory_mb * 2**20,
             "RLIMIT_FSIZE": DISK_MB * 2**20,
-            "RLIMIT_CORE": 0,
+            # With 0 a crash would still be told to a program of the machine that collects images of memory.
+            "RLIMIT_CORE": 1,
             "RLIMIT_NPROC": 0,
+            # Buffers of pipes and sockets are memory that no limit counts: 0.2 MB each.
+            "RLIMIT_NOFILE": 64,
         }
 
 

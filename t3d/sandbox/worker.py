@@ -173,12 +173,12 @@ def _fork_children(system_calls: bytes) -> None:
     """Fork a child whenever standard input passes a socket for it, and kill it when told; return in each child.
 
     Whatever a program does to the files changes this folder, the only one it can write to, and a time of change cannot
-    be set. In that case the sandbox is not used again.
+    be set; reading the folder changes its time of access. In both cases the sandbox is not used again.
     """
     control, libc = socket.socket(fileno=0), ctypes.CDLL(None, use_errno=True)
     instructions = ctypes.create_string_buffer(system_calls)
     program_filter = struct.pack("HP", len(system_calls) // 8, ctypes.addressof(instructions))
-    untouched = os.stat(".").st_ctime_ns
+    untouched = _times(".")
     # What a child need not look at need not be copied for it.
     gc.freeze()
     while True:
@@ -197,8 +197,13 @@ def _fork_children(system_calls: bytes) -> None:
         os.kill(child, signal.SIGKILL)
         _, _, used = os.wait4(child, 0)
         if told:
-            is_untouched = os.stat(".").st_ctime_ns == untouched
+            is_untouched = _times(".") == untouched
             control.send(json.dumps([is_untouched, used.ru_utime + used.ru_stime]).encode())
+
+
+def _times(folder: str) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_ctime_ns, status.st_atime_ns
 
 
 def _wait_or_kill(control: socket.socket, child: int, cpu_seconds: float, libc: ctypes.CDLL) -> None:

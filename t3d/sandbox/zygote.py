@@ -15,11 +15,12 @@ import subprocess
 import sys
 import tempfile
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import IO
 
 from t3d.errors import MissingInputError, ParameterError
-from t3d.sandbox import seccomp, worker
+from t3d.sandbox import seccomp, visible, worker
 
 DISK_MB = 16
 """Size of a sandbox's /tmp, and the largest file."""
@@ -27,6 +28,8 @@ _SECONDS = 30.0
 # The order of a set of texts, and with it a verdict, follows from the seed of their hashes.
 _ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 _NOBODY = "65534"
+# Folders of packages, where they are inside that of the standard library.
+_PACKAGES = ("site-packages", "dist-packages")
 
 
 class Zygote:
@@ -100,12 +103,9 @@ class Zygote:
 
 def _command(kind: str, filter_file: IO[bytes]) -> list[str]:
     machine = platform.machine()
-    # The interpreter of a virtual environment, without the environment: programs get the standard library. As `-I`
-    # would, which ignores the seed of hashes, this leaves out the folders of the user and of the script.
-    python = [os.path.realpath(sys.executable), "-sSPB"]
     of_programs = seccomp.in_programs(machine).hex()
     if kind == "process":
-        return [*python, worker.__file__, of_programs]
+        return [*_interpreter(), worker.__file__, of_programs]
     if kind != "bubblewrap":
         raise ParameterError(f"sandbox is bubblewrap or process, not {kind!r}.")
     bwrap = shutil.which("bwrap")
@@ -117,24 +117,45 @@ def _command(kind: str, filter_file: IO[bytes]) -> list[str]:
         )
     filter_file.write(seccomp.everywhere(machine))
     filter_file.seek(0)
-    folders: list[str] = []
-    for folder in ("/usr", "/bin", "/lib", "/lib64"):
-        if os.path.islink(folder):
-            folders += ["--symlink", os.readlink(folder), folder]
-        elif os.path.isdir(folder):
-            folders += ["--ro-bind", folder, folder]
-    if not Path(sys.base_prefix).is_relative_to("/usr"):
-        folders += ["--ro-bind", sys.base_prefix, sys.base_prefix]
     return [
         *(bwrap, "--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"),
         # Signals from within its namespace do not end or stop process 1.
         "--as-pid-1",
         *(part for name, value in _ENVIRONMENT.items() for part in ("--setenv", name, value)),
         *("--uid", _NOBODY, "--gid", _NOBODY, "--hostname", "sandbox"),
-        *folders,
-        *("--ro-bind", worker.__file__, "/worker.py"),
         *("--dev", "/dev", "--size", str(DISK_MB * 2**20), "--tmpfs", "/tmp"),
-        *("--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"),
+        *_mounts(),
+        *("--ro-bind", worker.__file__, "/worker.py"),
+        *("--remount-ro", "/dev/pts", "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/tmp"),
         *("--seccomp", str(filter_file.fileno())),
-        *(*python, "/worker.py", of_programs),
+        *(*_interpreter(), "/worker.py", of_programs),
+    ]
+
+
+def _interpreter() -> list[str]:
+    # That of a virtual environment, without the environment: programs get the standard library. As `-I` would, which
+    # ignores the seed of hashes, this leaves out the folders of the user and of the script.
+    return [os.path.realpath(sys.executable), "-sSPB"]
+
+
+@cache
+def _mounts() -> list[str]:
+    """Options of bubblewrap that show the interpreter and its standard library, and no package."""
+    command = [*_interpreter(), visible.__file__]
+    found = subprocess.run(command, capture_output=True, env=_ENVIRONMENT, cwd="/", text=True)
+    if found.returncode:
+        raise MissingInputError(f"{command[0]} does not start without its packages: {found.stderr.strip()}")
+    shown: list[Path] = []
+    for path in map(Path, json.loads(found.stdout)):
+        # A folder comes before what it holds.
+        if not any(path.is_relative_to(folder) for folder in shown):
+            shown.append(path)
+    # Programs write to /tmp. What is shown below it is in folders that they can neither write to nor rename.
+    below = sorted({f"/tmp/{path.parts[2]}" for path in shown if path.is_relative_to("/tmp")})
+    hidden = [str(path / name) for path in shown for name in _PACKAGES if (path / name).is_dir()]
+    return [
+        *(part for folder in below for part in ("--tmpfs", folder)),
+        *(part for path in shown for part in ("--ro-bind", str(path), str(path))),
+        *(part for folder in hidden for part in ("--tmpfs", folder)),
+        *(part for folder in below + hidden for part in ("--remount-ro", folder)),
     ]

@@ -76,6 +76,10 @@ def make(experiment: Experiment, name: str, out: Path, inputs: Sequence[store.Ma
     with ExitStack() as stack:
         device = collectives.init_process_group(pick_device(experiment))
         with collectives.raise_on_all_ranks():
+            if collectives.is_main():
+                making = writer.writing(experiment, artefact, out, inputs=list(inputs), device=device)
+                job = stack.enter_context(making)
+        with collectives.raise_on_all_ranks():
             folder = inputs[0].folder()
             tokenizer = with_mask(autoregressive.load_tokenizer(folder), folder)
             rows = [row for shard in inputs[1:] for row in generated.read(shard.file(".parquet"))]
@@ -86,8 +90,6 @@ def make(experiment: Experiment, name: str, out: Path, inputs: Sequence[store.Ma
                 writer.run_key(experiment, artefact, inputs),
             )
             if collectives.is_main():
-                making = writer.writing(experiment, artefact, out, inputs=list(inputs), device=device)
-                job = stack.enter_context(making)
                 print(f"convert {name}: {counts}", flush=True)
         seed = seed_for(experiment.seed, "convert")
         probes = Probes(experiment, folder, tokenizer, examples, conversion, device, seed)

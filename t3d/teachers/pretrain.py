@@ -27,7 +27,7 @@ from t3d.models.device import autocast
 from t3d.models.folder import MASK_TOKEN, SDARConfig
 from t3d.models.layout import Layout, lay_out_stored
 from t3d.models.packed import compile_layers
-from t3d.models.sdar import SDARForCausalLM, load_weights
+from t3d.models.sdar import SDARForCausalLM
 from t3d.params import Pretraining
 from t3d.progress import Progress
 from t3d.prompts.domains import DOMAINS
@@ -140,7 +140,6 @@ def pretrain(
     folder: Path,
     *,
     autoregressive: bool = False,
-    initial: Path | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> dict[str, float]:
     """Make a pocket model and save it as an SDAR folder, or as a Qwen3 folder.
@@ -151,7 +150,6 @@ def pretrain(
         device: `cpu` or `cuda`; bf16 autocast on `cuda`.
         folder: where config, weights (bf16) and tokenizer go.
         autoregressive: a Qwen3 that predicts next tokens instead of an SDAR.
-        initial: folder of the autoregressive model whose weights and tokenizer an SDAR begins with.
         checkpoints: where to resume from and save to; None keeps nothing.
 
     Returns:
@@ -159,9 +157,8 @@ def pretrain(
 
     Raises:
         TrainingError: the loss is not finite, or a state cannot be written.
-        CorruptArtefactError: the weights of `initial` are not whole.
     """
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(initial) if initial else _tokenizer(pretraining, seed)
+    tokenizer = _tokenizer(pretraining, seed)
     corpus = Corpus(draw_rows(tokenizer.backend_tokenizer, pretraining, seed))
     corpus.ids = corpus.ids.to(device)
     torch.manual_seed(seed_for(seed, "pretrain-weights"))
@@ -173,8 +170,6 @@ def pretrain(
     else:
         model = SDARForCausalLM(SDARConfig(**shape, block_size=max(pretraining.block_sizes)))
         loss_of = _block_loss(model, corpus, pretraining, seed, ids[MASK_TOKEN])
-    if initial is not None:
-        model.load_state_dict(load_weights(Qwen3ForCausalLM, initial, dtype=torch.float32).state_dict())
     model.to(device)  # type: ignore[arg-type]  # transformers wraps the signature away
     loss = _train(model, corpus, pretraining, seed, device, loss_of, checkpoints)
     model.generation_config = GenerationConfig(eos_token_id=[ids[END_OF_TURN], ids[END]])

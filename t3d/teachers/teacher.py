@@ -20,8 +20,8 @@ def make(experiment: Experiment, name: str, out: Path, *sources: Path) -> None:
         experiment: whose teachers have `name`.
         name: its key.
         out: manifest to write; the folder lies beside it, and until it is complete the states of its pretraining.
-        sources: manifests of what it is made from: the fetched folder of a teacher of the hub; the autoregressive
-            model that a pretrained one begins with; or the one that is converted, and its answers.
+        sources: manifests of what it is made from: the fetched folder of a teacher of the hub; or the
+            autoregressive model that is converted, and its answers.
 
     Raises:
         ParameterError: the experiment has no such teacher, or the fetched folder holds another kind of model.
@@ -45,20 +45,13 @@ def make(experiment: Experiment, name: str, out: Path, *sources: Path) -> None:
         from t3d.teachers import pretrain
 
         device = pick_device(experiment)
-    checkpoints, initial = None, None
+    checkpoints = None
     if spec.hub is not None:
         if (packed := _gguf_of(inputs[0])) is not None:
             if not spec.autoregressive:
                 raise ParameterError(f"teachers.{name}: {packed} is an autoregressive model; set `attention: causal`.")
         else:
             check_folder(inputs[0].folder(), spec.autoregressive)
-    if spec.pretraining is not None and spec.pretraining.initial is not None:
-        from t3d.models import autoregressive
-
-        initial = autoregressive.check_folder(inputs[0].folder())
-    if spec.source == "pretrain":
-        identity = writer.run_key(experiment, artefact, inputs)
-        checkpoints = Checkpoints(Path(str(out).removesuffix(store.MANIFEST) + ".states"), identity)
     with writer.writing(experiment, artefact, out, inputs=inputs, device=device) as job:
         if spec.hub is not None and packed is not None:
             from t3d.models import gguf_file
@@ -74,13 +67,15 @@ def make(experiment: Experiment, name: str, out: Path, *sources: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 link_or_copy(inputs[0].path.parent / file, target)
         elif spec.pretraining is not None:
+            identity = writer.run_key(experiment, artefact, inputs)
+            # Of one process at a time: the states that another has begun to write would be removed.
+            checkpoints = Checkpoints(Path(str(out).removesuffix(store.MANIFEST) + ".states"), identity)
             job.receipt["training"] = pretrain.pretrain(
                 spec.pretraining,
                 experiment.seed,
                 device,
                 job.folder(),
                 autoregressive=spec.autoregressive,
-                initial=initial,
                 checkpoints=checkpoints,
             )
         else:

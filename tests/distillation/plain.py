@@ -19,10 +19,7 @@ def compute(
     reduce = objectives.sample_mean if objective.log_probability == "mean" else objectives.sample_sum
     scores = masked_log_probabilities(student, batch)
     log_p = of_tokens(scores, batch.layout.noisy_ids, batch.masked)
-    if objective.name == "near_far":
-        assert reference is not None
-        loss, parts = _near_far(objective, scores, log_p, reference, batch, reduce)
-    elif objective.needs_reference:
+    if objective.needs_reference:
         assert reference is not None
         loss, parts = _ddo(objective, scores, log_p, reference, batch, reduce)
     else:
@@ -65,35 +62,6 @@ def _ddo(
         "disagreement": (fake_ids != batch.layout.noisy_ids)[batch.masked].float().mean(),
     }
     return objectives.ddo(real, fake, objective.alpha), parts
-
-
-def _near_far(
-    objective: Objective,
-    scores: Tensor,
-    log_p: Tensor,
-    reference: SDARForCausalLM,
-    batch: Batch,
-    reduce: objectives.Reduce,
-) -> tuple[Tensor, Parts]:
-    with torch.no_grad():
-        reference_scores = masked_log_probabilities(reference, batch)
-    divergence = (reference_scores.exp() * (reference_scores - scores)).sum(dim=-1)
-    divergence = divergence.new_zeros(batch.masked.shape).masked_scatter(batch.masked, divergence)
-    near = near_tokens(batch, objective.near_steps)
-    near_term = -reduce(torch.where(near, log_p, 0.0), batch.masked).mean()
-    far_term = reduce(torch.where(near, 0.0, divergence), batch.masked).mean()
-    return near_term + far_term, {"near_term": near_term, "far_term": far_term}
-
-
-def near_tokens(batch: Batch, near_steps: int) -> Tensor:
-    """Masked tokens within `near_steps` of the first masked one of their block, bool `[batch, N]`, one at a time."""
-    near = torch.zeros_like(batch.masked)
-    for row, column in batch.masked.nonzero().tolist():
-        start = column // batch.layout.block_size * batch.layout.block_size
-        block = slice(start, start + batch.layout.block_size)
-        first = min(batch.step_map[row, block][batch.masked[row, block]].tolist())
-        near[row, column] = batch.step_map[row, column] - first < near_steps
-    return near
 
 
 def masked_log_probabilities(model: SDARForCausalLM, batch: Batch) -> Tensor:

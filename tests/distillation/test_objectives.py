@@ -49,37 +49,6 @@ def test_released_path_weights_have_two_levels_three_to_one():
     assert objectives.path_weights(steps, 8, "released").tolist() == [0.75] * 4 + [0.25] * 4
 
 
-def test_near_tokens_are_those_within_some_steps_of_their_blocks_first_masked_one():
-    step_map = torch.tensor([[4, 1, 2, 3, 2, 2, 8, 5], [1, 2, 3, 4, 3, 1, 2, 4]])
-    masked = torch.tensor([[1, 0, 1, 1, 1, 0, 1, 0], [0, 0, 0, 0, 1, 1, 1, 1]]).bool()
-    two = [[0, 0, 1, 1, 1, 0, 0, 0], [0, 0, 0, 0, 0, 1, 1, 0]]
-    assert objectives.near(step_map, masked, 4, 2).int().tolist() == two
-    # A block of eight begins with the first step that is masked in any of its tokens.
-    assert objectives.near(step_map, masked, 8, 1).int().tolist() == [
-        [0, 0, 1, 0, 1, 0, 0, 0],
-        [0, 0, 0, 0, 0, 1, 0, 0],
-    ]
-    assert torch.equal(objectives.near(step_map, masked, 8, 8), masked)
-
-
-@pytest.mark.parametrize("reduce", REDUCTIONS)
-@pytest.mark.parametrize("seed", range(3))
-def test_near_far_takes_each_masked_token_once(seed, reduce):
-    log_p, masked, step_map = random_case(seed)
-    divergence, near = log_p.flip(0) ** 2, masked & (step_map <= 2)
-    terms = {True: [], False: []}
-    for row in range(3):
-        for kind, values in ((True, -log_p), (False, divergence)):
-            parts = [values[row, i].item() * (near[row, i].item() is kind) for i in range(6) if masked[row, i]]
-            terms[kind].append(REDUCTIONS[reduce](parts))
-    near_term, far_term = objectives.near_far(log_p, divergence, masked, near, reduce)
-    assert near_term.item() == pytest.approx(sum(terms[True]) / 3, abs=1e-12)
-    assert far_term.item() == pytest.approx(sum(terms[False]) / 3, abs=1e-12)
-    everything, nothing = objectives.near_far(log_p, divergence, masked, masked, reduce)
-    assert everything.item() == pytest.approx(objectives.naive_td(log_p, masked, reduce).item(), abs=1e-12)
-    assert nothing.item() == 0.0
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_certainty_is_the_entropy_of_what_is_already_right(seed):
     log_p, masked, step_map = random_case(seed)

@@ -81,7 +81,6 @@ def first_gradient(job, **model):
         ("t3d", False, False),
         ("t3d", True, True),
         ("dparallel", False, True),
-        ("near_far", True, False),
     ],
 )
 def test_gradients_are_those_of_unsharded_processes_bit_for_bit(in_processes, name, tied, recomputed):

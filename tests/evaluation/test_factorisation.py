@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 
-from t3d.distillation.examples import Example
 from t3d.errors import DataError, ParameterError
 from t3d.evaluation import factorisation
 from t3d.evaluation.factorisation import Chain, chains, gaps, intervals_up_to, per_rollout
@@ -71,22 +70,24 @@ def test_a_repeated_token_costs_its_entropy_each_time_it_is_drawn_again():
     assert measured(copies, 4)[0] == pytest.approx(3 * math.log(4) / 2)
 
 
-def rollout(name, prompt, blocks, rng):
+def rollout(name, prompt, blocks, rng, steps=None) -> Trajectory:
     length = (prompt // 4 + blocks) * 4 - prompt
-    steps = []
+    step_map = []
     for block in range(blocks):
-        size = min(4, length - len(steps)) if block else 4 - prompt % 4
-        steps += [int(s) for s in rng.permutation(size) + 1]
-    return Example(name, rng.integers(4, 97, prompt).tolist(), rng.integers(4, 97, length).tolist(), steps)
+        size = min(4, length - len(step_map)) if block else 4 - prompt % 4
+        step_map += [int(s) for s in rng.permutation(size) + 1]
+    ids = rng.integers(4, 97, prompt + length).tolist()
+    return Trajectory(name, ids[:prompt], ids[prompt:], steps or step_map, [0.5] * length, "stop", 0)
 
 
-def test_chains_equal_one_forward_per_state():
+def test_chains_equal_one_forward_per_state(monkeypatch):
+    monkeypatch.setattr(factorisation, "_BATCH_SIZE", 3)
     rng = np.random.default_rng(1)
     model = tiny_model()
-    examples = [rollout(f"e{i}", 3 + i, 2 + i % 2, rng) for i in range(4)]
-    found = chains(model, examples, steps=4, block_size=4, mask_id=MASK, batch_size=3)
-    for example, chain in zip(examples, found, strict=True):
-        ids, prompt = torch.from_numpy(example.row), len(example.prompt_ids)
+    rollouts = [rollout(f"e{i}", 3 + i, 2 + i % 2, rng) for i in range(4)]
+    found = chains(model, rollouts, block_size=4, mask_id=MASK)
+    for example, chain in zip(rollouts, found, strict=True):
+        ids, prompt = torch.tensor(example.prompt_ids + example.response_ids), len(example.prompt_ids)
         blocks = torch.arange(len(ids))[None] // 4
         for block in set(chain.blocks.tolist()):
             for step in range(4):
@@ -106,11 +107,9 @@ def test_chains_equal_one_forward_per_state():
 
 
 def test_what_is_no_chain_is_refused():
-    example = Example("e", [5, 6, 7, 8], [9, 10, 11, 12], [1, 1, 2, 2])
+    two_a_step = rollout("e", 4, 1, np.random.default_rng(0), steps=[1, 1, 2, 2])
     with pytest.raises(DataError, match="e commits several tokens in one step"):
-        chains(tiny_model(), [example], steps=4, block_size=4, mask_id=MASK)
-    with pytest.raises(DataError, match="e has no step map"):
-        chains(tiny_model(), [Example("e", [5, 6, 7, 8], [9, 10, 11, 12])], steps=4, block_size=4, mask_id=MASK)
+        chains(tiny_model(), [two_a_step], block_size=4, mask_id=MASK)
     with pytest.raises(DataError, match="zero rollouts"):
         measured([], 2)
 
@@ -139,12 +138,6 @@ def full_step(budget="b4s4", **changes) -> Experiment:
     return Experiment.model_validate(content | changes)
 
 
-def recorded(name, prompt, blocks, rng, steps=None) -> Trajectory:
-    example = rollout(name, prompt, blocks, rng)
-    step_map = steps or example.step_map
-    return Trajectory(name, example.prompt_ids, example.response_ids, step_map, [0.5] * len(step_map), "stop", 0)
-
-
 def written(experiment, root, rollouts, steps=4):
     """Manifests of the teacher and of the rollouts' two shards."""
     model = root / "teachers" / "m.manifest.json"
@@ -161,7 +154,7 @@ def written(experiment, root, rollouts, steps=4):
 
 def test_the_stage_keeps_the_gaps_of_every_rollout(tmp_path):
     rng = np.random.default_rng(2)
-    rollouts = [recorded(f"e{i}", 3 + i, 2 + i % 2, rng) for i in range(5)]
+    rollouts = [rollout(f"e{i}", 3 + i, 2 + i % 2, rng) for i in range(5)]
     experiment = full_step()
     model, manifests = written(experiment, tmp_path, rollouts)
     out = tmp_path / "factorisation" / "m" / "r.manifest.json"
@@ -171,10 +164,8 @@ def test_the_stage_keeps_the_gaps_of_every_rollout(tmp_path):
     origins = {"teachers/m", "prompts/q", "trajectories/r/0-of-2", "trajectories/r/1-of-2"}
     assert set(manifest.recipes) == {manifest.artefact, *origins}
     found = pd.read_parquet(manifest.file(".parquet"))
-    examples = [Example(r.prompt_id, r.prompt_ids, r.response_ids, r.step_map) for r in rollouts]
-    scored = chains(
-        load_model(SHIPPED), examples, steps=4, block_size=4, mask_id=mask_id(load_tokenizer(SHIPPED)), batch_size=1
-    )
+    shipped, mask = load_model(SHIPPED), mask_id(load_tokenizer(SHIPPED))
+    scored = [chains(shipped, [each], block_size=4, mask_id=mask)[0] for each in rollouts]
     expected = per_rollout(scored, [f"e{i}" for i in range(5)], [1, 2, 4])
     pd.testing.assert_frame_equal(found, expected, atol=1e-4)
     assert found.loc[found["interval"] == 1, "gap"].eq(0).all()
@@ -189,7 +180,7 @@ def test_the_stage_keeps_the_gaps_of_every_rollout(tmp_path):
 def test_the_stage_refuses_what_it_cannot_score(tmp_path):
     rng = np.random.default_rng(3)
     experiment = full_step()
-    rollouts = [recorded("e0", 4, 1, rng), recorded("e1", 4, 1, rng, steps=[1, 1, 2, 2])]
+    rollouts = [rollout("e0", 4, 1, rng), rollout("e1", 4, 1, rng, steps=[1, 1, 2, 2])]
     model, manifests = written(experiment, tmp_path, rollouts)
     out = tmp_path / "r.manifest.json"
     with pytest.raises(ParameterError, match=r"no trajectories 'rr': r\."):

@@ -12,7 +12,8 @@ from t3d.models import gguf_file
 from t3d.models.folder import stop_ids
 from t3d.provenance import store
 from t3d.teachers import teacher
-from tests.autoregressive import VOCABULARY, experiment_file, made, tiny_tokenizer
+from tests.artefacts import made
+from tests.autoregressive import VOCABULARY, experiment_file, tiny_tokenizer
 from tests.conftest import SHAPES, tiny_autoregressive
 
 WIDE = {"hidden_size": 64, "head_dim": 16, "intermediate_size": 96}

@@ -11,7 +11,8 @@ import pytest
 
 from t3d import params
 from t3d.errors import CorruptArtefactError, MissingInputError, PublishError, T3DError
-from t3d.provenance import archive, records, writer
+from t3d.provenance import archive, records, verify, writer
+from t3d.terminal import status
 from tests.conftest import ROOT
 
 SCORE, STUDENT = "data/demo/scores/t3d-seed0/gsm/b8s2", "data/demo/students/t3d-seed0"
@@ -87,6 +88,21 @@ def test_what_was_published_comes_back(project):
     assert records.has(TABLE)
     # Again: all is here.
     assert archive.restore(params.find("demo"))[0] == here
+
+
+def test_what_the_experiment_no_longer_makes_comes_back_too(project):
+    """Its files are here as they were published, nothing calls them wrong, and only a new publication objects."""
+    demo = params.find("demo")
+    others = {name: table for name, table in demo.tables.items() if "t3d" not in table.students}
+    students = {name: student for name, student in demo.students.items() if name != "t3d"}
+    without = demo.model_copy(update={"students": students, "tables": others, "figures": {}})
+    here, _ = archive.restore(without)
+    assert here == {f"data/{name}" for name in files(project / "published") if not name.endswith(".safetensors")}
+    assert [path.as_posix() for path in verify.strays(without)] == [
+        f"{path}.manifest.json" for path in (SCORE, STUDENT)
+    ]
+    found = status.look(without)
+    assert (found.stale, found.running) == ({}, [])
 
 
 def test_equal_content_gives_equal_files(project):

@@ -134,24 +134,6 @@ def test_labels_and_batch_sizes_do_not_change_a_recipe(experiment):
     assert digests[0] == digests[1] != digests[2]
 
 
-def test_a_students_recipe_has_near_steps_only_where_its_loss_has_them(experiment):
-    student = {"label": "S", "trajectories": ["t"], "states": {"kind": "trajectory"}}
-    student["optimizer"] = {"steps": 2, "batch_size": 2, "learning_rate": 1e-3}
-    content = experiment.model_dump() | {
-        "prompt_sets": {"p": {"teacher": "m", "split": "train", "count": 3}},
-        "trajectories": {"t": {"prompts": "p", "budget": "b8s8"}},
-    }
-
-    def objective(**given):
-        students = {"s": student | {"objective": given}}
-        params = recipes.artefact_params(Experiment(**content | {"students": students}), "students/s-seed0")
-        return params["student"]["objective"]
-
-    assert "near_steps" not in objective(name="t3d")
-    assert objective(name="near_far")["near_steps"] == 2
-    assert objective(name="near_far", near_steps=3)["near_steps"] == 3
-
-
 def test_how_a_student_fits_into_memory_does_not_change_its_recipe(experiment):
     sft = {"label": "SFT", "prompts": ["p"], "objective": {"name": "sft"}, "states": {"kind": "random"}}
     prompts = {"p": {"teacher": "m", "split": "train", "count": 3}}

@@ -8,7 +8,7 @@ from threadpoolctl import threadpool_limits
 
 from t3d.params import find
 from t3d.provenance import archive, lineage
-from t3d.reporting import choice, gpu_time, tables
+from t3d.reporting import choice, tables
 from tests.conftest import ROOT
 
 POCKET = ROOT / "results" / "pocket"
@@ -73,22 +73,3 @@ def test_the_rule_prefers_a_row_that_keeps_full_step():
     assert choice.chosen(rows) == "b"
     assert choice.chosen(rows.loc[["a"]]) == "a"
     assert choice.chosen(rows.assign(lost=[4.0, 3.0, 2.0])) == "c"
-
-
-def test_gpu_minutes_of_the_docs_follow_from_the_receipts(unpacked, monkeypatch):
-    pocket = find("pocket")
-    monkeypatch.chdir(unpacked)
-    stages, products = gpu_time.by_stage(pocket, gpus=4)
-    docs = " ".join((ROOT / "docs" / "results.md").read_text().split())
-    # The docs leave out the autoregressive twin: one of the teachers, made unasked.
-    twin = 7.1
-    stages.loc["teachers"] -= [1, twin]
-    kinds = {"teachers": "teacher", "trajectories": "rollouts"}
-    for kind, row in stages.iterrows():
-        label = kinds.get(kind, kind)
-        assert re.search(rf"\| {label}[^|]*\| {int(row['jobs']):,} \|[^|]*\| {row['minutes']:.1f} \|", docs), kind
-    besides = products["beyond.csv"] + products["together.csv"]
-    assert (
-        f"came to {products['unasked'] - twin:.0f} GPU-minutes, `tuning` to {products['tuning.csv']:.0f}, and what "
-        f"`beyond` and `together` need besides to {besides:.0f}."
-    ) in docs

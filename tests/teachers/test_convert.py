@@ -17,7 +17,8 @@ from t3d.prompts.reader import read_prompts
 from t3d.provenance import lineage, store
 from t3d.teachers import convert, teacher
 from t3d.teachers.probes import Probes
-from tests.autoregressive import VOCABULARY, experiment_file, made, tiny_tokenizer, write_causal
+from tests.artefacts import made
+from tests.autoregressive import VOCABULARY, experiment_file, tiny_tokenizer, write_causal
 from tests.conftest import SHAPES, tiny_autoregressive
 
 

@@ -115,16 +115,6 @@ def test_the_next_token_is_learned_of_responses_alone_whatever_a_row_is_batched_
     torch.testing.assert_close(loss_of(0, np.arange(3)), torch.stack(losses).mean())
 
 
-def test_a_teacher_begins_with_an_autoregressive_models_weights_and_tokenizer(next_tokens, tmp_path):
-    barely = SMALL.model_copy(update={"steps": 1, "warmup_steps": 0, "learning_rate": 1e-9, "weight_decay": 0.0})
-    pretrain.pretrain(barely, seed=7, device="cpu", folder=tmp_path, initial=next_tokens[0])
-    begun, old = load_model(tmp_path), Qwen3ForCausalLM.from_pretrained(next_tokens[0], dtype=torch.float32)
-    assert begun.config.block_size == 8
-    for (name, ours), theirs in zip(begun.named_parameters(), old.parameters(), strict=True):
-        assert torch.equal(ours, theirs), name
-    assert (tmp_path / "tokenizer.json").read_bytes() == (next_tokens[0] / "tokenizer.json").read_bytes()
-
-
 @pytest.fixture(scope="module")
 def rows(made):
     return corpus.draw_rows(load_tokenizer(made[0]).backend_tokenizer, SMALL, 0)

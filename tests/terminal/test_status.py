@@ -108,31 +108,25 @@ def test_a_table_older_than_its_scores_is_stale(project):
     assert seen()[0]["targets"][0]["state"] == "stale"
 
 
-def test_running_jobs_are_seen_with_their_step(project):
+@pytest.mark.parametrize(
+    ("files", "step"),
+    [
+        (["step-0000020.pt"], 20),
+        # Of several processes.
+        (["step-0000009.pt", "step-0000010.0-of-2.pt", "step-0000010.1-of-2.pt", "step-0000010.0-of-2.pt.sha256"], 10),
+    ],
+)
+def test_running_jobs_are_seen_with_their_step(project, files, step):
     path("students/t3d-seed0").unlink()
     (project / "data/twin/students/t3d-seed0.partial").mkdir()
     work = project / "work" / "twin" / "t3d-seed0"
     work.mkdir(parents=True)
-    (work / "step-0000020.pt").write_text("x")
-    (job,) = seen()[0]["running"]
-    assert (job["artefact"], job["step"], job["of"]) == ("students/t3d-seed0", 20, 40)
-    assert job["quiet_seconds"] < 60
-    assert "begun: students/t3d-seed0, step 20 of 40, last written" in status()
-
-
-def test_the_step_of_a_training_by_several_processes_is_seen(project):
-    path("students/t3d-seed0").unlink()
-    work = project / "work" / "twin" / "t3d-seed0"
-    work.mkdir(parents=True)
-    for name in (
-        "step-0000009.pt",
-        "step-0000010.0-of-2.pt",
-        "step-0000010.1-of-2.pt",
-        "step-0000010.0-of-2.pt.sha256",
-    ):
+    for name in files:
         (work / name).write_text("x")
     (job,) = seen()[0]["running"]
-    assert (job["artefact"], job["step"]) == ("students/t3d-seed0", 10)
+    assert (job["artefact"], job["step"], job["of"]) == ("students/t3d-seed0", step, 40)
+    assert job["quiet_seconds"] < 60
+    assert f"begun: students/t3d-seed0, step {step} of 40, last written" in status()
 
 
 def test_a_manifest_that_lacks_a_recipe_is_stale(project):

@@ -39,7 +39,7 @@ SHOWN = {"teacher": "sdar", "students": [], "benchmarks": ["code"], "autoregress
 EXPERIMENT = {
     "device": "cpu",
     "teachers": {
-        "sdar": {"source": "pretrain", "pretraining": PRETRAINING | {"initial": "ar", "steps": 20, "warmup_steps": 2}},
+        "sdar": {"source": "pretrain", "pretraining": PRETRAINING | {"steps": 20, "warmup_steps": 2}},
         "ar": {"source": "pretrain", "attention": "causal", "label": "AR (vLLM)", "pretraining": PRETRAINING},
     },
     "prompt_sets": {"code": {"teacher": "sdar", "domain": "code", "split": "test", "count": 100}},

@@ -40,10 +40,9 @@ def write(experiment: Experiment, name: str, manifests: list[Path], out_pdf: Pat
     # A reader's own matplotlibrc must not change the figure.
     with style.context(["default", STYLE]):
         figure = _drawn(experiment, name, manifests)
-        with replacing(out_pdf) as partial:
-            figure.savefig(partial, format="pdf", metadata={"Title": caption, "CreationDate": None})
-        with replacing(out_pdf.with_suffix(".png")) as partial:
-            figure.savefig(partial, format="png", dpi=_PNG_DPI, metadata={"Title": caption, "Software": None})
+        with replacing(out_pdf) as pdf, replacing(out_pdf.with_suffix(".png")) as png:
+            figure.savefig(pdf, format="pdf", metadata={"Title": caption, "CreationDate": None})
+            figure.savefig(png, format="png", dpi=_PNG_DPI, metadata={"Title": caption, "Software": None})
 
 
 def _drawn(experiment: Experiment, name: str, manifests: list[Path]) -> Figure:
