@@ -1,4 +1,4 @@
-"""A published autoregressive folder in small, and an experiment that converts it."""
+"""A published autoregressive folder in small and an experiment that converts it."""
 
 import json
 

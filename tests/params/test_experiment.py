@@ -12,15 +12,15 @@ from t3d.params import ExampleOptions, States
 from t3d.provenance import lineage
 from tests.conftest import ROOT
 
-DEMO = ROOT / "params" / "demo.yaml"
+DEMO = yaml.safe_load((ROOT / "params" / "demo.yaml").read_text())
 REFUSED = yaml.safe_load((Path(__file__).parent / "refused.yaml").read_text())
 
 
 def edited(tmp_path, edit):
-    content = yaml.safe_load(DEMO.read_text())
+    content = copy.deepcopy(DEMO)
     edit(content)
     path = tmp_path / "edited.yaml"
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(yaml.dump(content, Dumper=yaml.CSafeDumper))
     return path
 
 
