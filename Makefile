@@ -10,7 +10,7 @@ VLLM_LOCK := $(VLLM)/requirements$(if $(filter cuda,$(VLLM_FOR)),-cuda).lock
 # Snakemake's rules call `t3d`, which lies beside it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo sandbox report test test-slurm test-browser test-vllm vllm-env check clean
+.PHONY: demo sandbox report test test-faults test-remote test-slurm test-browser test-vllm vllm-env check clean
 
 demo: sandbox $(VENV)/installed ## distil a diffusion LM on this machine and print Table 1
 	snakemake --cores all
@@ -24,8 +24,15 @@ report: $(VENV)/installed ## one offline HTML page of what there is; makes the t
 	snakemake results/report.html --cores all
 	@echo "The report is $(CURDIR)/results/report.html: open it in a browser."
 
-test: $(VENV)/installed ## run the tests, a file at a time on every core
-	pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+# A worker that has nothing left takes tests from the end of another's list: no long file ends the run alone.
+test: $(VENV)/installed ## run the tests on every core
+	pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+test-faults: $(VENV)/installed ## kill jobs and Snakemake twenty times; the table is the same
+	KILLS=20 pytest tests/workflow/test_dag.py -k through_kills
+
+test-remote: $(VENV)/installed ## publish to a server of S3 on this machine and fetch from it
+	pytest -m remote
 
 test-slurm: $(VENV)/installed ## start a Slurm cluster on this machine and run through it (root; slurmctld, slurmd, munge)
 	pytest tests/slurm

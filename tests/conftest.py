@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from t3d.distributed import collectives
 from t3d.models.folder import SDARConfig, load_tokenizer
 from t3d.models.sdar import SDARForCausalLM, load_model
+from t3d.sandbox.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "data" / "shipped" / "pocket-sdar"
@@ -81,6 +82,12 @@ def tokenizer():
 
 
 @pytest.fixture(scope="session")
+def box():
+    with Sandbox() as kept:
+        yield kept
+
+
+@pytest.fixture(scope="session")
 def in_processes():
     """Run a function of the rank in several processes that meet, and return what it returned in each.
 
@@ -110,7 +117,7 @@ def in_processes():
             rank_of[ours] = rank
         heard = [None] * count
         while rank_of:
-            found = wait(list(rank_of), timeout=60)
+            found = wait(list(rank_of), timeout=180)
             assert found, "the processes wait for each other"
             for ours in found:
                 rank = rank_of.pop(ours)

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+from t3d import cli
 from tests.conftest import ROOT
 
 
@@ -37,6 +38,21 @@ def finish(process):
     return said
 
 
+def error_of(function, *arguments, **named) -> str | None:
+    """What ends a function, `SystemExit: 0` for example."""
+    try:
+        function(*arguments, **named)
+    except BaseException as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def typed(project: Path, line: list[str]) -> str | None:
+    """`t3d <line>` in `project` and in this process, a forked one, and what ends it."""
+    os.chdir(project)
+    sys.argv = ["t3d", *line]
+    return error_of(cli.main)
+
+
 def running(project):
     """Processes of the operating system that work in `project`, as other tests' processes do not."""
     found = []
@@ -49,7 +65,7 @@ def running(project):
     return found
 
 
-def wait_for(condition, seconds=60):
+def wait_for(condition, seconds=180):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end

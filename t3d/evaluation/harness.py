@@ -18,12 +18,11 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 import lm_eval
-import lm_eval.models
 import yaml
 from lm_eval.api.filter import Filter
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
-from lm_eval.api.registry import register_filter, register_metric, register_model
+from lm_eval.api.registry import register_filter, register_metric
 from lm_eval.tasks import TaskManager
 
 from t3d.errors import DataError
@@ -47,7 +46,6 @@ class _GenerationOnly(LM):
         return self.loglikelihood(requests)  # type: ignore[return-value]
 
 
-@register_model("sdar-block-diffusion")
 class BlockDiffusionLM(_GenerationOnly):
     """Decodes each question at one budget; of several processes all ask it the same, and each decodes its share.
 

@@ -1,6 +1,7 @@
 """Two processes train the student that one process trains, are ended and go on, and fail with one message."""
 
 import json
+import os
 import signal
 import socket
 
@@ -15,22 +16,23 @@ from t3d.prompts import sets
 from t3d.teachers import teacher
 from t3d.trajectories import rollout
 from tests.conftest import tiny_model
-from tests.distillation.test_trainer import setting
-from tests.started import finish, running, set_up, t3d, wait_for
+from tests.started import error_of, finish, set_up, t3d, typed
+from tests.training import setting
 
 EXPERIMENT = """
 device: cpu
 teachers: {pocket: {source: shipped, path: data/shipped/pocket-sdar}}
-prompt_sets: {gsm: {teacher: pocket, split: train, count: 12, difficulty: {max_steps: 3, max_number: 999}}}
-trajectories: {gsm: {prompts: gsm, budget: b8s8, batch_size: 12}}
+prompt_sets: {gsm: {teacher: pocket, split: train, count: 8, difficulty: {max_steps: 2, max_number: 99}}}
+trajectories: {gsm: {prompts: gsm, budget: b8s8, batch_size: 12, max_new_tokens: 40}}
 students:
   t3d:
     label: T3D
     trajectories: gsm
     objective: {name: t3d, refresh_every: 3}
     states: {kind: trajectory, random_tokens: 0.1}
+    rows: {max_response_tokens: 24}
     # Three micro-batches for two processes: one of them has more to do.
-    optimizer: {steps: 8, batch_size: 6, micro_batch_size: 2, learning_rate: 4.0e-4}
+    optimizer: {steps: 7, batch_size: 6, micro_batch_size: 2, learning_rate: 4.0e-4}
     checkpoint_every: 2
 """
 TEACHER, SHARD = "data/small/teachers/pocket.manifest.json", "data/small/trajectories/gsm/0-of-1.manifest.json"
@@ -55,11 +57,11 @@ def out(project, name):
     return project / name / "t3d-seed0.manifest.json"
 
 
-def distill(project, name, data=SHARD, **environment):
-    """Start `t3d distill --processes 2`, the student to lie in folder `name`."""
+def distill(project, name, data=SHARD):
+    """`t3d distill --processes 2`, the student to lie in folder `name`."""
     line = ["distill", "--experiment", "small", "--run", "t3d-seed0", "--teacher", TEACHER]
-    line += ["--work", f"work-{name}", "--processes", "2", "--out", str(out(project, name)), "--data", data]
-    return t3d(project, line, **environment)
+    line += ["--work", f"work-{name}", "--processes", "2", "--out", str(out(project, name))]
+    return [*line, "--data", data]
 
 
 def log_of(project, name):
@@ -72,15 +74,15 @@ def weights_of(project, name):
 
 
 @pytest.fixture(scope="module")
-def two(project):
-    """What two processes say while they train the student that lies in `two/`."""
-    return finish(distill(project, "two"))
+def two(project, in_processes):
+    """Two processes train the student that lies in `two/`."""
+    assert in_processes(lambda _: typed(project, distill(project, "two"))) == ["SystemExit: 0"] * 2
 
 
 def test_two_processes_train_the_same_student(project, two):
     """The log to 1e-5, the weights, which are stored in bfloat16, to one of its 256 steps."""
     one, other = log_of(project, "one"), log_of(project, "two")
-    assert [entry["step"] for entry in other] == list(range(1, 9))
+    assert [entry["step"] for entry in other] == list(range(1, 8))
     for ours, theirs in zip(one, other, strict=True):
         assert ours.keys() == theirs.keys()
         for key, value in ours.items():
@@ -98,36 +100,42 @@ def test_two_processes_train_the_same_student(project, two):
     assert not (project / "work-two" / "t3d-seed0").exists()
 
 
-def test_terminated_then_killed_processes_go_on_and_end_as_if_never_stopped(project, two):
-    states = project / "work-ended" / "t3d-seed0"
-    launcher = distill(project, "ended")
-    wait_for(lambda: list(states.glob("step-*.pt")))
-    launcher.send_signal(signal.SIGTERM)
-    said, errors = launcher.communicate(timeout=60)
-    assert launcher.returncode == 143, said + errors
-    assert said.count("run again to resume") == 1
-    assert "Traceback" not in errors
-    step = max(states.glob("step-*.pt"))
-    launcher = distill(project, "ended")
-    wait_for(lambda: max(states.glob("step-*.pt")) > step or launcher.poll() is not None)
-    launcher.kill()
-    launcher.communicate()
-    wait_for(lambda: not running(project), seconds=10)
-    # The rest by two launchers that meet, as srun starts one on each of two nodes.
+def test_terminated_then_killed_processes_go_on_and_end_as_if_never_stopped(
+    project, two, in_processes, monkeypatch, capfd
+):
+    """One of two is told to end in step 3, both are killed in step 6; two real launchers do the rest."""
+    states, original = project / "work-ended" / "t3d-seed0", trainer._step
+
+    def stopping(at, number):
+        def step(*given):
+            if given[-1] == at and number in (signal.SIGKILL, signal.SIGTERM * collectives.rank()):
+                os.kill(os.getpid(), number)
+            return original(*given)
+
+        monkeypatch.setattr(trainer, "_step", step)
+        return in_processes(lambda _: typed(project, distill(project, "ended")))
+
+    assert stopping(2, signal.SIGTERM) == ["SystemExit: 143"] * 2
+    said = capfd.readouterr()
+    assert said.out.count("terminated after step 3; run again to resume") == 1
+    assert "Traceback" not in said.err
+    assert {path.name[:12] for path in states.glob("step-*.pt")} == {"step-0000002", "step-0000003"}
+    assert stopping(5, signal.SIGKILL) == [None, None]
+    # As srun starts one on each of two nodes.
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         there = {"T3D_RENDEZVOUS": f"127.0.0.1:{free.getsockname()[1]}", "T3D_NODES": "2"}
-    launchers = [distill(project, "ended", SLURM_NODEID=str(node), **there) for node in (0, 1)]
-    assert [finish(launcher).count("resuming after step") for launcher in launchers] == [1, 0]
+    launchers = [t3d(project, distill(project, "ended"), SLURM_NODEID=str(node), **there) for node in (0, 1)]
+    assert [finish(launcher).count("resuming after step 4") for launcher in launchers] == [1, 0]
     for name in ("training.jsonl", "model.safetensors"):
         paths = [out(project, folder).parent / "t3d-seed0" / name for folder in ("two", "ended")]
         assert paths[0].read_bytes() == paths[1].read_bytes()
 
 
-def test_wrong_input_is_one_message(project):
-    process = distill(project, "wrong", data="data/small/trajectories/gsm/1-of-2.manifest.json")
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 1
+def test_wrong_input_is_one_message(project, in_processes, capfd):
+    line = distill(project, "wrong", data="data/small/trajectories/gsm/1-of-2.manifest.json")
+    assert in_processes(lambda _: typed(project, line)) == ["SystemExit: 1", "SystemExit: 0"]
+    errors = capfd.readouterr().err
     assert errors.count("t3d: data/small/trajectories/gsm/1-of-2.manifest.json is missing: make it first") == 1
     assert "Traceback" not in errors
     assert not (project / "wrong" / "t3d-seed0").exists()
@@ -140,14 +148,9 @@ def test_a_loss_that_is_not_finite_in_one_process_ends_both(in_processes, monkey
         loss, parts = compute(*given)
         return loss * float("nan") if collectives.rank() == 1 else loss, parts
 
-    def run(_):
-        try:
-            trainer.train(tiny_model(), setting("naive_td", micro_batch_size=2))
-        except BaseException as error:
-            return f"{type(error).__name__}: {error}"
-
     monkeypatch.setattr(losses, "compute", faulty)
+    job = setting("naive_td", micro_batch_size=2)
     # The main process says what happened in the other one, which says nothing itself.
-    main, other = in_processes(run)
+    main, other = in_processes(lambda _: error_of(trainer.train, tiny_model(), job))
     assert main.startswith("TrainingError: step 1: the loss is nan on samples e")
     assert other == "SystemExit: 0"

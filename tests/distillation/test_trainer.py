@@ -11,45 +11,13 @@ import pytest
 import torch
 
 from t3d.distillation import batches, losses, objectives, trainer
-from t3d.distillation.batches import TrainingJob, micro_batches, samples_of
-from t3d.distillation.examples import Example
+from t3d.distillation.batches import micro_batches, samples_of
 from t3d.distributed.checkpoints import Checkpoints
 from t3d.errors import TrainingError
-from t3d.params import Objective, Optimizer, States, Student
+from t3d.params import Objective, Optimizer
 from tests.conftest import MASK, tiny_model
 from tests.distillation import plain
-
-
-def student(name="t3d", **optimizer) -> Student:
-    settings = {"steps": 6, "batch_size": 8, "learning_rate": 1e-3, "warmup_steps": 1} | optimizer
-    kind = {"sft": "random", "redi": "random", "dparallel": "full"}.get(name, "trajectory")
-    return Student(
-        label=name,
-        prompts="p" if name == "sft" else (),
-        trajectories=() if name == "sft" else "t",
-        objective=Objective(name=name, **({"refresh_every": 2} if name in ("ddo", "t3d") else {})),
-        states=States(kind=kind, random_tokens=0.1 if kind == "trajectory" else 0.0),
-        block_size=4,
-        optimizer=Optimizer(**settings),
-        checkpoint_every=2,
-    )
-
-
-def setting(name="t3d", **optimizer) -> TrainingJob:
-    rng = np.random.default_rng(0)
-    examples = []
-    for i in range(12):
-        prompt, blocks = 3 + i, 2 + i % 3
-        length = (prompt // 4 + blocks) * 4 - prompt
-        step_map = [int(s) for j in range(blocks + 1) for s in rng.permutation(4) + 1][:length]
-        examples.append(
-            Example(f"e{i}", rng.integers(4, 97, prompt).tolist(), rng.integers(4, 97, length).tolist(), step_map)
-        )
-    return TrainingJob(student(name, **optimizer), examples, 4, MASK, vocabulary=97, seed=1)
-
-
-def weights(model):
-    return torch.cat([p.detach().flatten() for p in model.parameters()])
+from tests.training import setting, student, weights
 
 
 @pytest.mark.parametrize("name", ["sft", "redi", "dparallel", "naive_td", "ddo", "t3d"])
@@ -65,68 +33,6 @@ def test_accumulated_gradient_equals_the_large_batch_gradient(name):
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     assert gradients[0].abs().max() > 1e-4
     torch.testing.assert_close(gradients[0], gradients[1], atol=2e-6, rtol=1e-4)
-
-
-def test_losses_equal_a_plain_per_sample_computation():
-    """t3d over a batch against one sample at a time, with full logits and no gathering."""
-    model, reference = tiny_model(), tiny_model(seed=5)
-    job = setting()
-    objective = job.student.objective
-    batch = next(iter(micro_batches(job, 0)))
-    loss, parts = losses.compute(objective, model, reference, batch, 4)
-    with torch.no_grad():
-        scores = [
-            m.lm_head(batch.layout.hidden_states(m, batch.noisy_input)).double().log_softmax(-1)
-            for m in (model, reference)
-        ]
-        masked_scores = plain.masked_log_probabilities(reference, batch)
-        fake = plain.fake_tokens(masked_scores, batch, "draw")
-    real_terms, fake_terms, path_terms, disagreements = [], [], [], []
-    for row in range(len(batch.ids)):
-        places = batch.masked[row].nonzero().flatten().tolist()
-        real_tokens, fake_tokens = batch.layout.noisy_ids[row], fake[row]
-
-        def ratio(tokens, row=row, places=places):
-            return sum((scores[0][row, i, tokens[i]] - scores[1][row, i, tokens[i]]).item() for i in places) / len(
-                places
-            )
-
-        real_terms.append(-np.log(1 / (1 + np.exp(-0.1 * ratio(real_tokens)))))
-        fake_terms.append(-np.log(1 - 1 / (1 + np.exp(-0.1 * ratio(fake_tokens)))))
-        path = [(4 - batch.step_map[row, i].item() + 1) / 4 * scores[0][row, i, real_tokens[i]].item() for i in places]
-        path_terms.append(-sum(path) / len(places))
-        disagreements += [real_tokens[i].item() != fake_tokens[i].item() for i in places]
-    assert parts["real_term"].item() == pytest.approx(np.mean(real_terms), abs=1e-5)
-    assert parts["fake_term"].item() == pytest.approx(np.mean(fake_terms), abs=1e-5)
-    assert parts["path_term"].item() == pytest.approx(np.mean(path_terms), abs=1e-5)
-    assert parts["disagreement"].item() == pytest.approx(np.mean(disagreements), abs=1e-5)
-    expected = np.mean(real_terms) + 0.5 * np.mean(fake_terms) + 0.2 * np.mean(path_terms)
-    assert loss.item() == pytest.approx(expected, abs=1e-5)
-
-
-def test_certainty_equals_a_plain_computation():
-    """The entropy term and its reach against full logits, one position at a time."""
-    model = tiny_model()
-    batch = next(iter(micro_batches(setting("dparallel"), 0)))
-    options = Objective(name="dparallel", entropy_weight=2.0)
-    with torch.no_grad():
-        logits = model.lm_head(batch.layout.hidden_states(model, batch.noisy_input)).double()
-    # A model of random weights gets nothing right: let x_0 be what it says at every other position.
-    batch.layout.noisy_ids[:, ::2] = logits[:, ::2].argmax(-1)
-    loss, parts = losses.compute(options, model, None, batch, 4)
-    likelihoods, entropies = [], []
-    for row in range(len(batch.ids)):
-        places = batch.masked[row].nonzero().flatten().tolist()
-        tokens = batch.layout.noisy_ids[row]
-        scores = [logits[row, i].log_softmax(-1)[tokens[i]].item() for i in places]
-        likelihoods.append(-sum(scores) / len(places))
-        right = [i for i in places if logits[row, i].argmax() == tokens[i]]
-        each = [torch.distributions.Categorical(logits=logits[row, i] / 0.5).entropy().item() for i in right]
-        entropies.append(sum(each) / max(1, len(each)))
-    assert sum(entropies) > 0
-    assert parts["likelihood_term"].item() == pytest.approx(np.mean(likelihoods), abs=1e-5)
-    assert parts["entropy_term"].item() == pytest.approx(np.mean(entropies), abs=1e-5)
-    assert loss.item() == pytest.approx(np.mean(likelihoods) + 2 * np.mean(entropies), abs=1e-5)
 
 
 def test_ddo_terms_push_the_real_tokens_up_and_the_fake_ones_down():

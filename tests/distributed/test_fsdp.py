@@ -13,7 +13,8 @@ from t3d.distributed import collectives, fsdp
 from t3d.distributed.checkpoints import Checkpoints
 from t3d.models import packed
 from tests.conftest import SHAPES, tiny_model
-from tests.distillation.test_trainer import setting
+from tests.started import error_of
+from tests.training import setting
 
 # Of 8 rows in micro-batches of 2, three processes have 2, 1 and 1.
 MICRO = {"micro_batch_size": 2}
@@ -33,6 +34,12 @@ def trained(job, checkpoints=None, **model):
 
 
 @pytest.fixture(scope="module")
+def alone():
+    """What one process trains."""
+    return trained(JOB)
+
+
+@pytest.fixture(scope="module")
 def unbroken(in_processes):
     """What two processes train that are left alone, in each of them."""
     return in_processes(lambda _: trained(JOB))
@@ -41,6 +48,13 @@ def unbroken(in_processes):
 def equal(ours, theirs):
     """Whether all processes have the same log and weights, bit for bit."""
     return all(a[0] == b[0] and (a[1] == b[1]).all() for a, b in zip(ours, theirs, strict=True))
+
+
+def assert_close(ours, theirs):
+    """The same log and weights up to the order of sums."""
+    for one, other in zip(ours[0], theirs[0], strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
+    torch.testing.assert_close(torch.from_numpy(ours[1]), torch.from_numpy(theirs[1]), rtol=1e-5, atol=1e-5)
 
 
 def first_gradient(job, **model):
@@ -100,7 +114,7 @@ def test_any_number_of_processes_trains_the_same_student_on_the_same_states(in_p
         return compute(objective, student, reference, batch, steps)
 
     monkeypatch.setattr(losses, "compute", watching)
-    log, weights = trained(JOB)
+    alone = trained(JOB)
     states = seen.copy()
     assert len(states) == 6 * 4
 
@@ -111,9 +125,7 @@ def test_any_number_of_processes_trains_the_same_student_on_the_same_states(in_p
     found = in_processes(run, count)
     for theirs, values, _ in found:
         assert [entry["step"] for entry in theirs] == [1, 2, 3, 4, 5, 6]
-        for ours, other in zip(log, theirs, strict=True):
-            assert other == pytest.approx(ours, rel=1e-5)
-        torch.testing.assert_close(torch.from_numpy(values), torch.from_numpy(weights), rtol=1e-5, atol=1e-5)
+        assert_close((theirs, values), alone)
     passes = -(-4 // count)
     for step in range(6):
         theirs = [seen[step * passes : (step + 1) * passes] for *_, seen in found]
@@ -126,11 +138,9 @@ def test_packed_rows_are_spread_alike(in_processes, monkeypatch):
     # Compiling takes a CPU a minute, and is for a GPU to try.
     monkeypatch.setattr(packed, "compile_layers", lambda _: None)
     job = replace(setting("t3d", steps=3, recompute_activations=True, **MICRO), packed=True)
-    log, weights = trained(job)
-    for theirs, values in in_processes(lambda _: trained(job)):
-        for ours, other in zip(log, theirs, strict=True):
-            assert other == pytest.approx(ours, rel=1e-5)
-        torch.testing.assert_close(torch.from_numpy(values), torch.from_numpy(weights), rtol=1e-5, atol=1e-5)
+    alone = trained(job)
+    for found in in_processes(lambda _: trained(job)):
+        assert_close(found, alone)
 
 
 def test_each_process_holds_its_part(in_processes):
@@ -162,13 +172,10 @@ def test_the_reference_is_the_student_of_the_round(in_processes):
 
 def test_qwen2s_layers_are_spread_alike(in_processes):
     """Two processes and one end with the same weights, up to the order of sums; biases are trained."""
-    (log, weights), _ = in_processes(lambda _: trained(JOB, **SHAPES["qwen2"]))
-    alone_log, alone = trained(JOB, **SHAPES["qwen2"])
-    assert [entry["loss"] for entry in log] == pytest.approx([entry["loss"] for entry in alone_log], rel=1e-5)
-    torch.testing.assert_close(torch.from_numpy(weights), torch.from_numpy(alone), atol=1e-5, rtol=0)
     student = tiny_model(**SHAPES["qwen2"])
     before = student.model.layers[0].self_attn.q_proj.bias.detach().clone()
-    trainer.train(student, JOB)
+    alone = trainer.train(student, JOB), gathered(student.parameters())
+    assert_close(in_processes(lambda _: trained(JOB, **SHAPES["qwen2"]))[0], alone)
     assert (student.model.layers[0].self_attn.q_proj.bias != before).all()
 
 
@@ -226,19 +233,16 @@ def test_a_killed_and_resumed_run_ends_bitwise_equal(in_processes, unbroken, mon
 
 
 @pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 3), (3, 2)])
-def test_another_number_of_processes_goes_on(in_processes, monkeypatch, tmp_path, before, after):
+def test_another_number_of_processes_goes_on(in_processes, alone, monkeypatch, tmp_path, before, after):
     """Weights to 1e-5 those of one process from the beginning, from whose state they go on exactly."""
-    log, weights = trained(JOB)
     dying(monkeypatch, 5, before, in_processes, tmp_path)
     stored = sorted(path.name for path in tmp_path.glob("step-*.pt"))
     of = [""] if before == 1 else [f".{rank}-of-{before}" for rank in range(before)]
     assert stored == [f"step-000000{step}{part}.pt" for step in (2, 4) for part in of]
     monkeypatch.setattr(trainer, "_say", (said := []).append)
-    (theirs, values), *_ = in_processes(lambda _: resumed(tmp_path), after) if after > 1 else [resumed(tmp_path)]
+    found, *_ = in_processes(lambda _: resumed(tmp_path), after) if after > 1 else [resumed(tmp_path)]
     assert after > 1 or said == ["distill: resuming after step 4"]
-    for ours, other in zip(log, theirs, strict=True):
-        assert other == pytest.approx(ours, rel=1e-5)
-    torch.testing.assert_close(torch.from_numpy(values), torch.from_numpy(weights), rtol=1e-5, atol=1e-5)
+    assert_close(found, alone)
 
 
 @pytest.mark.parametrize("victim", [0, 1])
@@ -305,15 +309,9 @@ def test_a_full_disk_in_one_process_is_one_message_and_keeps_the_last_state(in_p
             raise OSError(28, "No space left on device")
         save(state, file)
 
-    def run(_):
-        try:
-            resumed(tmp_path)
-        except BaseException as error:
-            return f"{type(error).__name__}: {error}"
-
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full)
-        main, other = in_processes(run)
+        main, other = in_processes(lambda _: error_of(resumed, tmp_path))
     assert main.startswith(f"TrainingError: cannot write the training state {tmp_path}/step-0000004.1-of-2.pt: ")
     assert "No space left on device. The last good state is kept" in main
     assert other == "SystemExit: 0"
@@ -325,10 +323,7 @@ def test_processes_that_see_different_folders_are_told(in_processes, tmp_path):
         checkpoints = Checkpoints(tmp_path / str(rank), "recipe")
         if rank == 0:
             torch.save({"step": 2}, tmp_path / "0" / "step-0000002.pt")
-        try:
-            checkpoints.latest()
-        except BaseException as error:
-            return f"{type(error).__name__}: {error}"
+        return error_of(checkpoints.latest)
 
     main, other = in_processes(run)
     assert "one process reads the state of step 2, another that of step 0. Every node must see this folder" in main

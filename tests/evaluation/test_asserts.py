@@ -2,23 +2,16 @@
 
 import builtins
 import math
-import shutil
 import sys
 
 import pytest
 
 from t3d.errors import DataError
 from t3d.evaluation import asserts
-from t3d.sandbox.sandbox import Limits, Sandbox
+from t3d.sandbox.sandbox import Limits
+from tests.sandboxed import bubblewrap
 
-bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 LIMITS = Limits(seconds=2.0)
-
-
-@pytest.fixture(scope="module")
-def box():
-    with Sandbox() as kept:
-        yield kept
 
 
 HOLDS = {

@@ -49,7 +49,7 @@ def equal_bits(agree: float, count: int, rng) -> list[Chain]:
 
 @pytest.mark.parametrize("agree", [0.5, 0.8, 0.99])
 def test_two_bits_have_the_total_correlation_of_the_closed_form(agree):
-    rollouts = equal_bits(agree, 20_000, np.random.default_rng(0))
+    rollouts = equal_bits(agree, 2000, np.random.default_rng(0))
     known = math.log(2) - entropy(agree)
     value, low, high = measured(rollouts, 2)
     assert value == pytest.approx(known, abs=0.02)

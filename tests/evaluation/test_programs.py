@@ -1,7 +1,6 @@
 """Answers judged in the sandbox: gold solutions pass, empty ones do not, what is expected stays outside."""
 
 import json
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
@@ -14,21 +13,15 @@ from t3d.evaluation.programs import PROGRAMS, humaneval_test, mbpp_test
 from t3d.params.experiment import PROGRAM_DOMAINS
 from t3d.prompts import humaneval
 from t3d.prompts.entry_points import entry_point_of
-from t3d.sandbox.sandbox import Limits, Sandbox
+from t3d.sandbox.sandbox import Limits
+from tests.sandboxed import bubblewrap
 
 # Domain, answer (the prompt's), text, passes: one line for each way in which right programs were once judged wrong.
 JUDGED = [
     json.loads(line)
     for line in (Path(__file__).parent / "judged_answers.jsonl").read_text(encoding="utf-8").splitlines()
 ]
-bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
 PROBLEMS = list(humaneval.problems("test", 0))
-
-
-@pytest.fixture(scope="module")
-def box():
-    with Sandbox() as kept:
-        yield kept
 
 
 def verdict(box, problem, text):

@@ -1,7 +1,6 @@
 """The two evaluation stages on real artefacts: answers are decoded, scores are counted from them."""
 
 import json
-import shutil
 import subprocess
 import sys
 
@@ -9,36 +8,52 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from t3d.evaluation import answers, scores
+from t3d.evaluation import scores
 from t3d.params import Experiment
-from t3d.prompts import sets
 from t3d.prompts.reader import read_prompts
 from t3d.provenance import store, writer
-from t3d.teachers import teacher
+from tests.artefacts import made
 from tests.conftest import ROOT, SHIPPED
+from tests.sandboxed import bubblewrap
+
+
+def asking(prompts, **tasks) -> Experiment:
+    """An experiment that asks the shipped teacher test prompts `q`; benchmark -> its task and what else it says."""
+    return Experiment(
+        name="x",
+        device="cpu",
+        teachers={"m": {"source": "shipped", "path": str(SHIPPED)}},
+        prompt_sets={"q": {"teacher": "m", "split": "test"} | prompts},
+        benchmarks={name: {"label": "B", "prompts": "q"} | spec for name, spec in tasks.items()},
+    )
 
 
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory):
     """Paths of an evaluated pair of budgets: {budget: (answers manifest, scores manifest)}."""
     root = tmp_path_factory.mktemp("evaluation")
-    experiment = Experiment(
-        name="x",
-        device="cpu",
-        teachers={"m": {"source": "shipped", "path": str(SHIPPED)}},
-        prompt_sets={"q": {"teacher": "m", "split": "test", "count": 6, "difficulty": {"max_steps": 2}}},
-        benchmarks={"b": {"label": "B", "prompts": "q", "task": "gsm_boxed", "max_new_tokens": 96}},
-    )
-    made = {name: root / f"{name}.manifest.json" for name in ("m", "q")}
-    teacher.make(experiment, "m", made["m"])
-    sets.make(experiment, "q", made["m"], made["q"])
-    results = {}
+    benchmark = {"task": "gsm_boxed", "max_new_tokens": 96}
+    experiment, results = asking({"count": 6, "difficulty": {"max_steps": 2}}, b=benchmark), {}
     for budget in ("b8s8", "b8s1"):
-        pair = root / "answers" / f"{budget}.manifest.json", root / "scores" / f"{budget}.manifest.json"
-        answers.make(experiment, "b", budget, made["m"], made["q"], pair[0])
-        scores.make(experiment, pair[0], made["q"], pair[1])
-        results[budget] = pair
+        answered, scored = made(experiment, root, f"answers/m/b/{budget}"), root / f"scores/{budget}.manifest.json"
+        scores.make(experiment, answered, root / "prompts/q.manifest.json", scored)
+        results[budget] = answered, scored
     return results
+
+
+def judged(experiment, root, benchmark, texts):
+    """The scores' rows, as if the teacher had answered with these texts."""
+    at = [
+        root / f"{name}.manifest.json" for name in ("teachers/m", "prompts/q", f"{benchmark}/answers", f"{benchmark}/s")
+    ]
+    inputs = [store.read(path) for path in at[:2]]
+    counts = {"response_tokens": 1, "denoising_steps": 1, "commit_passes": 0, "finish_reason": "stop"}
+    rows = [{"id": p.id, "text": text, **counts} for p, text in zip(read_prompts(inputs[1]), texts, strict=True)]
+    with writer.writing(experiment, f"answers/m/{benchmark}/b8s1", at[2], inputs=inputs) as job:
+        pq.write_table(pa.Table.from_pylist(rows), job.file(".parquet"))
+        job.receipt["decoding"] = {"tokens_per_second": 1.0, "batch_size": 1, "device": "cpu"}
+    scores.make(experiment, at[2], at[1], at[3])
+    return pq.read_table(store.read(at[3]).file(".parquet")).to_pylist()
 
 
 def totals(stages, budget):
@@ -69,75 +84,31 @@ def test_scores_carry_the_recipes_of_all_they_came_from(stages):
     assert set(recipes) == {"scores/m/b/b8s1", "answers/m/b/b8s1", "prompts/q", "teachers/m"}
 
 
-@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+@bubblewrap
 def test_programs_are_run_against_their_hidden_tests(tmp_path):
-    """A gold program passes, another's does not; the receipts carry what they came from."""
-    experiment = Experiment(
-        name="x",
-        device="cpu",
-        teachers={"m": {"source": "shipped", "path": str(SHIPPED)}},
-        prompt_sets={"q": {"teacher": "m", "domain": "code", "split": "test", "count": 4}},
-        benchmarks={"b": {"label": "B", "prompts": "q", "task": "code_function"}},
-    )
-    made = {name: tmp_path / f"{name}.manifest.json" for name in ("m", "q", "answers", "scores")}
-    teacher.make(experiment, "m", made["m"])
-    sets.make(experiment, "q", made["m"], made["q"])
-    prompts = read_prompts(store.read(made["q"]))
-    texts = [prompt.reference for prompt in prompts]
+    """A gold program passes, another's does not."""
+    experiment = asking({"domain": "code", "count": 4}, b={"task": "code_function"})
+    texts = [prompt.reference for prompt in read_prompts(store.read(made(experiment, tmp_path, "prompts/q")))]
     texts[1] = texts[0]
     texts[2] = f"> {texts[2]}".replace("\n", "\n> ")
     texts[3] = "```python\nimport sys\nsys.exit(0)\n```"
-    counts = {"response_tokens": 1, "denoising_steps": 1, "commit_passes": 0, "finish_reason": "stop"}
-    rows = [{"id": prompt.id, "text": text, **counts} for prompt, text in zip(prompts, texts, strict=True)]
-    inputs = [store.read(made["m"]), store.read(made["q"])]
-    with writer.writing(experiment, "answers/m/b/b8s1", made["answers"], inputs=inputs) as job:
-        pq.write_table(pa.Table.from_pylist(rows), job.file(".parquet"))
-        job.receipt["decoding"] = {"tokens_per_second": 1.0, "batch_size": 1, "device": "cpu"}
-    scores.make(experiment, made["answers"], made["q"], made["scores"])
-    found = pq.read_table(store.read(made["scores"]).file(".parquet")).to_pylist()
+    found = judged(experiment, tmp_path, "b", texts)
     assert [row["correct"] for row in found] == [True, False, True, False]
     assert [row["reason"] for row in found if row["correct"]] == ["passed", "passed"]
     assert found[3]["reason"].startswith("SystemExit")
     assert found[2]["extracted"].startswith("def f(")
     # Half a surrogate pair in a message cannot be written as UTF-8: the reason shows its number.
-    rows[3]["text"] = "```python\ndef f(x):\n    raise ValueError('\\ud800')\n```"
-    with writer.writing(experiment, "answers/m/b/b8s1", made["answers"], inputs=inputs) as job:
-        pq.write_table(pa.Table.from_pylist(rows), job.file(".parquet"))
-        job.receipt["decoding"] = {"tokens_per_second": 1.0, "batch_size": 1, "device": "cpu"}
-    scores.make(experiment, made["answers"], made["q"], made["scores"])
-    found = pq.read_table(store.read(made["scores"]).file(".parquet")).to_pylist()
+    texts[3] = "```python\ndef f(x):\n    raise ValueError('\\ud800')\n```"
+    found = judged(experiment, tmp_path, "b", texts)
     assert (found[3]["correct"], found[3]["reason"]) == (False, "ValueError: \\ud800")
 
 
 def test_mathematics_is_scored_with_a_reason_for_each_answer(tmp_path):
     """Through both lm-eval tasks on the same answers: 2.0 is 2 as mathematics, not as text."""
-    experiment = Experiment(
-        name="x",
-        device="cpu",
-        teachers={"m": {"source": "shipped", "path": str(SHIPPED)}},
-        prompt_sets={"q": {"teacher": "m", "split": "test", "count": 4}},
-        benchmarks={
-            "b": {"label": "B", "prompts": "q", "task": "math_boxed"},
-            "text": {"label": "B", "prompts": "q", "task": "gsm_boxed"},
-        },
-    )
-    made = {name: tmp_path / f"{name}.manifest.json" for name in ("m", "q")}
-    teacher.make(experiment, "m", made["m"])
-    sets.make(experiment, "q", made["m"], made["q"])
-    gold = [prompt.answer for prompt in read_prompts(store.read(made["q"]))]
+    experiment = asking({"count": 4}, b={"task": "math_boxed"}, text={"task": "gsm_boxed"})
+    gold = [prompt.answer for prompt in read_prompts(store.read(made(experiment, tmp_path, "prompts/q")))]
     texts = [f"\\boxed{{{gold[0]}}}", f"\\boxed{{{gold[1]}.0}}", f"It is {gold[2]}.", "\\boxed{9^{9^{9^9}}"]
-    counts = {"response_tokens": 1, "denoising_steps": 1, "commit_passes": 0, "finish_reason": "stop"}
-    ids = [prompt.id for prompt in read_prompts(store.read(made["q"]))]
-    rows = [{"id": key, "text": text, **counts} for key, text in zip(ids, texts, strict=True)]
-    found = {}
-    for benchmark in ("b", "text"):
-        pair = [tmp_path / benchmark / f"{kind}.manifest.json" for kind in ("answers", "scores")]
-        inputs = [store.read(made["m"]), store.read(made["q"])]
-        with writer.writing(experiment, f"answers/m/{benchmark}/b8s1", pair[0], inputs=inputs) as job:
-            pq.write_table(pa.Table.from_pylist(rows), job.file(".parquet"))
-            job.receipt["decoding"] = {"tokens_per_second": 1.0, "batch_size": 1, "device": "cpu"}
-        scores.make(experiment, pair[0], made["q"], pair[1])
-        found[benchmark] = pq.read_table(store.read(pair[1]).file(".parquet")).to_pylist()
+    found = {benchmark: judged(experiment, tmp_path, benchmark, texts) for benchmark in ("b", "text")}
     assert [row["correct"] for row in found["b"]] == [True, True, False, False]
     assert [row["correct"] for row in found["text"]] == [True, False, False, False]
     assert [row["extracted"] for row in found["b"]] == [gold[0], f"{gold[1]}.0", None, None]

@@ -13,9 +13,9 @@ from t3d.params import AUTOREGRESSIVE, Experiment
 from t3d.prompts import sets
 from t3d.prompts.reader import encode_prompt, read_prompts
 from t3d.provenance import recipes, store
-from t3d.teachers import corpus, pretrain, teacher
+from t3d.teachers import teacher
 from tests.conftest import SHIPPED
-from tests.teachers.test_pretrain import SMALL
+from tests.training import SMALL, small_corpus
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +35,7 @@ def asked(tmp_path_factory):
     )
     made = {name: root / f"{name}.manifest.json" for name in ("m", "ar", "q")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pretrain, "_TOKENIZER_PROBLEMS", 100)
-        patch.setattr(corpus, "_DRAWS_PER_TASK", 60)
+        small_corpus(patch)
         teacher.make(experiment, "ar", made["ar"])
     teacher.make(experiment, "m", made["m"])
     sets.make(experiment, "q", made["m"], made["q"])

@@ -10,7 +10,6 @@ all weights of the model move by 1e-4 of their size (three times, when the file 
 
 import hashlib
 import json
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,12 +27,11 @@ from t3d.params import Experiment, load
 from t3d.prompts.reader import read_prompts
 from t3d.provenance import store, writer
 from t3d.provenance.recipes import KINDS
-from t3d.teachers import corpus, pretrain
 from t3d.trajectories import rollout
 from tests.artefacts import made
+from tests.autoregressive import experiment_file, write_causal
 from tests.conftest import SHIPPED
-from tests.teachers.test_convert import experiment_file, write_causal
-from tests.teachers.test_pretrain import SMALL
+from tests.training import SMALL, small_corpus
 
 GOLDEN = Path(__file__).with_name("golden.json")
 DECODED = ("generations", "trajectories", "answers")
@@ -225,15 +223,8 @@ READ = {"prompts": _prompts, "trajectories": _decoded, "answers": _decoded, "stu
 @pytest.fixture(scope="module")
 def stages(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        _few_problems(patch)
+        small_corpus(patch)
         yield Stages(tmp_path_factory.mktemp("golden"))
-
-
-def _few_problems(patch: pytest.MonkeyPatch) -> None:
-    """For the tokenizer and the corpus of pretraining, which is drawn in this process."""
-    patch.setattr(pretrain, "_TOKENIZER_PROBLEMS", 50)
-    patch.setattr(corpus, "_DRAWS_PER_TASK", 20)
-    patch.setattr(corpus, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
 
 
 @pytest.mark.parametrize("stage", KINDS)
@@ -266,7 +257,7 @@ def write() -> None:
     found: list[dict[str, dict[str, Any]]] = []
     for seed in range(4):
         with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-            _few_problems(patch)
+            small_corpus(patch)
             for module in (rollout, answers, autoregressive) if seed else ():
                 patch.setattr(module, "load_model", partial(_moved, module.load_model, seed))
             stages = Stages(Path(folder))

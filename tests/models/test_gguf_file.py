@@ -12,10 +12,10 @@ from t3d.models import gguf_file
 from t3d.models.folder import stop_ids
 from t3d.provenance import store
 from t3d.teachers import teacher
+from tests.artefacts import made
+from tests.autoregressive import VOCABULARY, experiment_file, tiny_tokenizer
 from tests.conftest import SHAPES, tiny_autoregressive
-from tests.teachers.test_convert import experiment_file, made, tiny_tokenizer
 
-VOCABULARY = 320
 WIDE = {"hidden_size": 64, "head_dim": 16, "intermediate_size": 96}
 _NAMES = {name: part for part, name in gguf_file._NAMES.items()}
 

@@ -9,7 +9,7 @@ from t3d.models import lm_head
 from t3d.params import Objective
 from tests.conftest import tiny_model
 from tests.distillation import plain
-from tests.distillation.test_trainer import setting
+from tests.training import setting
 
 OBJECTIVES = {
     "sft": {},
@@ -32,10 +32,17 @@ def outcome(compute, name, model, batch):
     return loss.detach(), parts, [parameter.grad.clone() for parameter in model.parameters()]
 
 
+def in_chunks(patch, positions):
+    """Cut the head into chunks of so many positions; None leaves them as they are."""
+    cut = lm_head._parts
+    if positions is not None:
+        # A default is fixed when a function is defined, so the smaller chunks go in where parts are cut.
+        patch.setattr(lm_head, "_parts", lambda m, weight, *_: cut(m, weight, positions * len(weight), False))
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("positions", [None, 1, 7])
-def test_every_objective_equals_the_plain_path(monkeypatch, name, tied, positions):
+def test_every_objective_equals_the_plain_path(monkeypatch, name, tied):
     model = tiny_model()
     if tied:
         model.lm_head.weight = model.model.embed_tokens.weight
@@ -45,31 +52,28 @@ def test_every_objective_equals_the_plain_path(monkeypatch, name, tied, position
         logits = model.lm_head(batch.layout.hidden_states(model, batch.noisy_input))
     batch.layout.noisy_ids[:, ::2] = logits[:, ::2].argmax(-1)
     expected = outcome(plain.compute, name, model, batch)
-    if positions is not None:
-        # A default is fixed when a function is defined, so the smaller chunks go in where parts are cut.
-        cut = lm_head._parts
-        monkeypatch.setattr(lm_head, "_parts", lambda m, weight, *_: cut(m, weight, positions * len(weight), False))
-    found = outcome(losses.compute, name, model, batch)
-    assert set(found[1]) == set(expected[1])
-    # Where one chunk holds everything the student's bits are the plain path's.
-    tolerance = {"atol": 0, "rtol": 0} if positions is None else {"atol": 1e-5, "rtol": 1e-5}
-    torch.testing.assert_close(found, expected, **tolerance)
+    for positions in (None, 1, 7):
+        with monkeypatch.context() as patch:
+            in_chunks(patch, positions)
+            found = outcome(losses.compute, name, model, batch)
+        assert set(found[1]) == set(expected[1])
+        # Where one chunk holds everything the student's bits are the plain path's.
+        tolerance = {"atol": 0, "rtol": 0} if positions is None else {"atol": 1e-5, "rtol": 1e-5}
+        torch.testing.assert_close(found, expected, **tolerance)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-@pytest.mark.parametrize("positions", [None, 7])
-def test_what_a_gpu_compiles_equals_the_plain_path(monkeypatch, name, positions):
+def test_what_a_gpu_compiles_equals_the_plain_path(monkeypatch, name):
     """The same functions, not compiled: what is fused is the same arithmetic in another order."""
     model = tiny_model()
     batch = next(iter(micro_batches(setting(name.split()[0]), 0)))
     expected = outcome(plain.compute, name, model, batch)
     monkeypatch.setattr(lm_head, "worth_compiling", lambda width, device: True)
-    if positions is not None:
-        cut = lm_head._parts
-        monkeypatch.setattr(lm_head, "_parts", lambda m, weight, *_: cut(m, weight, positions * len(weight), False))
-    with torch.compiler.set_stance("force_eager"):
-        found = outcome(losses.compute, name, model, batch)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    for positions in (None, 7):
+        with monkeypatch.context() as patch, torch.compiler.set_stance("force_eager"):
+            in_chunks(patch, positions)
+            found = outcome(losses.compute, name, model, batch)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
 def case(m=11, d=16, seed=0):

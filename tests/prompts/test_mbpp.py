@@ -1,7 +1,6 @@
 """MBPP's rows as prompts: both editions, and a whole way from row to verdict."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from t3d.errors import DataError
 from t3d.evaluation.extraction import program_in
 from t3d.evaluation.programs import PROGRAMS
 from t3d.prompts import mbpp
-from t3d.sandbox.sandbox import Sandbox
+from tests.sandboxed import bubblewrap
 
 FULL = {
     "task_id": 11,
@@ -49,15 +48,14 @@ def test_a_file_of_all_splits_gives_the_tasks_of_one(row, split, first, last):
     assert [int(question.id) for question in mbpp.problems(FILE, own, split)] == found
 
 
-@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+@bubblewrap
 @pytest.mark.parametrize("row", [FULL, SANITIZED], ids=["full", "sanitized"])
-def test_the_reference_passes_and_another_program_does_not(row):
+def test_the_reference_passes_and_another_program_does_not(row, box):
     (question,) = mbpp.problems(FILE, [row], "test")
     name = json.loads(question.answer)["entry_point"]
-    with Sandbox() as box:
-        for text, passes in ((question.solution, True), (f"```python\ndef {name}(x):\n    return 0\n```", False)):
-            test = PROGRAMS["mbpp"](question.answer, program_in(text, name))
-            assert box.judge(test.source, test.entry_point, test.check).passed == passes
+    for text, passes in ((question.solution, True), (f"```python\ndef {name}(x):\n    return 0\n```", False)):
+        test = PROGRAMS["mbpp"](question.answer, program_in(text, name))
+        assert box.judge(test.source, test.entry_point, test.check).passed == passes
 
 
 @pytest.mark.parametrize(

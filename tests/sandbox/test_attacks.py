@@ -1,14 +1,14 @@
 """Programs that look for more than a sandbox gives gain nothing, and what they do does not reach the next program."""
 
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from t3d.sandbox.sandbox import Limits, ProgramFailed, Sandbox
+from t3d.sandbox.sandbox import Limits, ProgramFailed
+from tests.sandboxed import bubblewrap
 
-pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+pytestmark = bubblewrap
 LIMITS = Limits(seconds=5.0)
 
 
@@ -40,12 +40,6 @@ def f(x):
             found.append([path, error.errno])
     return repr(found)
 """
-
-
-@pytest.fixture(scope="module")
-def box():
-    with Sandbox() as kept:
-        yield kept
 
 
 def value(box, source):

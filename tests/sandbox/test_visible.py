@@ -13,8 +13,9 @@ import pytest
 from t3d.errors import MissingInputError
 from t3d.sandbox import zygote
 from t3d.sandbox.sandbox import Limits, Sandbox, check_cases
+from tests.sandboxed import bubblewrap
 
-pytestmark = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+pytestmark = bubblewrap
 LIMITS = Limits(seconds=20.0, memory_mb=1024)
 
 PACKAGES = """

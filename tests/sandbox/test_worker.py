@@ -2,7 +2,6 @@
 
 import enum
 import json
-import shutil
 from collections import Counter, OrderedDict, UserString, defaultdict, deque, namedtuple
 from decimal import Decimal
 from fractions import Fraction
@@ -10,9 +9,8 @@ from fractions import Fraction
 import pytest
 
 from t3d.sandbox import worker
-from t3d.sandbox.sandbox import Sandbox, check_cases
-
-bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+from t3d.sandbox.sandbox import check_cases
+from tests.sandboxed import bubblewrap
 
 
 def again(value):
@@ -175,7 +173,6 @@ MODULES = {
 
 @bubblewrap
 @pytest.mark.parametrize("source", MODULES.values(), ids=MODULES)
-def test_a_program_is_a_module(source):
-    with Sandbox() as box:
-        verdict = box.judge(PREFIX + source, "f", check_cases([(3, 3)]))
+def test_a_program_is_a_module(source, box):
+    verdict = box.judge(PREFIX + source, "f", check_cases([(3, 3)]))
     assert (verdict.passed, verdict.reason) == (True, "passed")

@@ -1,13 +1,10 @@
 """An autoregressive folder through its stages: prompts, its own answers, conversion, and what follows from that."""
 
 import json
-import re
 
 import pytest
 import torch
 import yaml
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from t3d import params
 from t3d.distributed import fsdp
@@ -17,90 +14,12 @@ from t3d.models.folder import load_tokenizer, mask_id, stop_ids
 from t3d.params import Conversion
 from t3d.prompts import generated
 from t3d.prompts.reader import read_prompts
-from t3d.provenance import lineage, recipes, store
+from t3d.provenance import lineage, store
 from t3d.teachers import convert, teacher
 from t3d.teachers.probes import Probes
-from t3d.terminal import cost
 from tests.artefacts import made
-from tests.conftest import ROOT, SHAPES, tiny_autoregressive
-
-TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n"
-    "{% if enable_thinking is defined and not enable_thinking %}<think></think>{% endif %}{% endif %}"
-)
-QUESTIONS = [{"question": f"What is {n} + {n}?", "answer": str(2 * n)} for n in range(12)]
-VOCABULARY = 320
-
-
-def tiny_tokenizer():
-    """Bytes and three special tokens, no mask among them."""
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(
-        [], trainers.BpeTrainer(special_tokens=special, initial_alphabet=alphabet, show_progress=False)
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        chat_template=TEMPLATE,
-        clean_up_tokenization_spaces=False,
-    )
-
-
-def write_causal(folder, kind="qwen2", vocabulary=VOCABULARY, **changes):
-    """An autoregressive folder as published; a sixth of all tokens end its answers, so that most come to an end."""
-    model = tiny_autoregressive(kind, vocab_size=vocabulary, **changes)
-    model.generation_config = GenerationConfig(eos_token_id=list(range(20, 70)))
-    model.save_pretrained(folder)
-    tiny_tokenizer().save_pretrained(folder)
-    return folder
-
-
-def experiment_file(folder, model, **changes):
-    rows = folder / "rows"
-    rows.mkdir(exist_ok=True)
-    (rows / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
-
-    def source(kind, path):
-        files = {p.name: store.sha256(p) for p in sorted(path.iterdir())}
-        return {"repository": "a/b", "kind": kind, "revision": "a" * 40, "files": files, "local": str(path)}
-
-    columns = {"question": "question", "answer": "answer"}
-    asked = {"domain": "questions", "source": "rows", "columns": columns, "suffix": " Think."}
-    content = {
-        "device": "cpu",
-        "sources": {"qwen": source("model", model), "rows": source("dataset", rows)},
-        "teachers": {
-            "ar": {"source": "hub", "hub": "qwen", "attention": "causal", "label": "AR"},
-            "sdar": {
-                "source": "convert",
-                "initial": "ar",
-                "generations": "own",
-                "conversion": {
-                    "steps": 30,
-                    "batch_size": 8,
-                    "micro_batch_size": 4,
-                    "learning_rate": 3.0e-3,
-                    "warmup_steps": 2,
-                    "probes": 4,
-                },
-            },
-        },
-        "prompt_sets": {
-            "train": {"teacher": "ar", "split": "train", **asked},
-            "again": {"teacher": "sdar", "split": "train", **asked},
-        },
-        "generations": {"own": {"prompts": "train", "samples": 3, "max_new_tokens": 40, "shards": 2}},
-        "trajectories": {"r": {"prompts": "again", "budget": "b4s4", "max_new_tokens": 12}},
-    }
-    path = folder / "converted.yaml"
-    path.write_text(yaml.safe_dump(content | changes))
-    return params.load(path)
+from tests.autoregressive import VOCABULARY, experiment_file, tiny_tokenizer, write_causal
+from tests.conftest import SHAPES, tiny_autoregressive
 
 
 @pytest.fixture(scope="module", params=SHAPES)
@@ -169,29 +88,6 @@ def test_it_learns_and_says_how(chain):
     assert sdar.facts["rows"] <= sdar.facts["complete"] <= sdar.facts["answers"] == 36
 
 
-def test_what_speed_alone_depends_on_is_not_in_its_recipe(tmp_path):
-    write_causal(tmp_path / "published")
-    experiment = experiment_file(tmp_path, tmp_path / "published")
-    spec = yaml.safe_load((tmp_path / "converted.yaml").read_text())["teachers"]
-
-    def digest(**changes):
-        conversion = spec["sdar"]["conversion"] | changes
-        teachers = spec | {"sdar": spec["sdar"] | {"conversion": conversion}}
-        return recipes.digest(experiment_file(tmp_path, tmp_path / "published", teachers=teachers), "teachers/sdar")
-
-    same = recipes.digest(experiment, "teachers/sdar")
-    assert digest(checkpoint_every=7) == digest(recompute_activations=True) == same
-    assert digest(learning_rate=1e-3) != same
-    # Defaults that are given are the defaults.
-    plain = spec | {"sdar": {"source": "convert", "initial": "ar", "generations": ["own"]}}
-    given = spec | {"sdar": plain["sdar"] | {"conversion": {"block_sizes": [4, 8]}}}
-    found = {
-        recipes.digest(experiment_file(tmp_path, tmp_path / "published", teachers=each), "teachers/sdar")
-        for each in (plain, given)
-    }
-    assert len(found) == 1
-
-
 def test_tasks_that_the_model_writes_are_prompts_as_others(tmp_path):
     """Openings, which the model goes on with, become distinct tasks, and these get answers."""
     model = write_causal(tmp_path / "published")
@@ -228,17 +124,13 @@ def test_tasks_that_the_model_writes_are_prompts_as_others(tmp_path):
         params.load(tmp_path / "converted.yaml")
 
 
-def test_a_conversion_that_was_ended_goes_on_and_ends_with_the_same_weights(tmp_path, monkeypatch):
-    model = write_causal(tmp_path / "published")
-    experiment = experiment_file(tmp_path, model)
-    content = yaml.safe_load((tmp_path / "converted.yaml").read_text())
-    content["teachers"]["sdar"]["conversion"]["checkpoint_every"] = 8
-    (tmp_path / "converted.yaml").write_text(yaml.safe_dump(content))
-    experiment = params.load(tmp_path / "converted.yaml")
-    unbroken = store.read(made(experiment, tmp_path, "teachers/sdar"))
-    decode, again = Probes.decode, tmp_path / "again" / "sdar.manifest.json"
-    origins = [tmp_path / f"{artefact}.manifest.json" for artefact in lineage.inputs_of(experiment, "teachers/sdar")]
-    asked = []
+def test_a_conversion_that_was_ended_goes_on_and_ends_with_the_same_weights(chain, tmp_path, monkeypatch):
+    experiment, folder = chain
+    conversion = experiment.teachers["sdar"].conversion.model_copy(update={"checkpoint_every": 8})
+    sdar = experiment.teachers["sdar"].model_copy(update={"conversion": conversion})
+    experiment = experiment.model_copy(update={"teachers": experiment.teachers | {"sdar": sdar}})
+    origins = [folder / f"{artefact}.manifest.json" for artefact in lineage.inputs_of(experiment, "teachers/sdar")]
+    decode, again, asked = Probes.decode, tmp_path / "again" / "sdar.manifest.json", []
 
     def die(self, model):
         asked.append(model)
@@ -253,16 +145,15 @@ def test_a_conversion_that_was_ended_goes_on_and_ends_with_the_same_weights(tmp_
     teacher.make(experiment, "sdar", again, *origins)
     # Probes of step 10 are in the state of step 16; those of 20 and 30 are decoded now.
     assert len(asked) == 4
-    assert store.read(again).digest() == unbroken.digest()
+    assert store.read(again).digest() == store.read(folder / "teachers/sdar.manifest.json").digest()
     assert not (again.parent / "sdar.states").exists()
 
 
-def test_several_processes_convert_as_one_does(in_processes, tmp_path):
+def test_several_processes_convert_as_one_does(chain, in_processes):
     """The same losses and weights up to the order of sums, and probes of the whole model."""
-    model = write_causal(tmp_path / "published")
-    experiment = experiment_file(tmp_path, model)
-    made(experiment, tmp_path, "generations/own/0-of-2")
-    rows = generated.read(store.read(tmp_path / "generations/own/0-of-2.manifest.json").file(".parquet"))
+    experiment, folder = chain
+    model = folder / "published"
+    rows = generated.read(store.read(folder / "generations/own/0-of-2.manifest.json").file(".parquet"))
     conversion = experiment.teachers["sdar"].conversion.model_copy(update={"steps": 6, "probes": 2})
 
     def convert_(_):
@@ -376,56 +267,3 @@ def test_a_folder_that_cannot_be_converted_is_refused_before_anything_is_made_of
     with pytest.raises(error, match=message):
         made(experiment_file(tmp_path, model), tmp_path, "teachers/ar")
     assert not (tmp_path / "teachers" / "ar").exists()
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"initial": "sdar"}, "teachers.sdar.initial: sdar has no `attention: causal`"),
-        ({"initial": None}, "a teacher with source: convert needs `initial`"),
-        ({"generations": "others"}, "names 'others', which is not among generations: own"),
-        ({"attention": "causal"}, "a converted teacher is a block-diffusion LM"),
-        ({"source": "hub", "hub": "qwen"}, "initial describes a teacher with source: convert, not hub"),
-        ({"conversion": {"block_sizes": []}}, "block_sizes"),
-    ],
-)
-def test_what_does_not_fit_is_said_when_parameters_are_read(tmp_path, changes, message):
-    write_causal(tmp_path / "published")
-    experiment_file(tmp_path, tmp_path / "published")
-    content = yaml.safe_load((tmp_path / "converted.yaml").read_text())
-    content["teachers"]["sdar"] |= changes
-    (tmp_path / "converted.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(ParameterError, match=message):
-        params.load(tmp_path / "converted.yaml")
-
-
-def test_only_diffusion_teachers_ask_benchmarks_and_decode_trajectories(tmp_path):
-    model = write_causal(tmp_path / "published")
-    with pytest.raises(
-        ParameterError, match=r"trajectories.r.prompts: prompt_sets.train.teacher: ar is autoregressive"
-    ):
-        experiment_file(tmp_path, model, trajectories={"r": {"prompts": "train"}})
-    with pytest.raises(ParameterError, match=r"generations.own.prompts: sdar, the teacher of again, has no"):
-        experiment_file(tmp_path, model, generations={"own": {"prompts": "again"}})
-
-
-def test_the_experiment_of_the_docs_can_be_read(tmp_path):
-    page = (ROOT / "docs" / "extending.md").read_text()
-    section = page[page.index("## Your own autoregressive model") : page.index("## After a change of code")]
-    whole, more = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", section, re.DOTALL))
-    for group, entries in more.items():
-        whole[group] |= entries
-    whole["teachers"]["qwen"]["generations"] = ["own", "code"]
-    (tmp_path / "docs.yaml").write_text(yaml.safe_dump(whole))
-    experiment = params.load(tmp_path / "docs.yaml")
-    assert "generations/code/0-of-1" in lineage.inputs_of(experiment, "teachers/qwen")
-    assert "generations/written/0-of-1" in lineage.inputs_of(experiment, "prompts/tasks")
-
-
-def test_the_cost_of_both_stages_is_stated(tmp_path):
-    experiment = experiment_file(tmp_path, write_causal(tmp_path / "published"))
-    for artefact in ("generations/own/0-of-2", "teachers/sdar"):
-        found = cost.of_artefact(experiment, artefact, "H200")
-        assert found.seconds > 0
-        assert found.arithmetic != "no GPU"
-    assert cost.of_artefact(experiment, "teachers/ar").seconds == 0

@@ -12,35 +12,23 @@ from t3d.models import autoregressive
 from t3d.models.folder import load_tokenizer, mask_id, stop_ids
 from t3d.models.layout import lay_out
 from t3d.models.sdar import load_model
-from t3d.params import Experiment, PocketModel, Pretraining
+from t3d.params import Experiment
 from t3d.progress import Progress
 from t3d.prompts.reader import encode_prompt
 from t3d.teachers import corpus, pretrain, teacher
-
-SMALL = Pretraining(
-    model=PocketModel(
-        vocab_size=400, hidden_size=32, layers=2, heads=2, key_value_heads=1, head_dim=16, intermediate_size=48
-    ),
-    problems=40,
-    steps=12,
-    batch_size=8,
-    learning_rate=1e-2,
-    warmup_steps=2,
-)
+from tests.training import SMALL, small_corpus
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, monkeypatch_module):
-    monkeypatch_module.setattr(pretrain, "_TOKENIZER_PROBLEMS", 100)
-    monkeypatch_module.setattr(corpus, "_DRAWS_PER_TASK", 60)
-    folder = tmp_path_factory.mktemp("pocket")
-    return folder, pretrain.pretrain(SMALL, seed=0, device="cpu", folder=folder)
-
-
-@pytest.fixture(scope="module")
-def monkeypatch_module():
+def made(tmp_path_factory):
+    """Its rows are drawn in processes, those of the other tests, which must be the same, in this one."""
+    folder, pool = tmp_path_factory.mktemp("pocket"), corpus.ProcessPoolExecutor
     with pytest.MonkeyPatch.context() as patch:
-        yield patch
+        small_corpus(patch)
+        with patch.context() as of_processes:
+            of_processes.setattr(corpus, "ProcessPoolExecutor", pool)
+            facts = pretrain.pretrain(SMALL, seed=0, device="cpu", folder=folder)
+        yield folder, facts
 
 
 def test_a_folder_that_loads_and_a_loss_that_fell(made):

@@ -4,7 +4,6 @@ import json
 import shutil
 
 import pytest
-import yaml
 
 from benchmarks import published
 from t3d import params
@@ -22,68 +21,50 @@ from t3d.trajectories import rollout
 QUESTIONS = [{"problem": f"What is\u2028{n} + 1?", "answer": str(n + 1), "unique_id": f"q{n}"} for n in range(6)]
 
 
-def experiment_file(folder, model, rows, **changes):
-    content = {
-        "device": "cpu",
-        "sources": {
-            "sdar": {
-                "repository": "owner/SDAR",
-                "kind": "model",
-                "revision": "a" * 40,
-                "files": {p.name: store.sha256(p) for p in sorted(model.iterdir())},
-                "local": str(model),
-            },
-            "rows": {
-                "repository": "owner/rows",
-                "revision": "b" * 40,
-                "files": {"test.jsonl": store.sha256(rows / "test.jsonl")},
-                "local": str(rows),
-            },
-        },
-        "teachers": {"sdar": {"source": "hub", "hub": "sdar", "dtype": "bfloat16"}},
-        "prompt_sets": {
-            "train": {
-                "teacher": "sdar",
-                "domain": "questions",
-                "source": "rows",
-                "columns": {"question": "problem"},
-                "split": "train",
-                "count": 2,
-                "suffix": " Answer in a box.",
-            },
-            "test": {
-                "teacher": "sdar",
-                "domain": "questions",
-                "source": "rows",
-                "columns": {"question": "problem", "answer": "answer", "id": "unique_id"},
-                "split": "test",
-            },
-        },
-        "trajectories": {"r": {"prompts": "train", "budget": "b4s4", "max_new_tokens": 12}},
-        "students": {
-            "t3d": {
-                "label": "T3D",
-                "trajectories": "r",
-                "objective": {"name": "t3d"},
-                "states": {"kind": "trajectory", "random_tokens": 0.1},
-                "rows": {"max_response_tokens": 10},
-                "block_size": 4,
-                "optimizer": {"steps": 2, "batch_size": 2, "learning_rate": 1.0e-3},
-            }
-        },
-        "benchmarks": {"b": {"label": "B", "prompts": "test", "task": "gsm_boxed", "max_new_tokens": 8}},
-    }
-    content |= changes
+EXPERIMENT = """
+device: cpu
+sources:
+  sdar: {repository: owner/SDAR, kind: model, revision: %(a)s, files: %(model_files)s, local: %(model)s}
+  rows: {repository: owner/rows, revision: %(b)s, files: %(rows_files)s, local: %(rows)s}
+teachers: {sdar: {source: hub, hub: sdar, dtype: bfloat16}}
+prompt_sets:
+  train: {teacher: sdar, domain: questions, source: rows, columns: {question: problem}, split: train, count: 2,
+    suffix: " Answer in a box."}
+  test: {teacher: sdar, domain: questions, source: rows, split: test,
+    columns: {question: problem, answer: answer, id: unique_id}}
+trajectories: {r: {prompts: train, budget: b4s4, max_new_tokens: 12}}
+students:
+  t3d:
+    label: T3D
+    trajectories: r
+    objective: {name: t3d}
+    states: {kind: trajectory, random_tokens: 0.1}
+    rows: {max_response_tokens: 10}
+    block_size: 4
+    optimizer: {steps: 2, batch_size: 2, learning_rate: 1.0e-3}
+benchmarks: {b: {label: B, prompts: test, task: gsm_boxed, max_new_tokens: 8}}
+"""
+
+
+def experiment_file(folder, model, rows):
+    given = {"model": model, "rows": rows, "a": "a" * 40, "b": "b" * 40}
+    for name, path in (("model", model), ("rows", rows)):
+        given[f"{name}_files"] = json.dumps({p.name: store.sha256(p) for p in sorted(path.iterdir())})
     path = folder / "published.yaml"
-    path.write_text(yaml.safe_dump(content))
+    path.write_text(EXPERIMENT % given)
     return params.load(path)
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["tied", "untied"])
-def folder(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("sdar")
-    published.write(path, "tiny", tied=request.param, shard_size="6MB", scale=8.0)
+    published.write(path, "tiny", shard_size="6MB", scale=8.0)
     return path
+
+
+def test_a_head_that_is_the_embedding_is_no_missing_weight(tmp_path):
+    published.write(tmp_path, "tiny", tied=True)
+    teacher.check_folder(tmp_path)
 
 
 @pytest.fixture

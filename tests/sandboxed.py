@@ -1,0 +1,22 @@
+"""Programs for the sandbox, honest and hostile, and the limits that they get."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from t3d.sandbox.sandbox import Limits, Verdict, check_cases
+
+bubblewrap = pytest.mark.skipif(
+    shutil.which("bwrap") is None, reason="bubblewrap is not installed: the code benchmark cannot be scored here"
+)
+KINDS = ["process", pytest.param("bubblewrap", marks=bubblewrap)]
+LIMITS = Limits(seconds=1.0, memory_mb=256, output_kb=64)
+CASES = check_cases([(2, 4), (10, 100), ([1, 2], [1, 4])])
+PASSED = Verdict(True, "passed")
+HONEST = "def f(x):\n    return [y * y for y in x] if isinstance(x, list) else x * x"
+HOSTILE = dict(
+    part.split("\n", 1)
+    for part in (Path(__file__).parent / "sandbox" / "hostile_programs.txt").read_text().split("### ")[1:]
+)
+"""What it does -> the program."""
