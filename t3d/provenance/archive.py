@@ -23,7 +23,7 @@ from typing import IO
 from t3d.errors import CorruptArtefactError, MissingInputError, PublishError, T3DError
 from t3d.params import Experiment
 from t3d.provenance import records, store
-from t3d.provenance.files import replacing
+from t3d.provenance.files import atomic_write
 from t3d.provenance.lineage import LOG
 from t3d.provenance.store import MANIFEST, RECEIPT, sha256
 
@@ -57,7 +57,7 @@ def write(experiment: str, manifests: Iterable[Path], lines_of_records: str) -> 
     names = {path.as_posix() for manifest in manifests for path in _files_of(manifest)}
     archive, index = paths_of(experiment)
     lines = []
-    with replacing(archive) as partial:
+    with atomic_write(archive) as partial:
         with (
             lzma.open(partial, "wb", preset=9) as file,
             # Without extensions: a name is in its header, or is refused.
@@ -73,7 +73,7 @@ def write(experiment: str, manifests: Iterable[Path], lines_of_records: str) -> 
                 except ValueError as error:
                     raise PublishError(f"{name} cannot be published ({error}): give it a shorter name.") from error
                 lines.append(f"{hashlib.sha256(content).hexdigest()}  {name}\n")
-        with replacing(index) as other:
+        with atomic_write(index) as other:
             other.write_text("".join(lines))
 
 

@@ -16,7 +16,7 @@ _LOCK = "writer"
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path in a folder beside `path`, moved there on success and removed on failure.
 
     Raises:

@@ -3,7 +3,7 @@
 An autoregressive model has no budget: it stands once per benchmark, without block size, and is compared with none.
 """
 
-from itertools import groupby
+from itertools import groupby, product
 from typing import Any
 
 import numpy as np
@@ -11,20 +11,21 @@ import pandas as pd
 
 from t3d.params import AUTOREGRESSIVE, AccuracyTable, Budget, Comparison, Experiment
 from t3d.provenance import lineage
-from t3d.reporting import paper
-from t3d.reporting.statistics import holm, paired_bootstrap, paired_test, seed_interval, wilson
-from t3d.reporting.tidy import rounded
+from t3d.reporting import paper, view
+from t3d.reporting.csv_format import rounded
+from t3d.reporting.scores import setting
+from t3d.reporting.statistics import accuracy_of, holm, paired_bootstrap, paired_test, seed_interval
+from t3d.reporting.view import DAGGER, DASH, MINUS, Cell, Group, Row, View
 
 AVERAGE = "average"
 """The `benchmark` of the rows of averages."""
+_SIGNIFICANT = 0.05
 
 COLUMNS = (
     *("method", "tokens_per_step", "threshold", "block_size", "benchmark", "n", "seeds"),
     *("accuracy", "low", "high", "seed_low", "seed_high", "difference", "difference_low", "difference_high"),
     *("p_value", "p_adjusted", "relative_change", "reported", "difference_from_reported"),
 )
-
-_PaperKey = tuple[str, float, int | None, str]
 
 
 def accuracy_table(
@@ -48,27 +49,26 @@ def accuracy_table(
     Raises:
         DataError: a cell has no answers.
     """
-    theirs = _paper_values(experiment, table, reported)
+    theirs = paper.values_of(experiment, table, reported)
     base = base_label(experiment, table)
     methods = [row.label for row in lineage.rows_of(experiment, table)]
     budgets = sorted((Budget.parse(b) for b in table.budgets), key=_order)
     rows = []
-    for (tokens_per_step, threshold), group in groupby(budgets, key=_group):
+    for _, group in groupby(budgets, key=lambda budget: (budget.tokens_per_step, budget.threshold)):
         cells = [(budget, benchmark) for budget in group for benchmark in table.benchmarks]
-        found = {}
+        by_method = {}
         for method in methods:
             ours = [_cell(frame, method, budget, benchmark) for budget, benchmark in cells]
-            found[method] = [*ours, _average(ours)]
-            for cell in found[method]:
-                cell |= {"method": method, "tokens_per_step": tokens_per_step, "threshold": threshold}
-                value = theirs.get((method, tokens_per_step or 0.0, cell["block_size"], cell["benchmark"]))
-                if value is not None and _same_cells(cell, cells, theirs):
-                    cell |= {"reported": value, "difference_from_reported": cell["accuracy"] - value}
+            by_method[method] = [*ours, _average(ours)]
+            for cell in by_method[method]:
+                cell["method"] = method
+                if cell["benchmark"] != AVERAGE or _same_cells(cell, cells, theirs):
+                    paper.put_beside(cell, theirs, "accuracy", cell["accuracy"])
         for method in methods:
             if method != base:
-                for cell, other in zip(found[method], found[base], strict=True):
+                for cell, other in zip(by_method[method], by_method[base], strict=True):
                     _compare(cell, other)
-            rows += found[method]
+            rows += by_method[method]
     rows += _autoregressive(experiment, table, frame)
     tidy = pd.DataFrame(rows, columns=list(COLUMNS))
     tidy["p_adjusted"] = holm(tidy["p_value"].astype(float))
@@ -83,12 +83,10 @@ def base_label(experiment: Experiment, table: Comparison) -> str:
 
 def _autoregressive(experiment: Experiment, table: Comparison, frame: pd.DataFrame) -> list[dict[str, Any]]:
     places = [p for p in lineage.autoregressive_cells(experiment, table) if (frame["method"] == p.label).any()]
-    cells = [_cell(frame, p.label, Budget.parse(AUTOREGRESSIVE), p.column) | {"block_size": None} for p in places]
+    budget = Budget.parse(AUTOREGRESSIVE)
+    without = {"block_size": None, "tokens_per_step": None, "threshold": None}
+    cells = [_cell(frame, place.label, budget, place.column) | without for place in places]
     return [cell | {"method": places[0].label} for cell in [*cells, _average(cells)]] if cells else []
-
-
-def _group(budget: Budget) -> tuple[float | None, float | None]:
-    return budget.tokens_per_step, budget.threshold
 
 
 def _order(budget: Budget) -> tuple[float, ...]:
@@ -100,18 +98,13 @@ def _cell(frame: pd.DataFrame, method: str, budget: Budget, benchmark: str) -> d
     chosen = (frame["method"] == method) & (frame["budget"] == str(budget)) & (frame["benchmark"] == benchmark)
     answers = frame[chosen]
     questions = answers.groupby("id")["correct"].mean()
-    n, correct = len(questions), int(answers["correct"].sum())
-    low, high = wilson(n * correct / len(answers), n) if n else wilson(0, 0)
     seed_low, seed_high = seed_interval(answers.groupby("seed")["correct"].mean())
     return {
-        "block_size": budget.block_size,
+        **setting(budget),
         "benchmark": benchmark,
-        "n": n,
+        "n": len(questions),
         "seeds": answers["seed"].nunique(),
-        # One division of counts, so that no order of summation shows in the last digit of a table.
-        "accuracy": 100 * correct / len(answers),
-        "low": 100 * low,
-        "high": 100 * high,
+        **accuracy_of(int(answers["correct"].sum()), len(answers), len(questions)),
         "seed_low": 100 * seed_low,
         "seed_high": 100 * seed_high,
         "questions": questions,
@@ -120,7 +113,8 @@ def _cell(frame: pd.DataFrame, method: str, budget: Budget, benchmark: str) -> d
 
 def _average(cells: list[dict[str, Any]]) -> dict[str, Any]:
     accuracy = float(np.mean([cell["accuracy"] for cell in cells]))
-    return {"block_size": None, "benchmark": AVERAGE, "seeds": cells[0]["seeds"], "accuracy": accuracy}
+    shared = {key: cells[0][key] for key in ("tokens_per_step", "threshold", "seeds")}
+    return {"block_size": None, "benchmark": AVERAGE, "accuracy": accuracy} | shared
 
 
 def _compare(cell: dict[str, Any], base: dict[str, Any]) -> None:
@@ -133,28 +127,87 @@ def _compare(cell: dict[str, Any], base: dict[str, Any]) -> None:
         cell["relative_change"] = 100 * cell["difference"] / base["accuracy"]
 
 
-def _paper_values(experiment: Experiment, table: Comparison, reported: pd.DataFrame | None) -> dict[_PaperKey, float]:
-    if not isinstance(table, AccuracyTable):
-        return {}
-    values = paper.values_of(experiment, table, reported)
-    static = values[(values["remasking"] == "low_confidence_static") & (values["metric"] == "accuracy")]
-    return {
-        (
-            row.method,
-            row.tokens_per_step,
-            None if pd.isna(row.block_size) else int(row.block_size),
-            row.benchmark,
-        ): row.value
-        for row in static.itertuples()
-    }
-
-
-def _same_cells(cell: dict[str, Any], ours: list[tuple[Budget, str]], values: dict[_PaperKey, float]) -> bool:
+def _same_cells(average: dict[str, Any], ours: list[tuple[Budget, str]], values: paper.Values) -> bool:
     """An average stands beside the paper's only if both are over the same cells."""
-    if cell["benchmark"] != AVERAGE:
-        return True
-    method, tokens = cell["method"], cell["tokens_per_step"]
-    theirs = {
-        (block, benchmark) for m, t, block, benchmark in values if (m, t) == (method, tokens) and block is not None
-    }
+    keys = tuple(average[key] for key in ("method", "tokens_per_step", "threshold"))
+    theirs = {(block, benchmark) for m, benchmark, block, *of, _ in values if (m, *of) == keys and block is not None}
     return theirs == {(budget.block_size, benchmark) for budget, benchmark in ours}
+
+
+def accuracy_view(experiment: Experiment, name: str, table: AccuracyTable, tidy: pd.DataFrame) -> View:
+    """The paper's Table 1: rows tokens per step x method, columns block size x benchmark, average, relative change."""
+    names, base = view.names_of(experiment, table), base_label(experiment, table)
+    blocks = sorted({Budget.parse(budget).block_size for budget in table.budgets})
+    columns = [*product(blocks, table.benchmarks), (None, AVERAGE)]
+    groups: list[Group] = []
+    for (tokens, threshold), group in tidy.groupby(["tokens_per_step", "threshold"], sort=False, dropna=False):
+        autoregressive = pd.isna(tokens) and pd.isna(threshold)
+        head = DASH if autoregressive else f"p > {threshold:g}" if pd.isna(tokens) else f"{tokens:g}"
+        best = group.groupby(["block_size", "benchmark"], dropna=False)["accuracy"].transform("max")
+        marked = group.assign(best=(group["accuracy"] == best) & (not autoregressive))
+        rows: list[Row] = []
+        for method, of_method in marked.groupby("method", sort=False):
+            cells: dict[tuple[int | None, str], Cell] = {}
+            scores: list[str] = []
+            for row in of_method.itertuples():
+                if row.benchmark == AVERAGE:
+                    cells[None, AVERAGE] = _cell_of(row, table, base, scores)
+                    continue
+                scores.append(names[str(method), str(row.benchmark), view.budget_of(row)])
+                # Without blocks it stands under the first block size.
+                block = blocks[0] if autoregressive else row.block_size
+                cells[block, str(row.benchmark)] = _cell_of(row, table, base, scores[-1:])
+            change = of_method["relative_change"].iloc[-1]
+            last = Cell(DASH if pd.isna(change) else f"{view.signed(change)} %")
+            blank = Cell("" if autoregressive else DASH)
+            rows.append((str(method), (*(cells.get(column, blank) for column in columns), last)))
+        groups.append(((head,), rows))
+    labels = [experiment.benchmarks[benchmark].label for benchmark in table.benchmarks]
+    beside = "in parentheses the difference from {} with its 95 % paired bootstrap interval."
+    return View(
+        name,
+        table.caption,
+        common=("Tokens per step",),
+        columns=(*labels * len(blocks), "Average", "Relative change"),
+        blocks=(*((block, len(labels)) for block in blocks), (None, 2)),
+        groups=groups,
+        note=view.note(
+            "Accuracy in percent with its 95 % Wilson interval over the questions."
+            if table.base is None
+            else f"Accuracy in percent; {beside.format(base)}",
+            view.about_samples(experiment, table, tidy),
+            f"Bold: best of its column at these tokens per step. {DASH}: no such budget or nothing to compare.",
+            f"{DAGGER}: p < {_SIGNIFICANT} against {base}, two-sided exact sign-flip test paired by question (exact "
+            "McNemar for one seed), corrected for the number of cells by Holm's method.",
+            "Last, in parentheses: the paper's value." if tidy["reported"].notna().any() else "",
+            view.about_autoregressive(
+                experiment, table, tidy, "it has no blocks, and stands once, under the first block size"
+            ),
+        ),
+    )
+
+
+def _cell_of(row: Any, table: AccuracyTable, base: str, scores: list[str]) -> Cell:
+    single, detail, difference = row.benchmark != AVERAGE, [], ""
+    if single:
+        detail.append(f"95 % interval {row.low:.1f} to {row.high:.1f}, {view.counted(row)}")
+    if not pd.isna(row.seed_low):
+        detail.append(f"95 % interval over seeds {row.seed_low:.1f} to {row.seed_high:.1f}")
+    if not pd.isna(row.difference):
+        ends = f" [{view.signed(row.difference_low)}, {view.signed(row.difference_high)}]" if single else ""
+        detail.append(f"{view.signed(row.difference)} points from {base}{ends}")
+        if table.base is not None:
+            ends = f" {view.interval(row.difference_low, row.difference_high)}".replace("-", MINUS) if single else ""
+            difference = f"({view.signed(row.difference)}{ends})"
+    if not pd.isna(row.p_value):
+        detail.append(f"p = {row.p_value:.3g}, corrected {row.p_adjusted:.3g}")
+    return Cell(
+        view.text_of("accuracy", row.accuracy),
+        interval=view.interval(row.low, row.high) if single else "",
+        difference=difference,
+        scores=tuple(scores),
+        best=bool(row.best),
+        differs=bool(row.p_adjusted < _SIGNIFICANT),
+        accuracy=row.accuracy if single else None,
+        **view.beside_the_paper(row, row.accuracy, "accuracy", detail),
+    )

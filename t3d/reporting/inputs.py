@@ -26,15 +26,15 @@ def by_artefact(
         DataError: one is not asked for, or given twice.
     """
     wanted = list(wanted)
-    found: dict[str, Manifest] = {}
+    by_name: dict[str, Manifest] = {}
     for path in manifests:
         manifest = store.read(path, kind=kind)
         verify.check(experiment, manifest, receipt=True)
-        if manifest.artefact not in wanted or manifest.artefact in found:
+        if manifest.artefact not in wanted or manifest.artefact in by_name:
             raise DataError(f"{path}: {manifest.artefact} is not asked for, or given twice. Leave it out.")
-        found[manifest.artefact] = manifest
-    missing = [store.manifest_path(experiment, artefact) for artefact in wanted if artefact not in found]
+        by_name[manifest.artefact] = manifest
+    missing = [store.manifest_path(experiment, artefact) for artefact in wanted if artefact not in by_name]
     if missing:
         more = f" ({len(missing) - 1} more are missing)" if len(missing) > 1 else ""
         raise MissingInputError(f"{missing[0]} is not among the {kind}{more}: make it first (snakemake {missing[0]}).")
-    return found
+    return by_name

@@ -20,8 +20,10 @@ import pandas as pd
 
 from t3d.params import Budget, Experiment, ParallelismTable
 from t3d.provenance import lineage
+from t3d.reporting import view
+from t3d.reporting.csv_format import rounded
 from t3d.reporting.statistics import points_below
-from t3d.reporting.tidy import rounded
+from t3d.reporting.view import DASH, Cell, Group, Row, View
 
 PENALTY = 3.0
 """alpha of the published definition."""
@@ -74,7 +76,7 @@ def parallelism_table(
 
     Args:
         frame: per question, from `scores.load`.
-        totals: per cell and seed, from `scores.load_totals`.
+        totals: per cell and seed, from `scores.load`.
 
     Returns:
         `COLUMNS`: AUP with its 95 % bootstrap interval (questions drawn anew) and the number of points in it;
@@ -137,8 +139,56 @@ def _area(points: pd.DataFrame, best: float) -> dict[str, Any]:
 
 def _fastest(good: pd.DataFrame) -> dict[str, Any]:
     if good.empty:
-        return {"fastest_budget": None, "accuracy": None, "tokens_per_forward": None, "tokens_per_second": None}
+        return {}
     best = good.loc[good["tokens_per_second"].idxmax()]
-    return {"fastest_budget": best["budget"]} | {
-        key: best[key] for key in ("accuracy", "tokens_per_forward", "tokens_per_second")
-    }
+    return {"fastest_budget": best["budget"], **best[["accuracy", "tokens_per_forward", "tokens_per_second"]]}
+
+
+def parallelism_view(
+    experiment: Experiment, name: str, table: ParallelismTable, tidy: pd.DataFrame, speeds: pd.DataFrame
+) -> View:
+    """AUP, and what the fastest budget at matched accuracy gives, one group of rows per benchmark and block size."""
+    names = view.names_of(experiment, table)
+    groups: list[Group] = []
+    for (benchmark, block), group in tidy.groupby(["benchmark", "block_size"], sort=False):
+        budgets = [text for text in table.budgets if Budget.parse(text).block_size == block]
+        rows: list[Row] = []
+        for row in group.itertuples():
+            scores = {budget: names[str(row.method), str(benchmark), budget] for budget in budgets}
+            area = Cell(
+                f"{row.aup:.1f}",
+                interval=view.interval(row.aup_low, row.aup_high),
+                detail=(f"95 % bootstrap interval {row.aup_low:.1f} to {row.aup_high:.1f}", view.counted(row)),
+                scores=tuple(scores.values()),
+                best=row.aup == group["aup"].max(),
+            )
+            fastest = [Cell(DASH)] * 4
+            if not pd.isna(row.fastest_budget):
+                score = (scores[str(row.fastest_budget)],)
+                matched = (f"matched accuracy: at least {row.matched_accuracy:.1f}",)
+                fastest = [
+                    Cell(str(row.fastest_budget), scores=score, detail=matched),
+                    Cell(f"{row.accuracy:.1f}", scores=score, accuracy=row.accuracy),
+                    Cell(f"{row.tokens_per_forward:.1f}", scores=score),
+                    Cell(f"{row.tokens_per_second:.1f}", scores=score),
+                ]
+            rows.append((str(row.method), (area, Cell(f"{row.points}"), *fastest)))
+        groups.append(((experiment.benchmarks[str(benchmark)].label, f"{block}"), rows))
+    best = ", ".join(f"{experiment.benchmarks[b].label} {value:g}" for b, value in table.best_accuracy.items())
+    return View(
+        name,
+        table.caption,
+        common=("Benchmark", "Block"),
+        columns=("AUP", "Points", "Fastest", "Accuracy", "Tokens per forward", "Tokens/s"),
+        groups=groups,
+        note=view.note(
+            "AUP: accuracy under parallelism (arXiv 2601.07568) over tokens per forward, commit passes counted, with "
+            f"its 95 % bootstrap interval over questions; penalty {PENALTY:g}, y_max declared ({best}); points more "
+            f"than {ALLOWED_LOSS:g} below the curve's first point are left out. It depends on the budgets that were "
+            "run.",
+            f"Fastest: the budget with most tokens/s whose accuracy is at most {ALLOWED_LOSS:g} points below the "
+            f"teacher's at its fewest tokens per forward; {DASH}: none is.",
+            view.about_samples(experiment, table, tidy),
+            view.about_speed(speeds),
+        ),
+    )

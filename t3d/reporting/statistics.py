@@ -38,6 +38,21 @@ def wilson(correct: float, n: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def accuracy_of(correct: int, answers: int, n: int) -> dict[str, float]:
+    """Accuracy in percent and the ends of its Wilson interval: `accuracy`, `low`, `high`.
+
+    Args:
+        correct: right answers of all seeds; one division of counts, so that no order of summation shows in a table.
+        answers: of all seeds.
+        n: questions, which the interval is over.
+
+    Raises:
+        DataError: there are no answers.
+    """
+    low, high = wilson(n * correct / answers if answers else 0, n)
+    return {"accuracy": 100 * correct / answers, "low": 100 * low, "high": 100 * high}
+
+
 def paired_test(ours: ArrayLike, base: ArrayLike) -> float:
     """p-value of a two-sided exact sign-flip test on questions: is the mean difference of `ours` and `base` zero?
 

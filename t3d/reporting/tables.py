@@ -2,8 +2,9 @@
 
     t3d table --experiment pocket --name table1 --scores ... --out results/pocket/table1.csv
 
-Each kind of table has a module: `accuracy.py`, `decoding.py`, `parallelism.py`. Where numbers come from and when they
-are refused: `scores.py`. How sure they are: `statistics.py`. How they look: `renderings.py`.
+Each kind of table has a module, `accuracy.py`, `decoding.py`, `parallelism.py`: its tidy rows, and its view of them.
+Where numbers come from and when they are refused: `scores.py`. How sure they are: `statistics.py`. What a view is:
+`view.py`; how it is written: `renderings.py`, and on the page `page/report.html.j2`.
 """
 
 import filecmp
@@ -16,13 +17,14 @@ import pandas as pd
 from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError
 from t3d.params import AccuracyTable, DecodingTable, Experiment
 from t3d.provenance import lineage
-from t3d.provenance.files import replacing
+from t3d.provenance.files import atomic_write
 from t3d.provenance.store import manifest_path
 from t3d.reporting import renderings, scores
-from t3d.reporting.accuracy import accuracy_table
-from t3d.reporting.decoding import decoding_table
-from t3d.reporting.parallelism import parallelism_table
-from t3d.reporting.tidy import to_csv
+from t3d.reporting.accuracy import accuracy_table, accuracy_view
+from t3d.reporting.csv_format import to_csv
+from t3d.reporting.decoding import decoding_table, decoding_view
+from t3d.reporting.parallelism import parallelism_table, parallelism_view
+from t3d.reporting.view import View
 
 REPORTED = Path("params", "reported.csv")
 """The paper's numbers, in the working directory as every experiment file."""
@@ -44,24 +46,38 @@ def write(experiment: Experiment, name: str, manifests: list[Path], out_csv: Pat
         known = ", ".join(experiment.tables) or "none"
         raise ParameterError(f"params/{experiment.name}.yaml has no table {name!r}. Tables there: {known}.")
     table = experiment.tables[name]
-    frame = scores.load(experiment, table, manifests)
+    frame, totals = scores.load(experiment, table, manifests)
     if isinstance(table, AccuracyTable):
         tidy = accuracy_table(experiment, table, frame, _reported(name, table.paper_table))
-        view = renderings.accuracy_view(experiment, table, tidy)
     elif isinstance(table, DecodingTable):
-        totals = scores.load_totals(experiment, table, manifests)
         tidy = decoding_table(experiment, table, totals, _reported(name, table.paper_table))
-        view = renderings.decoding_view(experiment, table, tidy, totals)
     else:
-        totals = scores.load_totals(experiment, table, manifests)
         tidy = parallelism_table(experiment, table, frame, totals)
-        view = renderings.parallelism_view(experiment, table, tidy, totals)
-    contents = {".csv": to_csv(tidy), ".md": view.markdown(), ".tex": view.latex()}
+    shown = view_of(experiment, name, tidy, totals)
+    contents = {".csv": to_csv(tidy), ".md": renderings.markdown(shown), ".tex": renderings.latex(shown)}
     with ExitStack() as stack:
         # All are written before the first is replaced, and the last to be left is the first: a CSV has its two others.
-        partials = [stack.enter_context(replacing(out_csv.with_suffix(suffix))) for suffix in contents]
+        partials = [stack.enter_context(atomic_write(out_csv.with_suffix(suffix))) for suffix in contents]
         for partial, content in zip(partials, contents.values(), strict=True):
             partial.write_text(content, encoding="utf-8", newline="\n")
+
+
+def view_of(experiment: Experiment, name: str, tidy: pd.DataFrame, speeds: pd.DataFrame) -> View:
+    """Table `name` as a reader sees it.
+
+    Args:
+        tidy: its rows, as `csv_format.read` has them.
+        speeds: see `view.about_speed`.
+
+    Raises:
+        KeyError, AttributeError: the rows or columns are not those of the experiment's table.
+    """
+    table = experiment.tables[name]
+    if isinstance(table, AccuracyTable):
+        return accuracy_view(experiment, name, table, tidy)
+    if isinstance(table, DecodingTable):
+        return decoding_view(experiment, name, table, tidy, speeds)
+    return parallelism_view(experiment, name, table, tidy, speeds)
 
 
 def _reported(name: str, paper_table: int | None) -> pd.DataFrame | None:

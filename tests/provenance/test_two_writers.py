@@ -15,7 +15,7 @@ import pytest
 from t3d.errors import BusyError, T3DError
 from t3d.params import Experiment
 from t3d.provenance import store, writer
-from t3d.provenance.files import exclusive, replacing
+from t3d.provenance.files import atomic_write, exclusive
 
 EXPERIMENT = Experiment(
     name="x",
@@ -142,7 +142,7 @@ def test_what_an_older_version_left_is_removed(tmp_path):
     write(tmp_path / "p.manifest.json", "whole")
     assert check(tmp_path / "p.manifest.json") == "whole"
     (tmp_path / ".table.csv.partial").write_text("half")
-    with replacing(tmp_path / "table.csv") as partial:
+    with atomic_write(tmp_path / "table.csv") as partial:
         partial.write_text("x")
     assert (tmp_path / "table.csv").read_text() == "x"
     assert not (tmp_path / ".table.csv.partial").exists()

@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
-from t3d.params import AUTOREGRESSIVE, Budget, Experiment
-from t3d.provenance import writer
+from t3d.params import AUTOREGRESSIVE, Budget, Experiment, find
+from t3d.provenance import archive, writer
 from tests.artefacts import inputs_of
+from tests.conftest import ROOT
 
 BUDGETS = ("b4s2", "b8s4", "b8s1")
 ANSWERS = {
@@ -149,3 +151,13 @@ def with_figure(**figure: object) -> Experiment:
         "training": {},
     }[str(figure.get("kind", "accuracy"))]
     return experiment(figures={"shown": {"caption": "Shown", "students": ["t3d"], **of_kind, **figure}})
+
+
+def unpack_pocket(folder: Path) -> Path:
+    """Make `folder` a project with what pocket published in it."""
+    for name in ("params", "results"):
+        (folder / name).symlink_to(ROOT / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        archive.restore(find("pocket"))
+    return folder

@@ -6,9 +6,8 @@ import pytest
 from t3d.params import AccuracyTable, DecodingTable
 from t3d.reporting import scores
 from t3d.reporting.accuracy import accuracy_table
+from t3d.reporting.csv_format import to_csv
 from t3d.reporting.decoding import decoding_table
-from t3d.reporting.renderings import accuracy_view, decoding_view
-from t3d.reporting.tidy import to_csv
 from tests.reporting.helpers import experiment, write_score, write_scores
 
 SHOWN = {"caption": "Decoding", "teacher": "teacher", "students": ("t3d",), "benchmarks": ("gsm",)}
@@ -27,7 +26,7 @@ def dynamic(tmp_path):
     table = DecodingTable(kind="decoding", budgets=("b8t0.9",), paper_table=3, paper_rows={"t3d": "Theirs"}, **SHOWN)
     models = {"teacher": "11000000", "t3d-seed0": "11110000", "t3d-seed1": "11111100"}
     made = [write_score(tiny, tmp_path, model, "gsm", "b8t0.9", right) for model, right in models.items()]
-    return tiny, table, scores.load_totals(tiny, table, made)
+    return tiny, table, scores.load(tiny, table, made)[1]
 
 
 def test_values_are_means_over_seeds_beside_the_papers(dynamic):
@@ -49,7 +48,6 @@ def test_a_latency_of_a_millisecond_is_not_nought(dynamic):
     totals["tokens_per_second"] = 10_000.0
     tidy = decoding_table(tiny, table, totals, None)
     assert ",latency_seconds,0.0016," in to_csv(tidy)
-    assert "| 10000.0 | 0.0016 | 8.0 |" in decoding_view(tiny, table, tidy, totals).markdown()
 
 
 @pytest.mark.parametrize("other", [{"table": 1}, {"model": "Another"}, {"block_size": 4}, {"method": "T3D"}])
@@ -58,36 +56,11 @@ def test_values_of_another_cell_do_not_stand_there(dynamic, other):
     assert decoding_table(tiny, table, totals, reported(**other))["reported"].isna().all()
 
 
-def test_the_rendering(dynamic):
-    tiny, table, totals = dynamic
-    text = decoding_view(tiny, table, decoding_table(tiny, table, totals, reported()), totals).markdown()
-    assert "| GSM\\_100% | b8t0.9 | T3D | 100.0 (650.0) | 0.16 | 8.0 | 16.0 | 2.00 | 62.5 [" in text
-    assert "on cpu, 4 sequences together" in text
-
-
-@pytest.mark.parametrize(
-    ("jobs", "said"),
-    [
-        ([1, 1, 1], "each job had its GPU to itself"),
-        ([1, 14, 3], "up to 14 jobs shared a GPU"),
-        ([1, None, 1], "jobs may have shared the machine"),
-    ],
-)
-def test_the_rendering_says_who_shared_a_gpu(dynamic, jobs, said):
-    tiny, table, totals = dynamic
-    text = decoding_view(tiny, table, decoding_table(tiny, table, totals, reported()), totals.assign(gpu_jobs=jobs))
-    assert f"together; {said}." in text.markdown()
-
-
 def test_another_row_than_the_teacher_is_the_base(tmp_path):
     tiny = experiment()
     table = AccuracyTable(base="t3d", budgets=("b4s2",), **SHOWN)
     manifests = [path for path in write_scores(tiny, tmp_path) if path.name.startswith("b4s2")]
-    tidy = accuracy_table(tiny, table, scores.load(tiny, table, manifests))
+    tidy = accuracy_table(tiny, table, scores.load(tiny, table, manifests)[0])
     difference = tidy[tidy["benchmark"] == "gsm"].set_index("method")["difference"]
     assert difference["Original"] == -18.75
     assert pd.isna(difference["T3D"])
-    text = accuracy_view(tiny, table, tidy).markdown()
-    assert "| 2 | Original | 37.5 (\N{MINUS SIGN}18.8 [" in text
-    assert "| 2 | T3D | **56.2** [25.9, 82.5] |" in text
-    assert "against T3D" in text

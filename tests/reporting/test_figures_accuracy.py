@@ -11,7 +11,7 @@ from t3d.provenance.lineage import students_of
 from t3d.reporting import scores
 from t3d.reporting.accuracy import accuracy_table
 from t3d.reporting.figures import accuracy
-from t3d.reporting.figures.looks import look_of
+from t3d.reporting.figures.style import look_of
 from tests.reporting.helpers import with_figure, write_score, write_scores
 
 SWEEP = ["b8t0.5", "b8t0.99", "b8t0.9"]
@@ -48,11 +48,9 @@ def sweep(root, budgets):
     return tiny, manifests
 
 
-def points(tiny, manifests, totals=False):
+def points(tiny, manifests):
     wanted = tiny.figures["shown"]
-    frame = scores.load(tiny, wanted, manifests)
-    found = scores.load_totals(tiny, wanted, manifests) if totals else None
-    return accuracy.points_of(tiny, wanted, frame, found)
+    return accuracy.points_of(tiny, wanted, *scores.load(tiny, wanted, manifests))
 
 
 def test_static_budgets_stand_at_the_tokens_per_step_they_set(tmp_path):
@@ -62,7 +60,7 @@ def test_static_budgets_stand_at_the_tokens_per_step_they_set(tmp_path):
     assert found["x"].tolist() == found["tokens_per_step"].tolist()
     assert set(zip(found["budget"], found["x"], strict=True)) == {("b4s2", 2.0), ("b8s4", 2.0), ("b8s1", 8.0)}
     assert not found["mark"].any()
-    table = accuracy_table(tiny, tiny.figures["shown"], scores.load(tiny, tiny.figures["shown"], manifests))
+    table = accuracy_table(tiny, tiny.figures["shown"], scores.load(tiny, tiny.figures["shown"], manifests)[0])
     assert found["accuracy"].tolist() == table.dropna(subset="block_size")["accuracy"].tolist()
 
 
@@ -97,7 +95,7 @@ def test_speed_is_the_mean_over_seeds_and_the_machine_is_named(tmp_path):
         for run, speed in speeds.items()
         for budget in ("b8s4", "b8s1")
     ]
-    found = points(tiny, manifests, totals=True)
+    found = points(tiny, manifests)
     assert found.loc[found["method"] == "Original", "x"].tolist() == [100.0, 300.0]
     assert found.loc[found["method"] == "T3D", "x"].tolist() == [300.0, 900.0]
     assert found.loc[found["method"] == "Original", "mark"].tolist() == ["2", "8"]

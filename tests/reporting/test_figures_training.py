@@ -7,7 +7,7 @@ import pytest
 from t3d.errors import CorruptArtefactError, MissingInputError
 from t3d.provenance import store, writer
 from t3d.reporting.figures import training
-from t3d.reporting.figures.looks import look_of
+from t3d.reporting.figures.style import look_of
 from tests.artefacts import inputs_of
 from tests.reporting.helpers import with_figure, write_student
 

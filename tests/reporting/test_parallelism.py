@@ -71,8 +71,7 @@ def test_the_fastest_budget_keeps_the_teachers_accuracy(tmp_path):
         best_accuracy={"gsm": 100.0},
     )
     manifests = [p for p in write_scores(tiny, tmp_path) if "b8" in p.name]
-    frame = scores.load(tiny, table, manifests)
-    totals = scores.load_totals(tiny, table, manifests)
+    frame, totals = scores.load(tiny, table, manifests)
     totals.loc[totals["budget"] == "b8s1", ["denoising_steps", "tokens_per_second"]] = [8, 400.0]
     original, t3d = parallelism_table(tiny, table, frame, totals).to_dict("records")
     # 16 tokens in 8 + 4 passes for each of 8 questions, and in 8 + 32 for all of them; 1 of 8 answers is right at both.

@@ -14,7 +14,6 @@ import pytest
 
 from t3d.errors import MissingInputError
 from t3d.reporting import page
-from t3d.reporting.page import grids
 from tests.reporting import helpers, pages
 
 OUT = Path("results", "report.html")
@@ -68,32 +67,6 @@ def test_every_number_of_a_table_is_shown_with_its_interval(made):
             assert f"95 % interval {row.low:.1f} to {row.high:.1f}, 8 questions" in text
         if not pd.isna(row.relative_change):
             assert f"{row.relative_change:+.1f} %".replace("-", "\N{MINUS SIGN}") in text
-
-
-def test_the_papers_values_stand_beside_ours_shaded_by_the_difference(made):
-    report(made)
-    grid = grids.read(made, "accuracy", Path("results/tiny/accuracy.csv"))
-    compared = {(field.cells[0], field.reported): field.shade for field in grid.fields() if field.reported}
-    # 37.5 against 40.5; 56.25 (two seeds) against 39.25; 6.25 against 37.75.
-    assert compared == {
-        ("teacher/gsm/b4s2", "40.5"): "under-1",
-        ("t3d/gsm/b4s2", "39.2"): "over-3",
-        ("t3d/gsm/b8s1", "37.8"): "under-3",
-    }
-
-
-@pytest.mark.parametrize(
-    ("difference", "points", "shade"),
-    [
-        (1.9, True, "equal"),
-        (2.0, True, "over-1"),
-        (-5.0, True, "under-2"),
-        (-6.0, False, "under-2"),
-        (1.0, False, "equal"),
-    ],
-)
-def test_shades_are_of_points_for_accuracies_and_of_percent_for_the_rest(difference, points, shade):
-    assert grids.shade(difference, 40.0, points) == shade
 
 
 def test_downloads_are_the_files(made):
@@ -226,17 +199,3 @@ def test_without_a_table_it_is_refused(made):
     with pytest.raises(MissingInputError, match="holds no table: make one first"):
         page.write(made, OUT)
     assert not OUT.exists()
-
-
-@pytest.mark.parametrize("name", ["table1", "table9"])
-def test_pockets_tables_are_read_whole(name, monkeypatch):
-    from t3d import params
-    from tests.conftest import ROOT
-
-    monkeypatch.chdir(ROOT)
-    pocket, csv = params.find("pocket"), Path("results", "pocket", f"{name}.csv")
-    grid = grids.read(pocket, name, csv)
-    column = "accuracy" if name == "table1" else "aup"
-    shown = {field.text for field in grid.fields()}
-    assert {f"{value:.1f}" for value in pd.read_csv(csv)[column]} <= shown
-    assert grid.note.startswith("Accuracy in percent" if name == "table1" else "AUP:")

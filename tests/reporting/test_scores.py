@@ -9,7 +9,7 @@ from tests.reporting.helpers import ANSWERS, experiment, write_score, write_scor
 
 def test_a_row_per_model_budget_and_question_in_the_experiments_order(tmp_path):
     tiny = experiment()
-    frame = scores.load(tiny, tiny.tables["accuracy"], write_scores(tiny, tmp_path)[::-1])
+    frame, _ = scores.load(tiny, tiny.tables["accuracy"], write_scores(tiny, tmp_path)[::-1])
     assert len(frame) == len(ANSWERS) * 8
     assert list(frame["method"].unique()) == ["Original", "T3D"]
     t3d = frame[(frame["method"] == "T3D") & (frame["seed"] == 1) & (frame["budget"] == "b8s4")]
@@ -41,7 +41,7 @@ def test_old_scores_with_edited_parameters_are_an_error(tmp_path, edited, culpri
 def test_a_new_label_is_not_another_parameter(tmp_path):
     manifests = write_scores(experiment(), tmp_path)
     edited = changed("students", "t3d", label="Ours")
-    assert "Ours" in set(scores.load(edited, edited.tables["accuracy"], manifests)["method"])
+    assert "Ours" in set(scores.load(edited, edited.tables["accuracy"], manifests)[0]["method"])
 
 
 def test_a_missing_cell_names_the_file_to_make(tmp_path):
@@ -96,10 +96,20 @@ def test_models_that_answered_other_questions_are_not_compared(tmp_path, ids):
 def test_totals_carry_the_speed_of_the_receipts(tmp_path):
     tiny = experiment()
     manifests = write_scores(tiny, tmp_path)
-    totals = scores.load_totals(tiny, tiny.tables["accuracy"], manifests)
+    _, totals = scores.load(tiny, tiny.tables["accuracy"], manifests)
     assert len(totals) == len(ANSWERS)
     assert set(totals["tokens_per_second"]) == {100.0}
     assert set(totals["device"]) == {"cpu"}
     (tmp_path / "scores" / "teacher" / "gsm" / "b4s2.receipt.json").unlink()
     with pytest.raises(MissingInputError, match=r"b4s2\.receipt\.json is missing"):
-        scores.load_totals(tiny, tiny.tables["accuracy"], manifests)
+        scores.load(tiny, tiny.tables["accuracy"], manifests)
+
+
+def test_a_score_that_lists_other_files_is_refused(tmp_path):
+    tiny = experiment()
+    manifests = write_scores(tiny, tmp_path)
+    content = json.loads(manifests[0].read_text())
+    del content["files"]["b4s2.parquet"]
+    manifests[0].write_text(json.dumps(content))
+    with pytest.raises(CorruptArtefactError, match=r"b4s2\.manifest\.json lists b4s2\.json; a score is"):
+        scores.load(tiny, tiny.tables["accuracy"], manifests)

@@ -3,19 +3,19 @@
     t3d figure --experiment pocket --name accuracy --material ... --out results/pocket/figures/accuracy.pdf
 
 Each kind of figure has a module: `accuracy.py`, `commits.py`, `training.py`, `factorisation.py`; what they share is in
-`looks.py`, and `inputs.py` refuses files that do not fit the parameters.
+`style.py`, and `inputs.py` refuses files that do not fit the parameters.
 """
 
 from pathlib import Path
 
-from matplotlib import style
+import matplotlib.style
 from matplotlib.figure import Figure
 
 from t3d.errors import ParameterError
 from t3d.params import AccuracyFigure, CommitFigure, Experiment, TrainingFigure
-from t3d.provenance.files import replacing
+from t3d.provenance.files import atomic_write
 from t3d.reporting.figures import accuracy, commits, factorisation, training
-from t3d.reporting.figures.looks import STYLE
+from t3d.reporting.figures.style import STYLE
 
 _PNG_DPI = 200
 
@@ -38,9 +38,9 @@ def write(experiment: Experiment, name: str, manifests: list[Path], out_pdf: Pat
         raise ParameterError(f"params/{experiment.name}.yaml has no figure {name!r}. Figures there: {known}.")
     caption = experiment.figures[name].caption
     # A reader's own matplotlibrc must not change the figure.
-    with style.context(["default", STYLE]):
+    with matplotlib.style.context(["default", STYLE]):
         figure = _drawn(experiment, name, manifests)
-        with replacing(out_pdf) as pdf, replacing(out_pdf.with_suffix(".png")) as png:
+        with atomic_write(out_pdf) as pdf, atomic_write(out_pdf.with_suffix(".png")) as png:
             figure.savefig(pdf, format="pdf", metadata={"Title": caption, "CreationDate": None})
             figure.savefig(png, format="png", dpi=_PNG_DPI, metadata={"Title": caption, "Software": None})
 

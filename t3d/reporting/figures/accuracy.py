@@ -14,11 +14,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from t3d.params import AccuracyFigure, Budget, Experiment
+from t3d.params import AccuracyFigure, Experiment
 from t3d.provenance import lineage
 from t3d.reporting import scores
 from t3d.reporting.accuracy import accuracy_table
-from t3d.reporting.figures.looks import ALONE, legend_below, light_grid, look_of
+from t3d.reporting.figures.style import ALONE, legend_below, light_grid, look_of
+from t3d.reporting.view import budget_of
 
 _PANEL = (2.7, 2.35)
 """Inches."""
@@ -35,11 +36,9 @@ def draw(experiment: Experiment, wanted: AccuracyFigure, manifests: list[Path]) 
     Args:
         manifests: of the scores it needs.
     """
-    frame = scores.load(experiment, wanted, manifests)
+    frame, totals = scores.load(experiment, wanted, manifests)
     note = _BAND
-    totals = None
     if wanted.against == "tokens_per_second":
-        totals = scores.load_totals(experiment, wanted, manifests)
         note += f" Speed is that of this decoder on {_machine(totals)}; another machine's differs."
     points = points_of(experiment, wanted, frame, totals)
     if wanted.against == "tokens_per_step" and points["dynamic"].any():
@@ -52,13 +51,13 @@ def draw(experiment: Experiment, wanted: AccuracyFigure, manifests: list[Path]) 
 
 
 def points_of(
-    experiment: Experiment, wanted: AccuracyFigure, frame: pd.DataFrame, totals: pd.DataFrame | None
+    experiment: Experiment, wanted: AccuracyFigure, frame: pd.DataFrame, totals: pd.DataFrame
 ) -> pd.DataFrame:
     """One row per point, a line's points in the order they are joined: fewest tokens per step first.
 
     Args:
         frame: per question, from `scores.load`.
-        totals: per cell, from `scores.load_totals`, for a figure against tokens per second.
+        totals: per cell, from `scores.load`.
 
     Returns:
         The cells of `accuracy_table` with their budget, dynamic (whether it is a threshold), x and mark (what is
@@ -68,30 +67,25 @@ def points_of(
         rarely full, so a set number would put static budgets ahead.
     """
     points = accuracy_table(experiment, wanted, frame).dropna(subset="block_size").reset_index(drop=True)
-    budgets = {(b.block_size, b.tokens_per_step, b.threshold): str(b) for b in map(Budget.parse, wanted.budgets)}
-    keys = zip(points["block_size"], points["tokens_per_step"], points["threshold"], strict=True)
-    points["budget"] = [budgets[int(b), _given(tokens), _given(threshold)] for b, tokens, threshold in keys]
+    points["budget"] = [budget_of(point) for point in points.itertuples()]
     points["dynamic"] = points["threshold"].notna()
     points["x"] = points["tokens_per_step"].astype(float)
     cell = ["method", "benchmark", "budget"]
-    if totals is not None:
+    against_speed = wanted.against == "tokens_per_second"
+    if against_speed:
         measured = totals.groupby(cell)["tokens_per_second"].mean()
     else:
         sums = frame.groupby(cell)[["response_tokens", "denoising_steps"]].sum()
         measured = sums["response_tokens"] / sums["denoising_steps"]
-    if totals is not None or points["dynamic"].any():
+    if against_speed or points["dynamic"].any():
         points["x"] = measured.loc[pd.MultiIndex.from_frame(points[cell])].to_numpy()
     points["mark"] = ""
     of_teacher = points[points["method"] == experiment.teachers[wanted.teacher].label]
     for (_, _, dynamic), line in of_teacher.groupby(["benchmark", "block_size", "dynamic"]):
-        if dynamic or totals is not None:
+        if dynamic or against_speed:
             for end in {line.index[0], line.index[-1]}:
                 points.loc[end, "mark"] = f"{line.loc[end, 'threshold' if dynamic else 'tokens_per_step']:g}"
     return points
-
-
-def _given(value: float | None) -> float | None:
-    return None if pd.isna(value) else value
 
 
 def _machine(totals: pd.DataFrame) -> str:

@@ -16,7 +16,7 @@ from t3d.errors import DataError
 from t3d.params import Experiment, FactorisationFigure
 from t3d.provenance import lineage
 from t3d.provenance.store import Manifest
-from t3d.reporting.figures.looks import ALONE, legend_below, light_grid, look_of
+from t3d.reporting.figures.style import ALONE, legend_below, light_grid, look_of
 from t3d.reporting.inputs import by_artefact
 
 _RESAMPLES = 2_000

@@ -18,7 +18,7 @@ from t3d.params import Experiment, TrainingFigure
 from t3d.provenance import lineage
 from t3d.provenance.lineage import LOG
 from t3d.provenance.store import Manifest, sha256
-from t3d.reporting.figures.looks import legend_below, light_grid, look_of
+from t3d.reporting.figures.style import legend_below, light_grid, look_of
 from t3d.reporting.inputs import by_artefact
 
 _TITLES = {

@@ -2,7 +2,7 @@
 
     t3d report --experiment demo --out results/report.html
 
-It shows what is there and makes nothing: tables from their CSV (`grids.py`), figures, costs from receipts (`costs.py`),
+It shows what is there and makes nothing: views of tables from their CSV, figures, costs from receipts (`costs.py`),
 what each number was made from (`origins.py`), and recorded answers step by step (`viewer.py`). The page itself is
 `report.html.j2` with `report.css` and `report.js`. Where something is missing the page says what fetches or makes it.
 """
@@ -11,13 +11,17 @@ from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from t3d.errors import DataError, MissingInputError, T3DError
+from t3d.errors import MissingInputError, T3DError
 from t3d.params import AccuracyTable, Comparison, Experiment
-from t3d.provenance import lineage, remote
-from t3d.provenance.files import replacing
-from t3d.reporting.page import costs, grids, origins, setup, viewer
+from t3d.provenance import lineage, remote, store
+from t3d.provenance.files import atomic_write
+from t3d.reporting import csv_format
+from t3d.reporting.page import costs, origins, setup, viewer
+from t3d.reporting.tables import view_of
+from t3d.reporting.view import POINTS, View
 
 FOLDER = Path(__file__).parent
 _DOWNLOADS = {".csv": "text/csv", ".tex": "text/plain", ".md": "text/plain"}
@@ -40,8 +44,8 @@ def write(experiment: Experiment, out: Path) -> None:
         *(experiment.tables[name] for name in tables),
         *(experiment.figures[name] for name in figures),
     ]
-    shown, unfit = _grids(experiment, tables)
-    provenance = origins.of_grids(experiment, shown)
+    views, unfit = _views(experiment, tables)
+    provenance = origins.of_views(experiment, views)
     answers, why = _answers(experiment, _main(experiment, list(tables)))
     known = lineage.targets(experiment, on_request=True)
     made = {f"{name}.csv" for name in tables} | {f"figures/{name}.pdf" for name in figures}
@@ -50,13 +54,13 @@ def write(experiment: Experiment, out: Path) -> None:
         setup=setup.described(experiment, products),
         tables=[
             {
-                "grid": grid,
-                "path": tables[grid.name].as_posix(),
-                "outdated": origins.outdated(grid, provenance),
-                "downloads": _downloads(experiment, tables[grid.name]),
-                "compared": any(field.reported for field in grid.fields()),
+                "view": view,
+                "path": tables[view.name].as_posix(),
+                "outdated": origins.outdated(view, provenance),
+                "downloads": _downloads(experiment, tables[view.name]),
+                "compared": any(cell.reported for cell in view.cells()),
             }
-            for grid in shown
+            for view in views
         ],
         figures=[
             {"name": name, "caption": experiment.figures[name].caption, "image": _data("image/png", path)}
@@ -69,23 +73,36 @@ def write(experiment: Experiment, out: Path) -> None:
         pull=remote.command(experiment.name),
         provenance=provenance,
         answers=answers,
-        points=grids.POINTS,
+        points=POINTS,
         css=(FOLDER / "report.css").read_text(encoding="utf-8"),
         js=(FOLDER / "report.js").read_text(encoding="utf-8"),
     )
-    with replacing(out) as partial:
+    with atomic_write(out) as partial:
         partial.write_text(page, encoding="utf-8", newline="\n")
 
 
-def _grids(experiment: Experiment, tables: dict[str, Path]) -> tuple[list[grids.Grid], list[str]]:
-    """The tables, and what is wrong with those that do not fit the experiment."""
-    shown, unfit = [], []
+def _views(experiment: Experiment, tables: dict[str, Path]) -> tuple[list[View], list[str]]:
+    """The tables, and what is wrong with those whose rows or columns are not the experiment's."""
+    views, unfit = [], []
     for name, path in tables.items():
         try:
-            shown.append(grids.read(experiment, name, path))
-        except DataError as error:
-            unfit.append(str(error))
-    return shown, unfit
+            speeds = _speeds(experiment, experiment.tables[name])
+            views.append(view_of(experiment, name, csv_format.read(path), speeds))
+        except (KeyError, AttributeError, ValueError) as error:
+            unfit.append(
+                f"{path} does not fit tables.{name} of params/{experiment.name}.yaml as it is now ({error}). Make it "
+                f"again: snakemake {path}"
+            )
+    return views, unfit
+
+
+def _speeds(experiment: Experiment, table: Comparison) -> pd.DataFrame:
+    """What the receipts of a table's scores that are here say of the decoding; no accuracy table speaks of it."""
+    if isinstance(table, AccuracyTable):
+        return pd.DataFrame()
+    artefacts = ["/".join(("scores", *place.cell)) for place in lineage.all_cells_of(experiment, table)]
+    here = [r for artefact in artefacts if (r := store.find_receipt(experiment, artefact)) is not None]
+    return pd.DataFrame([receipt["decoding"] for receipt in here])
 
 
 def _main(experiment: Experiment, there: list[str]) -> Comparison:

@@ -1,11 +1,11 @@
 """What it cost, from the receipts that are here: a row per kind of artefact."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from t3d.params import Experiment, Product
 from t3d.provenance import lineage, store
+from t3d.reporting.view import DASH
 
 _STEPS = {
     "sources": "fetch",
@@ -18,48 +18,39 @@ _STEPS = {
     "scores": "score",
     "factorisation": "factorisation",
 }
+_GPU_MEMORY = "Peak GPU memory, GB"
 
 
-@dataclass(frozen=True)
-class Cost:
-    """One kind of artefact; what no receipt says is empty."""
+def of_products(experiment: Experiment, products: Iterable[Product]) -> list[dict[str, str]]:
+    """The costs of everything behind some tables and figures, in the order of the DAG: column -> text.
 
-    step: str
-    jobs: int
-    here: int
-    """Jobs whose receipt is here; the numbers are of these."""
-    minutes: str
-    longest: str
-    memory: str
-    gpu_memory: str
-    speed: str
-    devices: str
-
-
-def of_products(experiment: Experiment, products: Iterable[Product]) -> list[Cost]:
-    """The costs of everything behind some tables and figures, in the order of the DAG."""
+    The numbers are of the jobs whose receipts are here; what no receipt says is a dash. Where no job had a GPU there is
+    no column for its memory.
+    """
     by_kind: dict[str, list[dict[str, Any] | None]] = {}
     for artefact in lineage.artefacts_of(experiment, products):
         by_kind.setdefault(artefact.partition("/")[0], []).append(store.find_receipt(experiment, artefact))
-    return [_cost(kind, by_kind[kind]) for kind in _STEPS if kind in by_kind]
+    rows = [_cost(kind, by_kind[kind]) for kind in _STEPS if kind in by_kind]
+    on_gpus = any(row[_GPU_MEMORY] for row in rows)
+    return [{name: text or DASH for name, text in row.items() if on_gpus or name != _GPU_MEMORY} for row in rows]
 
 
-def _cost(kind: str, found: list[dict[str, Any] | None]) -> Cost:
+def _cost(kind: str, found: list[dict[str, Any] | None]) -> dict[str, str]:
     here = [receipt for receipt in found if receipt is not None]
     seconds = [receipt["seconds"] for receipt in here]
     # A score's receipt repeats the speed of its answers.
     speeds = [] if kind == "scores" else [speed for receipt in here if (speed := _speed(receipt))]
-    return Cost(
-        step=_STEPS[kind],
-        jobs=len(found),
-        here=len(here),
-        minutes=f"{sum(seconds) / 60:.1f}" if here else "",
-        longest=f"{max(seconds) / 60:.1f}" if here else "",
-        memory=_gigabytes(here, "peak_memory_mb"),
-        gpu_memory=_gigabytes(here, "peak_gpu_memory_mb"),
-        speed=_span(speeds),
-        devices=", ".join(sorted({receipt["device"] for receipt in here})),
-    )
+    return {
+        "Stage": _STEPS[kind],
+        "Jobs": str(len(found)),
+        "Receipts": str(len(here)),
+        "Minutes": f"{sum(seconds) / 60:.1f}" if here else "",
+        "Longest, minutes": f"{max(seconds) / 60:.1f}" if here else "",
+        "Peak memory, GB": _gigabytes(here, "peak_memory_mb"),
+        _GPU_MEMORY: _gigabytes(here, "peak_gpu_memory_mb"),
+        "Tokens/s": _span(speeds),
+        "Device": ", ".join(sorted({receipt["device"] for receipt in here})),
+    }
 
 
 def _speed(receipt: dict[str, Any]) -> float | None:

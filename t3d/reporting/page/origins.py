@@ -9,13 +9,13 @@ from typing import Any
 from t3d.errors import T3DError
 from t3d.params import Experiment
 from t3d.provenance import store, trace
-from t3d.reporting.page.grids import Grid
+from t3d.reporting.view import View
 
 _ROUNDING = 0.0051
 """A table has two decimals; half of the last, and a little for what floating point makes of it."""
 
 
-def of_grids(experiment: Experiment, grids: Iterable[Grid]) -> dict[str, Any]:
+def of_views(experiment: Experiment, views: Iterable[View]) -> dict[str, Any]:
     """Origins of all cells that are shown.
 
     Returns:
@@ -35,10 +35,10 @@ def of_grids(experiment: Experiment, grids: Iterable[Grid]) -> dict[str, Any]:
             artefacts.append({name: value for name, value in content.items() if value is not None})
         return known[key]
 
-    for grid in grids:
-        for cell in dict.fromkeys(cell for field in grid.fields() for cell in field.cells if cell not in cells):
+    for view in views:
+        for cell in dict.fromkeys(score for shown in view.cells() for score in shown.scores if score not in cells):
             try:
-                found = trace.trace(experiment, grid.name, cell, commands)
+                found = trace.trace(experiment, view.name, cell, commands)
                 chains = {model: [number(origin) for origin in chain] for model, chain in found.items()}
                 scores = [_accuracy(experiment, chain[0].artefact) for chain in found.values()]
                 cells[cell] = {"chains": chains, "accuracy": mean(scores)}
@@ -47,14 +47,14 @@ def of_grids(experiment: Experiment, grids: Iterable[Grid]) -> dict[str, Any]:
     return {"artefacts": artefacts, "cells": cells}
 
 
-def outdated(grid: Grid, origins: dict[str, Any]) -> list[str]:
+def outdated(view: View, origins: dict[str, Any]) -> list[str]:
     """Cells whose accuracy is not that of the scores that are here: the table was made from others."""
     found = []
-    for field in grid.fields():
-        if field.accuracy is not None and len(field.cells) == 1:
-            here = origins["cells"][field.cells[0]].get("accuracy")
-            if here is not None and abs(here - field.accuracy) > _ROUNDING:
-                found.append(field.cells[0])
+    for cell in view.cells():
+        if cell.accuracy is not None:
+            here = origins["cells"][cell.scores[0]].get("accuracy")
+            if here is not None and abs(here - cell.accuracy) > _ROUNDING:
+                found.append(cell.scores[0])
     return list(dict.fromkeys(found))
 
 

@@ -60,6 +60,9 @@ def of_table(experiment: Experiment, table: Comparison) -> dict[str, Any]:
     if not here:
         raise MissingInputError(f"no recorded answers of experiment {experiment.name} are here.")
     answers = by_cell(experiment, here, [_path(experiment, "answers", cell) for cell in here], kind="answers")
+    for manifest in answers.values():
+        # Before the tokenizer, which may be missing too: that the answers are not here says more.
+        manifest.check(contents=False)
     tokens = _Tokens(_tokenizer(experiment, table.teacher))
     found: dict[str, list[dict[str, Any] | None]] = {}
     benchmarks = {}

@@ -1,13 +1,12 @@
-"""How long an experiment's jobs held GPUs, from the receipts of what is here.
+"""How long did an experiment's jobs hold GPUs? From the receipts of what is here.
 
-    python -m t3d.reporting.gpu_time pocket --gpus 4
+    python -m benchmarks.gpu_time pocket --gpus 4
 
 Pocket models leave a GPU mostly idle, so their jobs share one: a moment counts once for every GPU that had a job, not
 once for every job.
 """
 
 import argparse
-import sys
 from collections.abc import Iterable
 from datetime import datetime
 from operator import itemgetter
@@ -15,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from t3d.errors import MissingInputError, T3DError
+from t3d.errors import MissingInputError
 from t3d.params import Experiment, find
 from t3d.provenance import store
 from t3d.provenance.lineage import artefacts_of, targets
@@ -71,27 +70,28 @@ def by_stage(experiment: Experiment, gpus: int) -> tuple[pd.DataFrame, pd.Series
     """GPU-minutes of all that is behind the tables and figures of which everything is here.
 
     Returns:
-        By kind of artefact: columns jobs and minutes. By product, in the order of `params/`: `unasked`, then each
+        By kind of artefact: columns jobs and minutes. By product, in the order of `params/`: `default`, then each
         table or figure that is made on request, with what none before it needed.
 
     Raises:
-        MissingInputError: something that is made unasked is not here.
+        MissingInputError: something behind a default table or figure is not here.
     """
-    groups = {"unasked": list(targets(experiment).values())}
+    groups = {"default": list(targets(experiment).values())}
     groups |= {name: [product] for name, product in targets(experiment, on_request=True).items()}
     made: dict[str, dict[str, Any]] = {}
     behind: dict[str, list[str]] = {}
     for name, products in groups.items():
         more = [artefact for artefact in artefacts_of(experiment, products) if artefact not in made]
-        found = {artefact: r for artefact in more if (r := store.find_receipt(experiment, artefact)) is not None}
-        missing = [artefact for artefact in more if artefact not in found]
-        if missing and name == "unasked":
-            raise MissingInputError(
-                f"{missing[0]} of params/{experiment.name}.yaml is not here: make the tables first."
-            )
-        if more and not missing:
+        of_more = {artefact: store.find_receipt(experiment, artefact) for artefact in more}
+        here = {artefact: receipt for artefact, receipt in of_more.items() if receipt is not None}
+        if missing := [artefact for artefact in more if artefact not in here]:
+            if name == "default":
+                raise MissingInputError(
+                    f"{missing[0]} of params/{experiment.name}.yaml is not here: make the tables first."
+                )
+        elif more:
             behind[name] = more
-            made |= found
+            made |= here
     of_each = minutes(made.values(), gpus)
     kinds = of_each.groupby(of_each.index.str.partition("/").get_level_values(0), sort=False)
     stages = pd.DataFrame({"jobs": kinds.size(), "minutes": kinds.sum()})
@@ -100,16 +100,13 @@ def by_stage(experiment: Experiment, gpus: int) -> tuple[pd.DataFrame, pd.Series
 
 def main() -> None:
     """Print `by_stage` of the experiment that the command line names."""
-    parser = argparse.ArgumentParser(prog="python -m t3d.reporting.gpu_time", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("experiment", help="name of a file of params/")
     parser.add_argument("--gpus", type=int, required=True, help="how many the machine had")
-    asked = parser.parse_args()
-    if asked.gpus < 1:
-        parser.error(f"--gpus {asked.gpus}: at least 1")
-    try:
-        stages, products = by_stage(find(asked.experiment), asked.gpus)
-    except T3DError as error:
-        sys.exit(f"t3d.reporting.gpu_time: {error}")
+    given = parser.parse_args()
+    if given.gpus < 1:
+        parser.error(f"--gpus {given.gpus}: at least 1")
+    stages, products = by_stage(find(given.experiment), given.gpus)
     print(stages.round(1).to_string(), products.round(1).to_string(), sep="\n\n")
 
 

@@ -1,17 +1,15 @@
-"""Which row an experiment chooses on validation problems: the rule that `params/pocket.yaml` states.
+"""Which row does an experiment select on validation problems? The rule that `params/pocket.yaml` states.
 
-    python -m t3d.reporting.choice pocket beyond together
+    python -m benchmarks.model_selection pocket beyond together
 
 prints, for the rows of these tables, what the rule looks at. It goes by static budgets alone.
 """
 
 import argparse
-import sys
 
 import numpy as np
 import pandas as pd
 
-from t3d.errors import ParameterError, T3DError
 from t3d.params import Experiment, find
 from t3d.provenance import lineage
 from t3d.provenance.store import manifest_path
@@ -34,40 +32,33 @@ def summary(experiment: Experiment, names: list[str]) -> pd.DataFrame:
         question; lost, against the teacher at one token per step, in the benchmark where it is most.
 
     Raises:
-        ParameterError: the experiment has no such table.
         As `scores.load`.
     """
-    if unknown := [name for name in names if name not in experiment.tables]:
-        raise ParameterError(f"params/{experiment.name}.yaml has no table {unknown[0]!r}.")
-    products = [experiment.tables[name] for name in names]
-    parts = [
-        scores.load(
-            experiment,
-            table,
-            [manifest_path(experiment, "/".join(("scores", *c))) for c in lineage.score_keys_of(experiment, table)],
-        )
-        for table in products
-    ]
+    tables = [experiment.tables[name] for name in names]
+    parts = []
+    for table in tables:
+        artefacts = ["/".join(("scores", *cell)) for cell in lineage.score_keys_of(experiment, table)]
+        parts.append(scores.load(experiment, table, [manifest_path(experiment, name) for name in artefacts])[0])
     frame = pd.concat(parts).drop_duplicates(["method", "seed", "benchmark", "budget", "id"])
     frame = frame[frame["threshold"].isna()]
     # Seeds first, then budgets: each question counts once.
     shares = frame.groupby(["benchmark", "tokens_per_step", "block_size", "id", "method"])["correct"].mean().unstack()
     questions = shares.groupby(level=["benchmark", "id"]).mean()
-    teacher, base = experiment.teachers[products[0].teacher].label, base_label(experiment, products[0])
+    teacher, base = experiment.teachers[tables[0].teacher].label, base_label(experiment, tables[0])
     intervals = {method: paired_bootstrap(right, questions[base]) for method, right in questions.items()}
     # Counts of answers: what the rule compares must not hang on the last bit of a sum.
     right, answers = (getattr(frame.groupby("method")["correct"], name)() for name in ("sum", "count"))
-    found = pd.DataFrame({"mean": 100 * right / answers})
-    found["gain"] = found["mean"] - found["mean"][base]
-    found[["gain_low", "gain_high"]] = 100 * np.array([intervals[method] for method in found.index])
+    rows = pd.DataFrame({"mean": 100 * right / answers})
+    rows["gain"] = rows["mean"] - rows["mean"][base]
+    rows[["gain_low", "gain_high"]] = 100 * np.array([intervals[method] for method in rows.index])
     full_step = frame[frame["tokens_per_step"] == 1].groupby(["benchmark", "method"])["correct"]
     right, answers = full_step.sum().unstack(), full_step.count().unstack()
     lost = points_below(right, answers, right[[teacher]], answers[[teacher]])
-    found["lost"] = pd.DataFrame(lost, columns=right.columns).max()
-    return found.drop(index=teacher)
+    rows["lost"] = pd.DataFrame(lost, columns=right.columns).max()
+    return rows.drop(index=teacher)
 
 
-def chosen(rows: pd.DataFrame) -> str:
+def select(rows: pd.DataFrame) -> str:
     """The row with the highest mean of those that lose `TOLERANCE` at most; if none does, that which loses least.
 
     Args:
@@ -79,14 +70,11 @@ def chosen(rows: pd.DataFrame) -> str:
 
 def main() -> None:
     """Print `summary` of the tables that the command line names."""
-    parser = argparse.ArgumentParser(prog="python -m t3d.reporting.choice", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("experiment", help="name of a file of params/")
     parser.add_argument("tables", nargs="+", help="its accuracy tables on validation problems")
-    asked = parser.parse_args()
-    try:
-        print(summary(find(asked.experiment), asked.tables).round(2).to_string())
-    except T3DError as error:
-        sys.exit(f"t3d.reporting.choice: {error}")
+    given = parser.parse_args()
+    print(summary(find(given.experiment), given.tables).round(2).to_string())
 
 
 if __name__ == "__main__":

@@ -1,0 +1,80 @@
+"""What `docs/results.md` says of pocket by the analyses of `benchmarks/`: which rows the rule selects, GPU-minutes."""
+
+import re
+
+import pandas as pd
+import pytest
+
+from benchmarks import gpu_time, model_selection
+from t3d.params import find
+from tests.reporting.helpers import unpack_pocket
+
+
+@pytest.fixture(scope="module")
+def pocket(tmp_path_factory):
+    """The experiment, in a project with what it published."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(unpack_pocket(tmp_path_factory.mktemp("published")))
+        yield find("pocket")
+
+
+def receipt(artefact, begin, end, device="NVIDIA H100", **more):
+    """Of a job that ran between two seconds of one minute."""
+    finished = f"2026-01-01T00:00:{end:02}Z"
+    return {"artefact": artefact, "finished": finished, "seconds": end - begin, "device": device, **more}
+
+
+def test_jobs_that_share_gpus_share_their_time():
+    # Alone for 10 s, two of them for 20 s, three of them on two GPUs for 10 s, one again for 10 s.
+    made = [receipt("a", 0, 40), receipt("b", 10, 40), receipt("c", 30, 50)]
+    of_each = 60 * gpu_time.minutes(made, gpus=2)
+    assert of_each.to_dict() == pytest.approx({"a": 10 + 20 + 20 / 3, "b": 20 + 20 / 3, "c": 20 / 3 + 10})
+    # On one GPU they hold it as long as any of them runs.
+    assert 60 * gpu_time.minutes(made, gpus=1).sum() == pytest.approx(50)
+    # With one for each, as long as they take.
+    assert 60 * gpu_time.minutes(made, gpus=3).sum() == pytest.approx(40 + 30 + 20)
+
+
+def test_jobs_of_several_gpus_and_of_other_machines():
+    made = [
+        receipt("students/a", 0, 30, processes=4),
+        receipt("trajectories/a", 30, 40, speed={"processes": 2}),
+        receipt("answers/a", 40, 45, decoding={"device": "4 x NVIDIA H100"}),
+        receipt("answers/b", 45, 50, decoding={"device": "NVIDIA H100"}),
+        receipt("teachers/a", 0, 30, device="NVIDIA A100"),
+        receipt("prompts/a", 0, 30, device="cpu"),
+    ]
+    of_each = 60 * gpu_time.minutes(made, gpus=4)
+    seconds = {"students/a": 120, "trajectories/a": 20, "answers/a": 20, "answers/b": 5, "teachers/a": 30}
+    assert of_each.to_dict() == pytest.approx(seconds)
+    # One job after another in the same second.
+    after = [receipt("a", 0, 10), receipt("b", 10, 20)]
+    assert 60 * gpu_time.minutes(after, gpus=4).sum() == pytest.approx(20)
+
+
+@pytest.fixture(scope="module")
+def rows(pocket):
+    """What the rule of `params/pocket.yaml` looks at, by the names of tables."""
+    return {names: model_selection.summary(pocket, list(names)) for names in (("tuning",), ("beyond", "together"))}
+
+
+@pytest.mark.parametrize("student", ["sft", "redi", "dparallel", "naive-td", "t3d"])
+def test_learning_rates_are_those_that_the_rule_selects(pocket, rows, student):
+    tuned = [key for key in pocket.tables["tuning"].students if re.fullmatch(rf"{student}-\de-4", key)]
+    labels = {pocket.students[key].label: key for key in tuned}
+    selected = labels[model_selection.select(rows["tuning",].loc[list(labels)])]
+    assert len(tuned) == 4
+    assert pocket.students[student].optimizer == pocket.students[selected].optimizer
+
+
+def test_ours_is_what_the_rule_selects(rows):
+    of_all = rows["beyond", "together"]
+    selected = model_selection.select(of_all[of_all["gain_low"] > 0])
+    assert [label for label in of_all.index if label.startswith("Ours")] == [selected]
+
+
+def test_the_rule_prefers_a_row_that_keeps_full_step():
+    rows = pd.DataFrame({"mean": [80.0, 70.0, 60.0], "lost": [1.6, 1.5, 0.0]}, index=["a", "b", "c"])
+    assert model_selection.select(rows) == "b"
+    assert model_selection.select(rows.loc[["a"]]) == "a"
+    assert model_selection.select(rows.assign(lost=[4.0, 3.0, 2.0])) == "c"
