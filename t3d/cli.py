@@ -58,8 +58,9 @@ class Verb(TyperCommand):
 def t3d() -> None:
     """Few-step diffusion language models by trajectory self-distillation.
 
-    Snakemake runs these verbs in order (`snakemake -n results/table1.csv` shows how); each can be run by hand. An
-    option for manifests takes all of them up to the next option.
+    Snakemake runs these verbs in order (`snakemake -n results/table1.csv` shows how); each can be run by hand.
+
+    An option for manifests takes all of them up to the next option.
     """
 
 

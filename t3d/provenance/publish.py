@@ -1,7 +1,5 @@
 """`t3d publish`, `t3d pull`: what the DAG made goes into git and to a DVC remote, and comes back as it was."""
 
-import fcntl
-import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +10,7 @@ from pathlib import Path
 from t3d.errors import MissingInputError, ParameterError, PublishError
 from t3d.params import Experiment
 from t3d.provenance import archive, lineage, records, remote, store, verify
+from t3d.provenance.files import exclusive
 from t3d.provenance.store import MANIFEST
 
 WHAT: dict[str, tuple[str, ...]] = {
@@ -35,7 +34,8 @@ def publish(experiment: Experiment, to: str | None, checks: Iterable[Callable[[E
 
     Raises:
         ParameterError: `dvc.yaml` does not list the experiment.
-        PublishError: something is not up to date, another publication is running, or DVC fails.
+        PublishError: something is not up to date, or DVC fails.
+        BusyError: another publication or fetch is running.
         T3DError: an artefact is damaged or does not belong to the parameters.
     """
     with _alone():
@@ -73,6 +73,7 @@ def pull(experiment: Experiment, what: str, source: str | None = None) -> int:
         MissingInputError: the experiment has not been published.
         CorruptArtefactError: what was published does not fit its index, its manifests or `dvc.lock`.
         PublishError: other files are in the way, or DVC cannot fetch it.
+        BusyError: another publication or fetch is running.
     """
     if what not in WHAT:
         raise ParameterError(f"there is no {what!r} to pull: {', '.join(WHAT)}.")
@@ -130,16 +131,5 @@ def _alone() -> Iterator[None]:
     folder = Path(".dvc")
     if not (folder / "config").is_file():
         raise MissingInputError(".dvc/config is missing: run this in the project's folder.")
-    (folder / "tmp").mkdir(exist_ok=True)
-    with (folder / "tmp" / "t3d.lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            raise PublishError(
-                f"another t3d publish or pull is running here (process {file.read().strip() or '?'}). Wait for it."
-            ) from error
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    with exclusive(folder / "tmp" / "t3d", "the DVC cache"):
         yield

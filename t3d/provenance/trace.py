@@ -120,10 +120,7 @@ def _chain(experiment: Experiment, score: str, commands: dict[str, str]) -> list
                 artefact,
                 manifest.recipes.get(artefact),
                 digests.get(artefact),
-                git_commit=receipt.get("git_commit"),
-                device=receipt.get("device"),
-                finished=receipt.get("finished"),
-                seconds=receipt.get("seconds"),
+                **{key: receipt.get(key) for key in ("git_commit", "device", "finished", "seconds")},
                 seeds={key: value for key, value in values.items() if key.endswith("seed")} if receipt else None,
                 command=commands.get(str(path)),
             )
