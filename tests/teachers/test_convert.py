@@ -124,6 +124,7 @@ def test_tasks_that_the_model_writes_are_prompts_as_others(tmp_path):
         params.load(tmp_path / "converted.yaml")
 
 
+@pytest.mark.parametrize("chain", ["qwen2"], indirect=True, scope="module")
 def test_a_conversion_that_was_ended_goes_on_and_ends_with_the_same_weights(chain, tmp_path, monkeypatch):
     experiment, folder = chain
     conversion = experiment.teachers["sdar"].conversion.model_copy(update={"checkpoint_every": 8})
@@ -149,6 +150,7 @@ def test_a_conversion_that_was_ended_goes_on_and_ends_with_the_same_weights(chai
     assert not (again.parent / "sdar.states").exists()
 
 
+@pytest.mark.parametrize("chain", ["qwen2"], indirect=True, scope="module")
 def test_several_processes_convert_as_one_does(chain, in_processes):
     """The same losses and weights up to the order of sums, and probes of the whole model."""
     experiment, folder = chain
