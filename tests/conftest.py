@@ -20,6 +20,11 @@ SHIPPED = ROOT / "data" / "shipped" / "pocket-sdar"
 MASK = 3
 
 
+def pytest_collection_modifyitems(items):
+    """The longest first: workers that take over from each other end together if what is left is short."""
+    items.sort(key=lambda item: "workflow" not in item.path.parts)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """Jobs of the workflow are single-threaded; so are the tests, which may run beside each other."""
