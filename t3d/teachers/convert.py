@@ -132,7 +132,7 @@ def train(
         TrainingError: the loss has not fallen, or as `trainer.train`.
     """
     student = Student(
-        label="",
+        label="conversion",
         trajectories=("generations",),
         objective=Objective(name="redi"),
         states=States(kind="block"),
