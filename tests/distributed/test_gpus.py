@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -12,10 +13,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from t3d.distributed import launch
+from t3d.distributed import gpus, launch
 from t3d.distributed.gpus import claim, held
 from t3d.errors import ParameterError
-from t3d.models import device
 from t3d.params import find
 
 
@@ -94,26 +94,26 @@ def test_what_others_put_where_claims_are_is_left_alone(tmp_path):
 
 
 def test_nobody_knows_how_many_share_a_gpu_where_claims_cannot_be_read(monkeypatch, tmp_path):
-    monkeypatch.setattr(device.torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(device.torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid="uuid-0"))
-    monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path))
-    assert [device.jobs_on_gpu("cpu"), device.jobs_on_gpu("cuda")] == [None, None]
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid="uuid-0"))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    assert [gpus.jobs_on_gpu("cpu"), gpus.jobs_on_gpu("cuda")] == [None, None]
     claim(["uuid-0"], 1, tmp_path)
-    assert device.jobs_on_gpu("cuda:0") == 1
-    monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path / "nowhere"))
-    assert device.jobs_on_gpu("cuda") is None
+    assert gpus.jobs_on_gpu("cuda:0") == 1
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "nowhere"))
+    assert gpus.jobs_on_gpu("cuda") is None
 
 
 def test_where_claims_cannot_be_written_the_first_gpus_are_taken(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path / "nowhere"))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "nowhere"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: SimpleNamespace(uuid=number))
-    assert device.claim_gpus(2) == [0, 1]
+    assert gpus.claim_gpus(2) == [0, 1]
     assert "jobs are not spread over GPUs" in capsys.readouterr().err
 
 
 def test_processes_that_do_one_job_get_the_gpus_that_are_free(monkeypatch, tmp_path):
-    monkeypatch.setattr(device.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: SimpleNamespace(uuid=f"uuid-{number}"))
