@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -94,18 +93,18 @@ def test_what_others_put_where_claims_are_is_left_alone(tmp_path):
 
 
 def test_nobody_knows_how_many_share_a_gpu_where_claims_cannot_be_read(monkeypatch, tmp_path):
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid="uuid-0"))
-    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(gpus.torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(gpus.torch.cuda, "get_device_properties", lambda _: SimpleNamespace(uuid="uuid-0"))
+    monkeypatch.setattr(gpus.tempfile, "gettempdir", lambda: str(tmp_path))
     assert [gpus.jobs_on_gpu("cpu"), gpus.jobs_on_gpu("cuda")] == [None, None]
     claim(["uuid-0"], 1, tmp_path)
     assert gpus.jobs_on_gpu("cuda:0") == 1
-    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "nowhere"))
+    monkeypatch.setattr(gpus.tempfile, "gettempdir", lambda: str(tmp_path / "nowhere"))
     assert gpus.jobs_on_gpu("cuda") is None
 
 
 def test_where_claims_cannot_be_written_the_first_gpus_are_taken(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path / "nowhere"))
+    monkeypatch.setattr(gpus.tempfile, "gettempdir", lambda: str(tmp_path / "nowhere"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: SimpleNamespace(uuid=number))
     assert gpus.claim_gpus(2) == [0, 1]
@@ -113,7 +112,7 @@ def test_where_claims_cannot_be_written_the_first_gpus_are_taken(monkeypatch, tm
 
 
 def test_processes_that_do_one_job_get_the_gpus_that_are_free(monkeypatch, tmp_path):
-    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(gpus.tempfile, "gettempdir", lambda: str(tmp_path))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda number: SimpleNamespace(uuid=f"uuid-{number}"))
