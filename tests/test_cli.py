@@ -1,8 +1,6 @@
 """Wrong input at the command line: one message that names file and field, exit status 1, nothing half-written."""
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +11,7 @@ from t3d import params
 from t3d.cli import app
 from t3d.provenance import lineage
 from tests.conftest import ROOT
+from tests.started import forked
 
 
 @pytest.fixture
@@ -24,18 +23,13 @@ def project(tmp_path):
     return tmp_path
 
 
-def t3d(project, *arguments):
-    command = [sys.executable, "-m", "t3d.cli", *map(str, arguments)]
-    return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=120)
-
-
 def files(project):
     return sorted(p.relative_to(project).as_posix() for p in (project / "data").rglob("*") if p.is_file())
 
 
 def refused(project, message, *arguments):
     before = files(project)
-    done = t3d(project, *arguments)
+    done = forked(project, arguments)
     assert done.returncode == 1, done.stdout + done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -71,7 +65,7 @@ def test_missing_and_damaged_inputs(project):
     arguments = ("rollout", "--experiment", "demo", "--name", "gsm", "--shard", "0-of-2", "--teacher", TEACHER)
     out = ("--prompts", TRAIN, "--out", "data/demo/trajectories/gsm/0-of-2.manifest.json")
     refused(project, f"{TEACHER} is missing: make it first", *arguments, *out)
-    made = t3d(project, "teacher", "--experiment", "demo", "--name", "pocket-sdar", "--out", TEACHER)
+    made = forked(project, ["teacher", "--experiment", "demo", "--name", "pocket-sdar", "--out", TEACHER])
     assert made.returncode == 0, made.stderr
     refused(project, f"{TRAIN} is missing: make it first", *arguments, *out)
     weights = project / "data" / "demo" / "teachers" / "pocket-sdar" / "model.safetensors"

@@ -24,7 +24,7 @@ SANITIZED = {
     "prompt": "Write a function to round up.",
     "code": "import math\ndef up(x):\n    return math.ceil(x)",
     "test_imports": ["import math"],
-    "test_list": ["assert up(1.2) == math.ceil(1.2)"],
+    "test_list": ["assert math.isclose(up(1.2), 2)"],
 }
 FILE = Path("mbpp.parquet")
 

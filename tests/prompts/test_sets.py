@@ -34,7 +34,7 @@ def make(tmp_path):
         at = {name: tmp_path / f"{name}.manifest.json" for name in ("m", "p", "file")}
         teacher.make(experiment, "m", at["m"])
         sources.make(experiment, "file", tmp_path / "work", at["file"])
-        sets.make(experiment, "p", at["m"], at["p"], at["file"] if of_file else None)
+        sets.make(experiment, "p", at["m"], at["p"], *([at["file"]] if of_file else []))
         return store.read(at["p"])
 
     return made

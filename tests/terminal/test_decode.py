@@ -22,6 +22,7 @@ from t3d.provenance import store, writer
 from t3d.terminal import decode as asking
 from t3d.terminal import replay
 from tests.conftest import ROOT, SHIPPED
+from tests.started import forked
 from tests.terminal.screen import drawn_by
 
 QUESTION = "James has 3 marbles. He buys 4 more marbles. How many marbles does James have?"
@@ -143,7 +144,7 @@ def test_a_recorded_answer_is_shown_as_it_was_recorded(project, response):
     ],
 )
 def test_what_cannot_be_asked_is_one_sentence(project, arguments, message):
-    done = subprocess.run([*COMMAND, QUESTION, *arguments], cwd=project, capture_output=True, text=True)
+    done = forked(project, ["decode", QUESTION, *arguments])
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr

@@ -14,6 +14,7 @@ import yaml
 from t3d import params
 from t3d.provenance import lineage, store, writer
 from tests.conftest import ROOT
+from tests.started import forked
 from tests.terminal.screen import drawn_by
 
 
@@ -48,8 +49,7 @@ def path(artefact: str) -> Path:
 
 
 def status(*arguments):
-    command = [sys.executable, "-m", "t3d.cli", "status", "--experiment", "twin", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = forked(Path.cwd(), ["status", "--experiment", "twin", *arguments])
     assert done.returncode == 0, done.stderr
     assert "\x1b" not in done.stdout
     return done.stdout

@@ -190,6 +190,7 @@ def test_two_publications_at_once_lose_nothing(whole):
     assert git(whole, "status", "--porcelain") == ""
 
 
+@pytest.mark.remote
 def test_an_s3_remote_gives_back_what_it_was_given(whole, tmp_path, monkeypatch):
     """A real S3 server on this machine."""
     for name, value in {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}.items():
