@@ -115,11 +115,12 @@ def make_prompts(
     out: Out,
     shards: Annotated[Manifests, typer.Option(help="Manifests of what a model wrote, if they come from there.")] = None,
     source: Annotated[Manifests, typer.Option(help="Manifests of the fetched files that hold questions.")] = None,
+    prompts: Annotated[Manifests, typer.Option(help="Manifest of the examples that stand before openings.")] = None,
 ) -> None:
     """Draw the questions of a prompt set and tokenise them for a teacher."""
     from t3d.prompts import sets
 
-    sets.make(params.find(experiment), name, teacher, out, *(shards or ()), *(source or ()))
+    sets.make(params.find(experiment), name, teacher, out, *(shards or ()), *(source or ()), *(prompts or ()))
 
 
 @app.command("generate")
@@ -130,11 +131,14 @@ def make_generations(
     teacher: Annotated[Path, typer.Option(help="Manifest of the autoregressive teacher.")],
     prompts: PromptsManifest,
     out: Out,
+    processes: Processes = None,
 ) -> None:
     """Draw an autoregressive teacher's own answers to prompts: one shard of what its conversion learns from."""
-    from t3d.trajectories import generations
+    found = params.find(experiment)
+    if not _done_by_several(found, "decoding_processes", processes):
+        from t3d.trajectories import generations
 
-    generations.make(params.find(experiment), name, shard, teacher, prompts, out)
+        generations.make(found, name, shard, teacher, prompts, out)
 
 
 @app.command("rollout", cls=Verb)

@@ -10,6 +10,7 @@ from functools import lru_cache
 from itertools import chain
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from t3d.distillation.examples import Example
 from t3d.distillation.states import Batch, draw_batch
@@ -27,7 +28,7 @@ class TrainingJob:
     """What a training run needs besides its models.
 
     `packed`: these are large and on a GPU (`models/packed.py`); `block_sizes`: they take turns by step, in place of the
-    student's one.
+    student's one; `causal`: a frozen autoregressive model and its share of the loss, for `losses.with_causal`.
     """
 
     student: Student
@@ -39,6 +40,7 @@ class TrainingJob:
     device: str = "cpu"
     packed: bool = False
     block_sizes: tuple[int, ...] = ()
+    causal: tuple[PreTrainedModel, float] | None = None
 
 
 class Batches:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from t3d.decoding.sampling import hashed_uniform
 from t3d.distillation import objectives
@@ -69,6 +70,30 @@ def compute(
         parts["path_term"] = objectives.path(log_p, masked, weights, reduce)
         loss = objectives.t3d(loss, parts["path_term"], objective.path_weight)
     return loss, {name: value.detach() for name, value in parts.items()}
+
+
+def with_causal(student: SDARForCausalLM, causal: PreTrainedModel, weight: float, batch: Batch) -> tuple[Tensor, Parts]:
+    """The loss of a conversion that also looks at what the frozen autoregressive model expects, and its parts.
+
+    (1 - weight) times the cross-entropy of masked tokens, and weight times KL(p_AR(x_i | x_<i) || p(x_i | x_t)).
+
+    Args:
+        student: the model that is trained.
+        causal: the frozen autoregressive model.
+        weight: share of the KL.
+        batch: states.
+    """
+    masked, real_ids = batch.masked, batch.at_masked(batch.layout.noisy_ids)
+    with torch.no_grad():
+        frozen = batch.at_masked(batch.layout.states_before(causal))
+    states = masked_states(student, batch)
+    scores, divergence, _, _ = lm_head.divergence(
+        states, student.lm_head.weight, real_ids[None], frozen, causal.lm_head.weight
+    )
+    likelihood = objectives.redi(spread(scores[0], batch), masked)
+    kl = objectives.sample_mean(spread(divergence, batch), masked).mean()
+    parts = {"likelihood_term": likelihood.detach(), "ar_term": kl.detach()}
+    return (1 - weight) * likelihood + weight * kl, parts
 
 
 def _ddo(

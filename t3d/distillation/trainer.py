@@ -228,7 +228,10 @@ def _step(model, reference, optimizer, batches: Batches, step: int) -> Callable[
     for batch, share, last in batches.of(step):
         fsdp.set_gradient_sync(model, last)
         with autocast(setting.device):
-            loss, parts = losses.compute(student.objective, model, reference, batch, setting.steps_per_block)
+            if setting.causal is not None:
+                loss, parts = losses.with_causal(model, *setting.causal, batch)
+            else:
+                loss, parts = losses.compute(student.objective, model, reference, batch, setting.steps_per_block)
         (loss * share).backward()
         done.append((batch.ids, share))
         names = ["loss", *parts]

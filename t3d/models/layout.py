@@ -70,6 +70,22 @@ class Layout:
             hidden = model.hidden_states(tokens, self.attention_mask(), positions, use_cache=False)
         return hidden[:, self.clean_ids.shape[1] :]
 
+    def states_before(self, causal: Any) -> Tensor:
+        """Final hidden states of an autoregressive model at the token before each of the noisy copy's.
+
+        `[batch, N, hidden]`; it reads x_0, each token after all those before it.
+        """
+        clean = self.clean_ids.shape[1]
+        there = torch.cat([self.clean_blocks, self.noisy_blocks], dim=1) != PADDING
+        # Where both copies hold a position they hold the same token. What is after a row's end nobody in it sees.
+        width = int(self.positions.max()) + 2
+        places = torch.where(there, self.positions, width - 1)
+        rows = torch.zeros(len(places), width, dtype=torch.long, device=places.device)
+        rows.scatter_(1, places, torch.cat([self.clean_ids, self.noisy_ids], dim=1))
+        hidden = causal.model(rows[:, :-1], use_cache=False).last_hidden_state
+        before = (self.positions[:, clean:] - 1).clamp(min=0)
+        return hidden.gather(1, before[:, :, None].expand(-1, -1, hidden.shape[2]))
+
     def to(self, device: str | torch.device, packed: bool = False) -> "Layout":
         """The same layout on `device`, from a CPU; `packed` for a model that `packed.speed_up` has prepared."""
         moved: dict[str, Any] = {name: send(v, device) for name, v in vars(self).items() if isinstance(v, Tensor)}

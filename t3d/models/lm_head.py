@@ -11,8 +11,8 @@ positions computes what the head at once would, bit for bit. The price is that t
 once per chunk.
 
 On a GPU and for a large model kernels of our own read log-probabilities, the argmax and what a draw needs off the
-logits, and write the gradient in their place (`_read`, `_best`, `_of_groups`, `_gradient`). Entropies are not among
-them: of a chunk they make what they need in float32.
+logits, and write the gradient in their place (`_read`, `_best`, `_of_groups`, `_gradient`). Entropies and divergences
+are not among them: of a chunk they make what they need in float32.
 """
 
 from collections.abc import Callable, Iterator
@@ -48,7 +48,7 @@ def log_probabilities(hidden: Tensor, weight: Tensor, tokens: Tensor, chunk: int
     Returns:
         float32 `[k, m]`.
     """
-    return _Head.apply(hidden, weight, tokens, None, chunk)[0]
+    return _Head.apply(hidden, weight, tokens, None, None, None, chunk)[0]
 
 
 def certainty(
@@ -59,7 +59,35 @@ def certainty(
     Returns:
         float32 `[k, m]`, float32 `[m]` and int64 `[m]`.
     """
-    return _Head.apply(hidden, weight, tokens, temperature, chunk)
+    return _Head.apply(hidden, weight, tokens, temperature, None, None, chunk)[:3]
+
+
+def divergence(
+    hidden: Tensor,
+    weight: Tensor,
+    tokens: Tensor,
+    frozen_hidden: Tensor,
+    frozen_weight: Tensor,
+    temperature: float | None = None,
+    chunk: int = CHUNK,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`log_probabilities` and KL(frozen || model) over the vocabulary (nats), with gradients for the model alone.
+
+    Args:
+        hidden: final hidden states of the model, `[m, hidden]`.
+        weight: of its LM head, `[vocabulary, hidden]`; it may be the embedding's.
+        tokens: ids, int64, `[k, m]`.
+        frozen_hidden: those of the frozen model in the same states, `[m, its hidden]`.
+        frozen_weight: of its LM head, `[vocabulary, its hidden]`.
+        temperature: of the entropy, see `certainty`; None asks for none.
+        chunk: most logits at a time, both models' together.
+
+    Returns:
+        float32 `[k, m]`, the divergence, float32 `[m]`, and the entropy and the most probable token as `certainty`
+        gives them; empty without a temperature.
+    """
+    log_p, entropy, best, kl = _Head.apply(hidden, weight, tokens, temperature, frozen_hidden, frozen_weight, chunk)
+    return log_p, kl, entropy, best
 
 
 @torch.no_grad()
@@ -98,15 +126,20 @@ def predictions(
 
 class _Head(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden, weight, tokens, temperature, chunk):
+    def forward(ctx, hidden, weight, tokens, temperature, frozen_hidden, frozen_weight, chunk):
         # The backward runs outside of autocast and must compute the same logits again.
-        ctx.dtype, ctx.temperature, ctx.chunk = _dtype(weight), temperature, chunk
-        ctx.save_for_backward(hidden, weight, tokens)
+        ctx.dtype, ctx.temperature, ctx.compared = _dtype(weight), temperature, frozen_hidden is not None
+        # Two sets of logits exist at a time.
+        ctx.chunk = chunk // 2 if ctx.compared else chunk
+        ctx.save_for_backward(hidden, weight, tokens, frozen_hidden, frozen_weight)
         states, cast = hidden.to(ctx.dtype), weight.to(ctx.dtype)
+        if ctx.compared:
+            frozen_states, frozen_cast = frozen_hidden.to(ctx.dtype), frozen_weight.to(ctx.dtype)
         log_p = torch.empty(tokens.shape, device=hidden.device)
         entropy = log_p.new_empty(log_p.shape[1] if temperature is not None else 0)
         best = tokens.new_empty(len(entropy))
-        ctx.fused = temperature is None and worth_compiling(weight.shape[1], weight.device)
+        kl = log_p.new_empty(log_p.shape[1] if ctx.compared else 0)
+        ctx.fused = temperature is None and not ctx.compared and worth_compiling(weight.shape[1], weight.device)
         ctx.totals, ctx.logits = log_p.new_empty(len(hidden) if ctx.fused else 0), []
         for part in _parts(len(hidden), weight, ctx.chunk, ctx.fused):
             if ctx.fused:
@@ -120,14 +153,18 @@ class _Head(torch.autograd.Function):
             if temperature is not None:
                 entropy[part] = _entropy(scores, temperature)
                 best[part] = scores.argmax(dim=-1)
+            if ctx.compared:
+                kl[part] = _divergence(scores, _scores(frozen_states[part], frozen_cast))
         ctx.mark_non_differentiable(best)
-        return log_p, entropy, best
+        return log_p, entropy, best, kl
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, log_p_gradient, entropy_gradient, _):
-        hidden, weight, tokens = ctx.saved_tensors
+    def backward(ctx, log_p_gradient, entropy_gradient, _, kl_gradient):
+        hidden, weight, tokens, frozen_hidden, frozen_weight = ctx.saved_tensors
         states, cast = hidden.to(ctx.dtype), weight.to(ctx.dtype)
+        if ctx.compared:
+            frozen_states, frozen_cast = frozen_hidden.to(ctx.dtype), frozen_weight.to(ctx.dtype)
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = None
         for part in _parts(len(hidden), weight, ctx.chunk, ctx.fused):
@@ -141,6 +178,9 @@ class _Head(torch.autograd.Function):
                     gradient.scatter_add_(1, ids[:, None], gradients[:, None])
                 if ctx.temperature is not None:
                     gradient += _entropy_gradient(scores, ctx.temperature, entropy_gradient[part])
+                if ctx.compared:
+                    probability = _scores(frozen_states[part], frozen_cast).exp_()
+                    gradient -= probability.mul_(kl_gradient[part, None])
                 gradient = torch.ops.aten._log_softmax_backward_data(gradient, scores, 1, torch.float32).to(ctx.dtype)
             hidden_gradient[part] = gradient @ cast
             # Summed in the weight's own format: a sum of chunks in bf16 would lose the small ones.
@@ -148,7 +188,7 @@ class _Head(torch.autograd.Function):
             weight_gradient = of_part if weight_gradient is None else weight_gradient.add_(of_part)
         if weight_gradient is None:
             weight_gradient = torch.zeros_like(weight)
-        return hidden_gradient, weight_gradient, None, None, None
+        return hidden_gradient, weight_gradient, None, None, None, None, None
 
 
 def _dtype(weight: Tensor) -> torch.dtype:
@@ -241,6 +281,10 @@ def _draw(scores: Tensor, uniform: Tensor) -> Tensor:
 def _entropy(scores: Tensor, temperature: float) -> Tensor:
     tempered = (scores / temperature).log_softmax(dim=-1)
     return -(tempered.exp() * tempered).sum(dim=-1)
+
+
+def _divergence(scores: Tensor, frozen_scores: Tensor) -> Tensor:
+    return (frozen_scores.exp() * (frozen_scores - scores)).sum(dim=-1)
 
 
 def _entropy_gradient(scores: Tensor, temperature: float, gradient: Tensor) -> Tensor:

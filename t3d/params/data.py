@@ -117,6 +117,11 @@ class Conversion(Optimizer):
     in 1..B and their places are uniform; everything before the block is visible.
     """
 
+    ar_weight: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Share of the loss that is KL(p_AR(x_i | x_<i) || p(x_i | x_t)) at masked tokens, p_AR being the frozen
+    autoregressive model on the whole answer; the cross-entropy is the rest, and all of the loss unless this is given.
+    One forward of that model more a step."""
+
     steps: Positive = 2000
     """Optimizer steps."""
     batch_size: Positive = 64
@@ -238,7 +243,10 @@ class PromptSet(Strict):
     columns: Columns | None = None
     """`questions`: which columns hold what."""
     openings: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """`openings`: how the turns begin."""
+    """`openings`: how the turns begin. With a `count`, so many turns, which take them in turns."""
+    examples: Name | tuple[str, ...] | None = None
+    """`openings`: key of a prompt set of split train, or texts. Two of its questions, or of the texts, drawn by the
+    seed for each turn, stand before the opening, so that the task becomes like them; they are no part of it."""
     generations: Name | None = None
     """`written`: key of the teacher's `generations` from openings."""
     task_pattern: str | None = None
@@ -264,8 +272,8 @@ class PromptSet(Strict):
             "openings": {"openings"},
             "written": {"generations"},
         }.get(self.domain, {"count"})
-        for field in ("openings", "generations"):
-            if field not in wants and getattr(self, field) is not None:
+        for field, belongs in (("openings", "openings"), ("examples", "openings"), ("generations", "generations")):
+            if belongs not in wants and getattr(self, field) is not None:
                 raise ValueError(f"prompts of domain {self.domain} have no {field}")
         if self.task_pattern is not None:
             if self.domain != "written":

@@ -46,8 +46,8 @@ class Experiment(Strict):
     """Processes, one GPU each, that train a student together and hold a part of it each. Changes speed and memory,
     never which states are seen."""
     decoding_processes: Positive = 1
-    """Processes, one GPU each, that decode a shard of trajectories or the answers to a benchmark together, each with
-    `batch_size` sequences at a time. Like that, it changes speed, never tokens."""
+    """Processes, one GPU each, that decode a shard of trajectories or of generations, or the answers to a benchmark,
+    together, each with `batch_size` sequences at a time. Like that, it changes speed, never tokens."""
     sources: dict[Name, Source] = {}
     """What is fetched from the hub."""
     teachers: Annotated[dict[Name, Teacher], Field(min_length=1)]
@@ -94,6 +94,14 @@ class Experiment(Strict):
                 )
         for key, prompts in self.prompt_sets.items():
             self._check_written(key, prompts)
+            if isinstance(prompts.examples, str):
+                self._check(f"prompt_sets.{key}.examples", "prompt_sets", [prompts.examples])
+                shown = self.prompt_sets[prompts.examples]
+                if shown.split != "train" or shown.openings or shown.teacher != prompts.teacher:
+                    raise ValueError(
+                        f"prompt_sets.{key}.examples: {prompts.examples} are no questions of split train that "
+                        f"{prompts.teacher} is asked"
+                    )
         for key, teacher in self.teachers.items():
             self._check_conversion(key, teacher)
         for key, trajectories in self.trajectories.items():
@@ -249,6 +257,10 @@ class Experiment(Strict):
     def _check_product(self, where: str, product: Product) -> None:
         self._check(f"{where}.students", "students", product.students)
         if isinstance(product, TrainingFigure):
+            self._check(f"{where}.teachers", "teachers", product.teachers)
+            for key in product.teachers:
+                if self.teachers[key].source != "convert":
+                    raise ValueError(f"{where}.teachers: {key} is not made by a conversion, which alone has such a log")
             return
         self._check_teacher(f"{where}.teacher", product.teacher)
         if isinstance(product, FactorisationFigure):

@@ -154,11 +154,13 @@ class TrainingFigure(Strict):
     """Training curves: loss parts, disagreement and gradient norm against the optimizer step."""
 
     kind: Literal["training"]
-    """Read from each student's `training.jsonl`."""
+    """Read from each `training.jsonl`."""
     caption: Caption
     """What the reader sees with it."""
     students: tuple[Name, ...]
     """Whose curves."""
+    teachers: tuple[Name, ...] = ()
+    """Converted teachers whose curves are there as well; a point for each moment at which prompts were decoded."""
     on_request: bool = False
     """Made only when its file is asked for by name."""
 

@@ -18,10 +18,12 @@ from t3d.params import Experiment, PromptSet
 from t3d.prompts import written
 from t3d.prompts.domains import DOMAINS, Problem
 from t3d.prompts.questions import Question
-from t3d.prompts.reader import Prompt, encode_prompt
+from t3d.prompts.reader import Prompt, encode_prompt, read_prompts
 from t3d.provenance import store, writer
 from t3d.seeds import seed_for
 
+_EXAMPLES = 2
+"""Questions before an opening, so that a task is like them."""
 _TRIES = 100
 """Problems of a generator that may be too long for each that fits."""
 
@@ -62,8 +64,7 @@ def make(experiment: Experiment, name: str, teacher: Path, out: Path, *origins: 
 
     with writer.writing(experiment, f"prompts/{name}", out, inputs=inputs) as job:
         if spec.openings is not None:
-            openings = [Question(str(number), text, "", "") for number, text in enumerate(spec.openings)]
-            kept, left_out = _those_that_fit(openings, spec, encode)
+            kept, left_out = _those_that_fit(_opened(experiment, spec, inputs[1:]), spec, encode)
         elif spec.generations is not None:
             kept, left_out = _written(experiment, name, tokenizer, inputs[1:], encode)
         elif spec.source is not None:
@@ -193,6 +194,19 @@ def _in_file(experiment: Experiment, name: str, source: store.Manifest) -> tuple
     return found, len(rows) - len(found)
 
 
+def _opened(experiment: Experiment, spec: PromptSet, inputs: list[store.Manifest]) -> list[Problem]:
+    """Beginnings of turns, with other questions before them if the prompt set has `examples`."""
+    assert spec.openings is not None
+    asked = isinstance(spec.examples, str)
+    questions = [prompt.text for prompt in read_prompts(inputs[0])] if asked else [*(spec.examples or ())]
+    turns: list[Problem] = []
+    for number in range(spec.count or len(spec.openings)):
+        draws = Random(seed_for(experiment.seed, "examples", number))
+        shown = draws.sample(questions, min(_EXAMPLES, len(questions)))
+        turns.append(Question(str(number), "\n\n".join([*shown, written.opening_of(spec.openings, number)]), "", ""))
+    return turns
+
+
 def _written(
     experiment: Experiment, name: str, tokenizer, inputs: list[store.Manifest], encode: _Encode
 ) -> tuple[list[_Kept], dict[str, int]]:
@@ -201,14 +215,19 @@ def _written(
 
     spec = experiment.prompt_sets[name]
     assert spec.generations is not None
-    openings = experiment.prompt_sets[experiment.generations[spec.generations].prompts].openings or ()
+    openings = experiment.prompt_sets[experiment.generations[spec.generations].prompts].openings
+    assert openings is not None
     shards = [manifest for manifest in inputs if manifest.artefact.startswith("generations/")]
     rows = [row for shard in shards for row in generated.read(shard.file(".parquet"))]
     # Of what has a pattern, the task can be whole where the solution after it is not.
     rows = rows if spec.task_pattern else generated.complete(rows)
     rows = sorted(rows, key=lambda row: (int(row.prompt_id), row.sample))
     texts = [
-        (openings[int(row.prompt_id)], tokenizer.decode(row.response_ids, skip_special_tokens=True)) for row in rows
+        (
+            written.opening_of(openings, int(row.prompt_id)),
+            tokenizer.decode(row.response_ids, skip_special_tokens=True),
+        )
+        for row in rows
     ]
     sources = {manifest.artefact.partition("/")[2]: manifest for manifest in inputs}
     asked: list[Problem] = []

@@ -35,6 +35,11 @@ def opening_ids(tokenizer, opening: str) -> list[int]:
     return tokenizer(before + opening, add_special_tokens=False)["input_ids"]
 
 
+def opening_of(openings: Sequence[str], number: int) -> str:
+    """The opening of turn `number`: turns take them in turns."""
+    return openings[number % len(openings)]
+
+
 def tasks(
     written: Iterable[tuple[str, str]], benchmarks: Iterable[str], pattern: str | None = None
 ) -> tuple[list[Question], dict[str, int]]:

@@ -98,6 +98,7 @@ def named_inputs_of(experiment: Experiment, artefact: str) -> dict[str, list[str
             "teacher": [f"teachers/{spec.teacher}"],
             "shards": generation_shards(experiment, spec.generations) if spec.generations is not None else [],
             "source": [f"sources/{source}" for source in dict.fromkeys(sources) if source is not None],
+            "prompts": [f"prompts/{spec.examples}"] if isinstance(spec.examples, str) else [],
         }
     if kind in ("generations", "trajectories"):
         decoded = getattr(experiment, kind)[name]
@@ -167,7 +168,7 @@ def inputs_of_target(experiment: Experiment, product: Product, here: bool = Fals
     if isinstance(product, TrainingFigure | FactorisationFigure):
         students = [run for key in product.students for run in runs_of(experiment, key)]
         if isinstance(product, TrainingFigure):
-            return [f"students/{run}" for run in students]
+            return [*(f"teachers/{key}" for key in product.teachers), *(f"students/{run}" for run in students)]
         return [f"factorisation/{m}/{name}" for m in [product.teacher, *students] for name in product.trajectories]
     kind = "answers" if product.kind == "commits" else "scores"
     served = ["/".join([kind, *place.cell]) for place in autoregressive_cells(experiment, product)]

@@ -85,7 +85,8 @@ def make(experiment: Experiment, name: str, out: Path, inputs: Sequence[store.Ma
             tokenizer = with_mask(autoregressive.load_tokenizer(folder), folder)
             rows = [row for shard in inputs[1:] for row in generated.read(shard.file(".parquet"))]
             examples, counts = examples_of(rows, conversion, tokenizer.pad_token_id)
-            model = converted(autoregressive.load_model(folder), tokenizer, max(conversion.block_sizes))
+            causal = autoregressive.load_model(folder)
+            model = converted(causal, tokenizer, max(conversion.block_sizes))
             checkpoints = Checkpoints(
                 Path(str(out).removesuffix(store.MANIFEST) + ".states"),
                 writer.run_key(experiment, artefact, inputs),
@@ -95,7 +96,7 @@ def make(experiment: Experiment, name: str, out: Path, inputs: Sequence[store.Ma
         seed = seed_for(experiment.seed, "convert")
         probes = Probes(experiment, folder, tokenizer, examples, conversion, device, seed)
         pace: list[trainer.StepTime] = []
-        log = train(model, examples, conversion, tokenizer, device, seed, checkpoints, probes, pace)
+        log = train(model, causal, examples, conversion, tokenizer, device, seed, checkpoints, probes, pace)
         speed = trainer.speed_of(pace)
         if device.startswith("cuda"):
             speed["peak_gpu_memory_mb"] = round(collectives.all_reduce_max(torch.cuda.max_memory_allocated() / 2**20))
@@ -117,6 +118,7 @@ def make(experiment: Experiment, name: str, out: Path, inputs: Sequence[store.Ma
 
 def train(
     model: SDARForCausalLM,
+    causal: PreTrainedModel,
     examples: Sequence[Example],
     conversion: Conversion,
     tokenizer: PreTrainedTokenizerBase,
@@ -127,6 +129,8 @@ def train(
     pace: list[trainer.StepTime] | None = None,
 ) -> list[dict[str, Any]]:
     """Train a converted model in place on `device`; the log has the probes in the entries of their steps.
+
+    With `conversion.ar_weight` the loss looks at `causal` as well, the model that it was converted from.
 
     Raises:
         TrainingError: the loss has not fallen, or as `trainer.train`.
@@ -149,6 +153,7 @@ def train(
         device=device,
         packed=worth_compiling(model.config.hidden_size, device),
         block_sizes=conversion.block_sizes,
+        causal=_frozen(causal, conversion, device),
     )
 
     checked_after = min(_CHECKED_AFTER, conversion.steps)
@@ -163,6 +168,14 @@ def train(
         model.to(device)  # type: ignore[arg-type]  # transformers wraps the signature away
     pauses = {checked_after, *(probes.moments if probes is not None else ())}
     return trainer.train(model, setting, checkpoints, "convert", pace, after_step, pauses)
+
+
+def _frozen(causal: PreTrainedModel, conversion: Conversion, device: str) -> tuple[PreTrainedModel, float] | None:
+    """The autoregressive model as it judges, in the number format of the products, and its share of the loss."""
+    if conversion.ar_weight is None:
+        return None
+    dtype = torch.bfloat16 if device.startswith("cuda") else torch.float32
+    return causal.to(device, dtype).requires_grad_(False), conversion.ar_weight  # type: ignore[arg-type]
 
 
 def converted(causal: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, block_size: int) -> SDARForCausalLM:

@@ -105,7 +105,7 @@ def of_artefact(experiment: Experiment, artefact: str, gpu: str = "A100", decodi
         return _training(experiment, artefact, GPUS[gpu])
     if kind == "generations":
         asked = experiment.generations[name]
-        count = _count(experiment, asked.prompts) * asked.samples / asked.shards
+        count = _count(experiment, asked.prompts) * asked.samples / asked.shards / decoding_processes
         teacher = experiment.prompt_sets[asked.prompts].teacher
         # One token after another: blocks of one token without a pass that writes them.
         budget = Budget(block_size=1, steps=1)
@@ -188,7 +188,7 @@ def _start(parameters: float) -> float:
 
 def _count(experiment: Experiment, prompts: str) -> int:
     spec = experiment.prompt_sets[prompts]
-    return len(spec.openings) if spec.openings else spec.count or _ROWS
+    return spec.count or (len(spec.openings) if spec.openings else _ROWS)
 
 
 def training_memory(parameters: float, processes: int) -> float:
@@ -224,7 +224,7 @@ def job_resources(experiment: Experiment) -> dict[str, JobResources]:
         seconds = of_artefact(experiment, artefact, decoding_processes=experiment.decoding_processes).seconds
         longest[kind] = max(longest[kind], seconds / (experiment.training_processes if kind == "students" else 1))
     parameters = max(teacher.parameters for teacher in experiment.teachers.values()) / 1e6
-    several = dict.fromkeys(("trajectories", "answers"), experiment.decoding_processes)
+    several = dict.fromkeys(("generations", "trajectories", "answers"), experiment.decoding_processes)
     several["students"] = experiment.training_processes
     found = {}
     for kind in recipes.KINDS:

@@ -4,10 +4,12 @@ An answer depends on its prompt and its number alone: which shard it is in and w
 """
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from t3d.decoding import causal
 from t3d.decoding.request import Request
+from t3d.distributed import collectives
 from t3d.distributed.gpus import pick_device
 from t3d.errors import DataError, ParameterError
 from t3d.models import autoregressive
@@ -36,47 +38,62 @@ def make(experiment: Experiment, name: str, shard: str, teacher: Path, prompts: 
         ParameterError: there are no such generations or no such shard.
         DataError: the shard is made from other artefacts than those given, or no answer came to an end.
     """
-    if name not in experiment.generations:
-        raise ParameterError(f"experiment {experiment.name} has no generations {name!r}.")
-    spec = experiment.generations[name]
-    if shard not in (names := shard_names(spec)):
-        raise ParameterError(f"no shard {shard!r}; the experiment has {', '.join(names)}.")
-    artefact = f"generations/{name}/{shard}"
-    inputs = store.read_inputs(experiment, artefact, [teacher, prompts])
-    device, folder = pick_device(experiment), inputs[0].folder()
-    with writer.writing(experiment, artefact, out, inputs=inputs, device=device) as job:
-        asked = [
-            (prompt, sample)
-            for prompt in read_prompts(inputs[1])[names.index(shard) :: spec.shards]
-            for sample in range(spec.samples)
-        ]
-        requests = [Request(p.prompt_ids, seed_for(experiment.seed, "generation", p.id, n)) for p, n in asked]
-        model = autoregressive.load_model(
-            folder, device, lineage.dtype_of(experiment, inputs[0].artefact.partition("/")[2])
-        )
+    device = collectives.init_process_group(pick_device(experiment), "gloo")
+    with ExitStack() as stack:
+        with collectives.raise_on_all_ranks():
+            if name not in experiment.generations:
+                raise ParameterError(f"experiment {experiment.name} has no generations {name!r}.")
+            spec = experiment.generations[name]
+            if shard not in (names := shard_names(spec)):
+                raise ParameterError(f"no shard {shard!r}; the experiment has {', '.join(names)}.")
+            artefact = f"generations/{name}/{shard}"
+            inputs = store.read_inputs(experiment, artefact, [teacher, prompts])
+            folder, dtype = inputs[0].folder(), lineage.dtype_of(experiment, inputs[0].artefact.partition("/")[2])
+            asked = [
+                (prompt, sample)
+                for prompt in read_prompts(inputs[1])[names.index(shard) :: spec.shards]
+                for sample in range(spec.samples)
+            ]
+            requests = [Request(p.prompt_ids, seed_for(experiment.seed, "generation", p.id, n)) for p, n in asked]
+            advance = None
+            if collectives.is_main():
+                advance = Progress(f"generations {name} {shard}", len(requests)).advance
+                job = stack.enter_context(writer.writing(experiment, artefact, out, inputs=inputs, device=device))
+            model = autoregressive.load_model(folder, device, dtype)
         started = time.monotonic()
-        responses = causal.generate(
-            model,
+        responses = collectives.map_over_ranks(
             requests,
-            stop_ids=stop_ids(folder),
-            max_new_tokens=spec.max_new_tokens,
-            sample=spec.sampling,
-            batch_size=spec.batch_size,
-            on_finished=Progress(f"generations {name} {shard}", len(requests)).advance,
+            lambda some, on_finished: causal.generate(
+                model,
+                some,
+                stop_ids=stop_ids(folder),
+                max_new_tokens=spec.max_new_tokens,
+                sample=spec.sampling,
+                batch_size=spec.batch_size,
+                on_finished=on_finished,
+            ),
+            advance,
         )
         seconds = time.monotonic() - started
         rows = [
             generated.Generation(p.id, n, p.prompt_ids, r.ids, r.finish_reason, request.seed)
             for (p, n), request, r in zip(asked, requests, responses, strict=True)
         ]
-        complete = sum(row.finish_reason == "stop" for row in rows)
-        if not complete:
-            raise DataError(
-                f"{artefact}: all {len(rows)} answers reached generations.{name}.max_new_tokens "
-                f"({spec.max_new_tokens}) and none came to an end. Raise it, or check the model's chat template and "
-                "its eos_token_id."
-            )
-        generated.write(rows, job.file(".parquet"))
-        tokens = sum(len(row.response_ids) for row in rows)
-        job.facts |= {"answers": len(rows), "complete": complete, "response_tokens": tokens}
-        job.receipt["speed"] = {"tokens_per_second": tokens / seconds, "batch_size": spec.batch_size}
+        finished = len(generated.complete(rows))
+        with collectives.raise_on_all_ranks():
+            if not finished:
+                raise DataError(
+                    f"{artefact}: all {len(rows)} answers reached generations.{name}.max_new_tokens "
+                    f"({spec.max_new_tokens}) and none came to an end. Raise it, or check the model's chat template "
+                    "and its eos_token_id."
+                )
+            if collectives.is_main():
+                generated.write(rows, job.file(".parquet"))
+                tokens = sum(len(row.response_ids) for row in rows)
+                job.facts |= {"answers": len(rows), "complete": finished, "response_tokens": tokens}
+                job.receipt["speed"] = {
+                    "tokens_per_second": tokens / seconds,
+                    "batch_size": spec.batch_size,
+                    "processes": collectives.world_size(),
+                }
+    collectives.destroy_process_group()

@@ -108,6 +108,50 @@ def test_predictions_are_those_of_full_rows(monkeypatch, chunk, draws, group):
     torch.testing.assert_close(log_p, torch.stack([scores[places, tokens], scores[places, predicted]]))
 
 
+@pytest.mark.parametrize("chunk", [1, 6 * VOCABULARY, 22 * VOCABULARY])
+@pytest.mark.parametrize("temperature", [None, 0.5])
+def test_the_divergence_from_a_frozen_model_is_that_of_full_rows(chunk, temperature):
+    """Values and gradients; the frozen model may have another width, and gets no gradient."""
+    hidden, weight, tokens = case()
+    frozen_hidden, frozen_weight, _ = case(d=24, seed=1)
+    coefficients = torch.randn(4, 11, generator=torch.Generator().manual_seed(2))
+    outcomes = []
+    for chunked in (True, False):
+        h, w, fh, fw = (x.clone().requires_grad_() for x in (hidden, weight, frozen_hidden, frozen_weight))
+        if chunked:
+            log_p, kl, entropy, best = lm_head.divergence(h, w, tokens, fh, fw, temperature, chunk)
+        else:
+            scores, frozen = (h @ w.t()).log_softmax(-1), (fh @ fw.t()).log_softmax(-1).detach()
+            log_p = scores.gather(1, tokens.t()).t()
+            kl = torch.nn.functional.kl_div(scores, frozen, reduction="none", log_target=True).sum(-1)
+            entropy = torch.distributions.Categorical(logits=scores / temperature).entropy() if temperature else None
+            best = scores.argmax(-1)
+        loss = (log_p * coefficients[:2]).sum() + (kl * coefficients[2]).sum()
+        if temperature is not None:
+            loss = loss + (entropy * coefficients[3]).sum()
+            outcomes.append([entropy.detach(), best])
+        else:
+            outcomes.append([])
+        loss.backward()
+        assert fh.grad is None
+        assert fw.grad is None
+        outcomes[-1] += [log_p.detach(), kl.detach(), h.grad, w.grad]
+    assert outcomes[0][-3].min() > 0.1
+    torch.testing.assert_close(*outcomes, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_no_divergence_from_oneself_under_autocast_either(enabled):
+    """In the backward, which is outside of it, both models have the logits of the forward again."""
+    hidden, weight, tokens = case()
+    hidden.requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+        _, kl, _, _ = lm_head.divergence(hidden, weight, tokens, hidden.detach(), weight, None, 4 * VOCABULARY)
+    (gradient,) = torch.autograd.grad(kl.sum(), hidden)
+    torch.testing.assert_close(kl, torch.zeros(11), atol=1e-6, rtol=0)
+    torch.testing.assert_close(gradient, torch.zeros_like(hidden), atol=1e-5, rtol=0)
+
+
 def test_the_same_token_twice_gets_both_gradients():
     hidden, weight, tokens = case()
     tokens = torch.stack([tokens[0], tokens[0]])
@@ -158,6 +202,8 @@ def test_no_tensor_of_all_logits_is_made(monkeypatch, large):
         # Fused, it takes four times as many positions at once, in half precision.
         chunk = (2 if large else 8) * VOCABULARY
         lm_head.predictions(hidden, weight, tokens[0], torch.rand(64, dtype=torch.float64), chunk)
+        log_p, kl, entropy, _ = lm_head.divergence(hidden, weight, tokens, hidden.flip(0), weight, 0.5, 8 * VOCABULARY)
+        (log_p.sum() + kl.sum() + entropy.sum()).backward()
     # The largest is the weight itself; all logits would be four times as many.
     assert max(sizes) == weight.numel() == VOCABULARY * 16
     assert hidden.grad is not None

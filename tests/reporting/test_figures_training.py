@@ -48,6 +48,36 @@ def test_gradient_norms_of_several_decades_have_a_logarithmic_axis(tmp_path):
     assert [axis.get_yscale() for axis in figure.axes] == ["linear", "log"]
 
 
+def test_a_converted_teacher_has_points_where_prompts_were_decoded(tmp_path):
+    """Beside its loss; a student in the same figure has no such panels' lines."""
+    tiny = with_figure(kind="training")
+    content = tiny.model_dump(exclude_unset=True)
+    content["teachers"] |= {
+        "ar": {"source": "pretrain", "attention": "causal", "pretraining": {}, "label": "AR"},
+        "made": {"source": "convert", "initial": "ar", "generations": ["own"], "label": "Converted"},
+    }
+    content["prompt_sets"]["asked"] = {"teacher": "ar", "split": "train", "count": 4}
+    content["generations"] = {"own": {"prompts": "asked"}}
+    content["figures"]["shown"]["teachers"] = ["made"]
+    tiny = type(tiny).model_validate(content)
+    log = [entry(step, 4.0 - step) for step in (1, 2, 3)]
+    for each, share in ((log[0], 0.25), (log[2], 0.75)):
+        each["probes"] = {"complete": share, "nll": 2.0 - share, "own_nll": 0.5, "texts": ["a"], "response_tokens": 9.0}
+    out = tmp_path / "teachers" / "made.manifest.json"
+    with writer.writing(tiny, "teachers/made", out, inputs_of(tiny, tmp_path, "teachers/made")) as job:
+        (job.folder() / "training.jsonl").write_text("".join(json.dumps(each) + "\n" for each in log))
+    students = [write_student(tiny, tmp_path, f"t3d-seed{seed}", [entry(1, 1.0)]) for seed in range(2)]
+    figure = training.draw(tiny, tiny.figures["shown"], [out, *students])
+    panels = {axis.get_title("left"): axis for axis in figure.axes}
+    assert list(panels) == ["Loss", "Gradient norm", "Answers that end", "NLL by the AR model"]
+    lines = {title: [line.get_xydata().tolist() for line in axis.lines] for title, axis in panels.items()}
+    assert lines["Answers that end"] == [[[1, 0.25], [3, 0.75]]]
+    assert lines["NLL by the AR model"] == [[[1, 1.75], [3, 1.25]], [[1, 0.5], [3, 0.5]]]
+    assert lines["Loss"] == [[[1, 3.0], [2, 2.0], [3, 1.0]], [[1, 1.0]]]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["Converted", "T3D"]
+
+
 @pytest.mark.parametrize("text", ["not json\n", '{"loss": 1.0}\n', '{"step": 1, "loss": "high"}\n', ""])
 def test_a_log_the_trainer_does_not_write_is_named(tmp_path, text):
     tiny = with_figure(kind="training")

@@ -17,6 +17,7 @@ from t3d.prompts.reader import read_prompts
 from t3d.provenance import lineage, store
 from t3d.teachers import convert, teacher
 from t3d.teachers.probes import Probes
+from t3d.trajectories import generations
 from tests.artefacts import made
 from tests.autoregressive import VOCABULARY, experiment_file, tiny_tokenizer, write_causal
 from tests.conftest import SHAPES, tiny_autoregressive
@@ -52,6 +53,16 @@ def test_answers_are_the_models_own_and_do_not_depend_on_shards(chain, tmp_path)
     assert sorted(map(str, again)) == sorted(map(str, rows))
     receipt = store.read_receipt(store.read(folder / "generations/own/0-of-2.manifest.json"))
     assert receipt["speed"]["tokens_per_second"] > 0
+
+
+def test_several_processes_draw_what_one_draws(chain, tmp_path, in_processes):
+    experiment, folder = chain
+    given = [folder / f"{artefact}.manifest.json" for artefact in ("teachers/ar", "prompts/train")]
+    out = tmp_path / "0-of-2.manifest.json"
+    in_processes(lambda _: generations.make(experiment, "own", "0-of-2", *given, out))
+    ours, one = (store.read(path) for path in (out, folder / "generations/own/0-of-2.manifest.json"))
+    assert ours.file(".parquet").read_bytes() == one.file(".parquet").read_bytes()
+    assert store.read_receipt(ours)["speed"]["processes"] == 2
 
 
 def test_a_converted_teacher_is_a_teacher_as_any_other(chain):
@@ -161,9 +172,10 @@ def test_several_processes_convert_as_one_does(chain, in_processes):
     def convert_(_):
         tokenizer = convert.with_mask(autoregressive.load_tokenizer(model), model)
         examples, _counts = convert.examples_of(rows, conversion, tokenizer.pad_token_id)
-        converted = convert.converted(autoregressive.load_model(model), tokenizer, 8)
+        causal = autoregressive.load_model(model)
+        converted = convert.converted(causal, tokenizer, 8)
         probes = Probes(experiment, model, tokenizer, examples, conversion, "cpu", 0)
-        log = convert.train(converted, examples, conversion, tokenizer, "cpu", 0, probes=probes)
+        log = convert.train(converted, causal, examples, conversion, tokenizer, "cpu", 0, probes=probes)
         whole = fsdp.decodable(converted, "cpu")
         return log, torch.cat([p.flatten().float() for p in whole.parameters()]).numpy()
 
@@ -216,9 +228,9 @@ def test_a_vocabulary_without_room_for_the_mask_is_refused(tmp_path):
 
 def test_a_loss_that_does_not_fall_ends_the_conversion():
     convert.check_loss([3.0, 2.0])
-    for losses in ([2.0, 2.5], [2.0] * 50, [1.0, float("nan")]):
+    for found in ([2.0, 2.5], [2.0] * 50, [1.0, float("nan")]):
         with pytest.raises(TrainingError, match="the loss has not fallen in"):
-            convert.check_loss(losses)
+            convert.check_loss(found)
 
 
 def generation(prompt, response, finish="stop", sample=0):

@@ -55,9 +55,10 @@ rule generations:
         f"{LOGS}/generations/{{name}}/{{shard}}.log",
     conda:
         "../../environment.yml"
-    threads: CORES
+    threads: max(CORES, E.decoding_processes)
     resources:
-        gpu=E.gpus,
+        # Not a parameter: more processes change the speed of decoding, and plan nothing again.
+        gpu=E.decoding_processes if E.gpus else 0,
         runtime=lambda w, attempt: JOB_RESOURCES["generations"].minutes * attempt,
         mem_mb=lambda w, attempt: JOB_RESOURCES["generations"].memory_mb * attempt,
     params:
@@ -83,4 +84,4 @@ rule prompts:
         recipe=recipe("prompts/{name}"),
     shell:
         "t3d prompts --experiment {params.experiment} --name {wildcards.name} --out {output}"
-        " --teacher {input.teacher} --shards {input.shards} --source {input.source} 2>&1 | tee {log}"
+        " --teacher {input.teacher} --shards {input.shards} --source {input.source} --prompts {input.prompts} 2>&1 | tee {log}"

@@ -1,6 +1,7 @@
-"""Training curves from each student's `training.jsonl`: the loss, its terms, disagreement, gradient norms.
+"""Training curves from each `training.jsonl`: the loss, its terms, disagreement, gradient norms.
 
-Nothing is smoothed: a line is the mean over training seeds at each optimizer step, its band their range.
+Nothing is smoothed: a line is the mean over training seeds at each optimizer step, its band their range. Of a teacher
+in conversion also what its answers to some prompts were like at three moments (`t3d/teachers/probes.py`).
 """
 
 import json
@@ -24,6 +25,7 @@ from t3d.reporting.inputs import by_artefact
 _TITLES = {
     "loss": "Loss",
     "likelihood_term": "Likelihood term",
+    "ar_term": "KL to the AR model",
     "near_term": "Near term",
     "far_term": "Far term",
     "entropy_term": "Entropy term",
@@ -34,8 +36,12 @@ _TITLES = {
     "gradient_norm": "Gradient norm",
     "real_gradient_norm": "Gradient norm, real term",
     "fake_gradient_norm": "Gradient norm, fake term",
+    "complete": "Answers that end",
+    "nll": "NLL by the AR model",
 }
 """Key of the log -> its panel, in the order drawn; see `t3d/distillation/losses.py`."""
+_PROBES = ("complete", "nll")
+"""What is there at some steps only; nats a token are compared with those of the model's own answers (`own_nll`)."""
 _PANEL = (2.3, 1.75)
 """Inches."""
 _COLUMNS = (3, 4)
@@ -48,17 +54,21 @@ def draw(experiment: Experiment, wanted: TrainingFigure, manifests: list[Path]) 
     """One panel per quantity that somebody logged, a colour per student.
 
     Args:
-        manifests: `students/<run>.manifest.json` of every seed, in any order.
+        manifests: `students/<run>.manifest.json` of every seed, and `teachers/<name>.manifest.json`, in any order.
 
     Raises:
         As `by_artefact` and `read_log`.
     """
     students = [key for key in experiment.students if key in wanted.students]
-    runs = {key: list(lineage.runs_of(experiment, key)) for key in students}
-    artefacts = [f"students/{run}" for names in runs.values() for run in names]
-    # Of a student the log alone is read: its weights are gigabytes, and need not be here.
-    found = by_artefact(experiment, artefacts, manifests, kind="students")
-    logs = {key: pd.concat(read_log(found[f"students/{run}"]) for run in names) for key, names in runs.items()}
+    runs = {key: [f"teachers/{key}"] for key in wanted.teachers}
+    runs |= {key: [f"students/{run}" for run in lineage.runs_of(experiment, key)] for key in students}
+    # Of a model the log alone is read: its weights are gigabytes, and need not be here.
+    found: dict[str, Manifest] = {}
+    for kind in ("teachers", "students"):
+        artefacts = [run for names in runs.values() for run in names if run.startswith(f"{kind}/")]
+        given = [path for path in manifests if (path.parent.name == "teachers") == (kind == "teachers")]
+        found |= by_artefact(experiment, artefacts, given, kind=kind)
+    logs = {key: pd.concat(read_log(found[run]) for run in names) for key, names in runs.items()}
     shown = [key for key in _TITLES if any(key in log.columns for log in logs.values())]
     columns = min(min(_COLUMNS, key=lambda count: -len(shown) % count), len(shown))
     rows = -(-len(shown) // columns)
@@ -71,15 +81,19 @@ def draw(experiment: Experiment, wanted: TrainingFigure, manifests: list[Path]) 
     for axis in axes[max(0, len(shown) - columns) : len(shown)]:
         axis.set_xlabel("Optimizer step")
         axis.tick_params(labelbottom=True)
-    handles = [Line2D([], [], linewidth=1.4, **_line(experiment, key)) for key in students]
+    handles = [Line2D([], [], linewidth=1.4, **_line(experiment, key)) for key in runs]
     several = any(len(names) > 1 for names in runs.values())
     note = "Every optimizer step, not smoothed." + (" Line: mean over training seeds; band: their range." * several)
-    legend_below(figure, handles, [experiment.students[key].label for key in students], note)
+    if "nll" in shown:
+        note += " Dotted: the autoregressive model's own answers."
+    labels = [(experiment.students.get(key) or experiment.teachers[key]).label for key in runs]
+    legend_below(figure, handles, labels, note)
     return figure
 
 
 def read_log(manifest: Manifest) -> pd.DataFrame:
-    """The log of a student, one row per optimizer step: step, loss, its parts, gradient_norm, learning_rate.
+    """The log of a student or of a converted teacher, one row per optimizer step: step, loss, its parts, gradient_norm,
+    learning_rate, and of probes `complete`, `nll` and `own_nll`.
 
     Raises:
         MissingInputError: it is not here.
@@ -92,12 +106,17 @@ def read_log(manifest: Manifest) -> pd.DataFrame:
     if name not in manifest.files or sha256(path) != manifest.files[name]["sha256"]:
         raise CorruptArtefactError(f"{path} is not the log that {manifest.path} lists. Run its stage again.")
     try:
-        log = pd.DataFrame([json.loads(line) for line in path.read_text().splitlines()])
+        log = pd.DataFrame([_flat(json.loads(line)) for line in path.read_text().splitlines()])
         return log.astype({"step": int, "loss": float})
     except (ValueError, TypeError, KeyError) as error:
         raise CorruptArtefactError(
             f"{path} is not a training log ({error}). Delete {manifest.path} and run its stage again."
         ) from error
+
+
+def _flat(entry: dict[str, Any]) -> dict[str, Any]:
+    probes = entry.pop("probes", {})
+    return entry | {key: probes[key] for key in (*_PROBES, "own_nll") if key in probes}
 
 
 def curve(log: pd.DataFrame, key: str) -> pd.DataFrame:
@@ -106,7 +125,7 @@ def curve(log: pd.DataFrame, key: str) -> pd.DataFrame:
     Args:
         log: of one student, the rows of its seeds together.
     """
-    return log.groupby("step")[key].agg(["mean", "min", "max"])
+    return log.dropna(subset=key).groupby("step")[key].agg(["mean", "min", "max"])
 
 
 def _line(experiment: Experiment, student: str) -> dict[str, Any]:
@@ -119,7 +138,10 @@ def _draw_panel(axis: Axes, experiment: Experiment, logs: dict[str, pd.DataFrame
     for student, line in lines.items():
         look = _line(experiment, student)
         axis.fill_between(line.index, line["min"], line["max"], color=look["color"], alpha=0.2, linewidth=0)
-        axis.plot(line.index, line["mean"], linewidth=1.1, **look)
+        axis.plot(line.index, line["mean"], linewidth=1.1, **look | ({"marker": "o"} if key in _PROBES else {}))
+        if key == "nll":
+            own = curve(logs[student], "own_nll")
+            axis.plot(own.index, own["mean"], linewidth=1.1, **look | {"linestyle": ":"})
     axis.set_title(_TITLES[key], loc="left")
     lowest, highest = (
         min(line["min"].min() for line in lines.values()),
