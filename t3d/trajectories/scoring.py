@@ -6,6 +6,7 @@ a batch of rollouts. Probabilities are those of training, over the whole vocabul
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,35 +18,21 @@ from t3d.models.sdar import SDARForCausalLM
 from t3d.trajectories.record import Trajectory
 
 
-def scores(
-    model: SDARForCausalLM,
-    trajectories: Sequence[Trajectory],
-    *,
-    block_size: int,
-    steps: int,
-    mask_id: int,
-    batch_size: int = 8,
-    on_finished: Callable[[int], None] | None = None,
-) -> list[float]:
+def scores(model: SDARForCausalLM, trajectories: Sequence[Trajectory], **options: Any) -> list[float]:
     """Score rollouts: (1 / n) sum_i log p(x_0^i | state pi_i - 1) over the n response tokens, in nats.
 
-    Token i, committed in step pi_i, is looked up in the state in which it was committed. Arguments are those of
-    `in_states`.
+    Token i, committed in step pi_i, is looked up in the state in which it was committed.
+
+    Args:
+        model: the teacher.
+        trajectories: the rollouts, whoever decoded them.
+        options: the other arguments of `in_states`.
 
     Returns:
         One number per rollout, in their order; log-probabilities are float32, their mean is taken in float64.
     """
-    found = in_states(
-        model,
-        trajectories,
-        block_size=block_size,
-        steps=steps,
-        mask_id=mask_id,
-        batch_size=batch_size,
-        committed_only=True,
-        on_finished=on_finished,
-    )
     means = []
+    found = in_states(model, trajectories, committed_only=True, **options)
     for trajectory, log_p in zip(trajectories, found, strict=True):
         committed = log_p.gather(0, torch.tensor(trajectory.step_map)[None] - 1)
         means.append(committed.double().mean().item())
