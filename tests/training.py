@@ -3,13 +3,15 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import pytest
 import torch
 
+from t3d.distillation import trainer
 from t3d.distillation.batches import TrainingJob
 from t3d.distillation.examples import Example
 from t3d.params import Objective, Optimizer, PocketModel, Pretraining, States, Student
 from t3d.teachers import corpus, pretrain
-from tests.conftest import MASK
+from tests.conftest import MASK, tiny_model
 
 SMALL = Pretraining(
     model=PocketModel(
@@ -60,3 +62,27 @@ def setting(name="t3d", **optimizer) -> TrainingJob:
 
 def weights(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+# Of 8 rows in micro-batches of 2, three processes have 2, 1 and 1.
+MICRO = {"micro_batch_size": 2}
+SPREAD = setting("t3d", **MICRO)
+
+
+def gathered(tensors):
+    """Whole tensors in numpy (which pipes carry without leave of the operating system), the same in all processes."""
+    found = (t.full_tensor() if hasattr(t, "full_tensor") else t for t in tensors)
+    return torch.cat([tensor.detach().flatten() for tensor in found]).numpy()
+
+
+def trained(job, checkpoints=None, **model):
+    student = tiny_model(**model)
+    log = trainer.train(student, job, checkpoints)
+    return log, gathered(student.parameters())
+
+
+def assert_close(ours, theirs):
+    """The same log and weights up to the order of sums."""
+    for one, other in zip(ours[0], theirs[0], strict=True):
+        assert one == pytest.approx(other, rel=1e-5)
+    torch.testing.assert_close(torch.from_numpy(ours[1]), torch.from_numpy(theirs[1]), rtol=1e-5, atol=1e-5)

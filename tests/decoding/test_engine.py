@@ -13,7 +13,7 @@ from t3d.models.folder import mask_id, stop_ids
 from t3d.params import Budget, Sampling
 from t3d.prompts.reader import encode_prompt
 from tests.conftest import MASK, SHAPES, SHIPPED, tiny_model
-from tests.decoding.test_decoder import DYNAMIC, STATIC, requests, run
+from tests.decoding.small import DYNAMIC, STATIC, requests, run
 
 
 def both(model, items, budget, batch_size=3, **kwargs):
