@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand
 
 from t3d import params
+from t3d.distributed import launch
 from t3d.errors import T3DError
 from t3d.provenance import lineage
 from t3d.terminal import verbs
@@ -101,7 +102,7 @@ def make_teacher(
     """
     found = params.find(experiment)
     converts = name in found.teachers and found.teachers[name].source == "convert"
-    if not converts or not _done_by_several(found, "training_processes", processes):
+    if not converts or not launch.done_by_several(found, "training_processes", processes):
         from t3d.teachers import teacher as teachers
 
         teachers.make(found, name, out, *(source or ()), *(teacher or ()), *(shards or ()))
@@ -135,7 +136,7 @@ def make_generations(
 ) -> None:
     """Draw an autoregressive teacher's own answers to prompts: one shard of what its conversion learns from."""
     found = params.find(experiment)
-    if not _done_by_several(found, "decoding_processes", processes):
+    if not launch.done_by_several(found, "decoding_processes", processes):
         from t3d.trajectories import generations
 
         generations.make(found, name, shard, teacher, prompts, out)
@@ -156,7 +157,7 @@ def make_trajectories(
 ) -> None:
     """Record a full-step decoding of prompts by their teacher, or by a student of it: one trajectory shard."""
     found = params.find(experiment)
-    if not _done_by_several(found, "decoding_processes", processes):
+    if not launch.done_by_several(found, "decoding_processes", processes):
         from t3d.trajectories import rollout
 
         rollout.make(found, name, shard, teacher, prompts, out, *(student or ()))
@@ -176,7 +177,7 @@ def make_student(
     """Train a student. Killed or requeued, it resumes from its last state in --work."""
     found = params.find(experiment)
     lineage.check_processes(found, run, processes or found.training_processes)
-    if not _done_by_several(found, "training_processes", processes):
+    if not launch.done_by_several(found, "training_processes", processes):
         from t3d.distillation import trainer
 
         trainer.make(found, run, teacher, [*(student or ()), *data], work, out)
@@ -195,7 +196,7 @@ def make_answers(
     """Answer a benchmark with a model at a step budget, through lm-eval; an autoregressive one (b1s1) through vLLM."""
     found = params.find(experiment)
     # vLLM has a process of its own.
-    if budget == params.AUTOREGRESSIVE or not _done_by_several(found, "decoding_processes", processes):
+    if budget == params.AUTOREGRESSIVE or not launch.done_by_several(found, "decoding_processes", processes):
         from t3d.evaluation import answers
 
         answers.make(found, benchmark, budget, model, prompts, out)
@@ -312,27 +313,6 @@ def pull_published(
 
 
 app.add_typer(verbs.app)
-
-
-def _done_by_several(experiment: params.Experiment, field: str, processes: int | None) -> bool:
-    """Start the processes that do this verb together, and see it done; False if this one is to do it.
-
-    Args:
-        experiment: whose `field` is their number, unless it is given.
-        field: `training_processes` or `decoding_processes`.
-        processes: their number on the command line.
-    """
-    processes = processes or getattr(experiment, field)
-    if processes == 1:
-        return False
-    from t3d.distributed.collectives import is_one_of_several
-
-    if is_one_of_several():
-        return False
-    from t3d.distributed import launch
-
-    launch.launch(experiment, field, processes, sys.argv[1:])
-    return True
 
 
 def main() -> None:

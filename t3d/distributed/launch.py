@@ -28,6 +28,25 @@ RENDEZVOUS, NODES = "T3D_RENDEZVOUS", "T3D_NODES"
 _TERMINATED = 128 + signal.SIGTERM
 
 
+def done_by_several(experiment: "Experiment", field: str, processes: int | None) -> bool:
+    """Start the processes that do this verb together, and see it done; False if this one is to do it.
+
+    Args:
+        experiment: whose `field` is their number, unless it is given.
+        field: `training_processes` or `decoding_processes`.
+        processes: their number on the command line.
+    """
+    processes = processes or getattr(experiment, field)
+    if processes == 1:
+        return False
+    from t3d.distributed.collectives import is_one_of_several
+
+    if is_one_of_several():
+        return False
+    launch(experiment, field, processes, sys.argv[1:])
+    return True
+
+
 def launch(experiment: "Experiment", field: str, processes: int, arguments: Sequence[str]) -> None:
     """Run `t3d <arguments>` in `processes` processes; they have done it when this returns.
 
