@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from t3d.decoding import remasking, sampling
+from t3d.decoding import drawing, remasking
 from t3d.decoding.memory import check_memory
 from t3d.decoding.network import Network
 from t3d.decoding.request import Request, Response, checked
@@ -140,9 +140,7 @@ class _Engine:
         self.prompt_tokens = torch.zeros(self.prefill, size, dtype=torch.long, device=device)
         self.prompt_slots = torch.full((self.prefill,), self.network.scratch_slot, device=device)
         self.prompt_starts = torch.zeros(self.prefill, dtype=torch.long, device=device)
-        # Compiled, logits of a large vocabulary are read a few times and never written. Not a method: what is compiled
-        # stays, and with it the cache of `self`. (PyTorch 2.11 cannot compile the draw from a tempered distribution.)
-        self.draw = torch.compile(_draw) if self.network.compiled and not sample.temperature else _draw
+        self.draw = drawing.of(sample, compiled=self.network.compiled and slots * size > 1)
         self.graphs: dict[tuple[str, int, int], torch.cuda.CUDAGraph] = {}
         self.pool: Any = None
 
@@ -327,15 +325,6 @@ class _Engine:
             taken,
             0 if self.causal else blocks - 1,
         )
-
-
-def _draw(
-    logits: Tensor, mask_id: int, sample: Sampling, seeds: Tensor, positions: Tensor, step: Tensor
-) -> tuple[Tensor, Tensor]:
-    # The mask is an input, never an answer.
-    columns = torch.arange(logits.shape[1], device=logits.device)
-    logits = logits.float().masked_fill(columns == mask_id, float("-inf"))
-    return sampling.draw(logits, sample, seeds, positions, step)
 
 
 def _rounded(count: int) -> int:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from t3d.decoding import drawing
 from t3d.decoding.sampling import draw, hashed_uniform, tempered
 from t3d.params import Sampling
 
@@ -67,3 +68,35 @@ def test_tempered_confidence_passes_almost_every_threshold():
     assert confidences[0] == pytest.approx(logits.softmax(-1)[0, 0].item(), abs=1e-6)
     assert confidences[1] == pytest.approx((10 * logits).softmax(-1)[0, 0].item(), abs=1e-6)
     assert confidences[0] < 0.9 < confidences[1]
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+@pytest.mark.parametrize(("vocabulary", "excluded"), [(1000, 7), (1024, 1023), (60, -1), (129, 128)])
+def test_a_draw_in_groups_is_the_plain_draw(temperature, vocabulary, excluded):
+    """Tokens and log-odds, whether the vocabulary is whole groups or not; the excluded token is never drawn."""
+    torch.manual_seed(vocabulary)
+    count = 2000
+    logits = 4 * torch.randn(count, vocabulary)
+    if excluded >= 0:
+        logits[:, excluded] = 30.0
+    origins = torch.arange(count), 3 * torch.arange(count), torch.ones(count, dtype=torch.long)
+    tokens, log_odds = drawing.in_groups(logits, excluded, temperature, *origins, lambda function: function)
+    expected = drawing.plain(logits, excluded, Sampling(temperature=temperature), *origins)
+    assert (tokens == expected[0]).float().mean() > 0.999
+    same = tokens == expected[0]
+    torch.testing.assert_close(log_odds[same], expected[1][same])
+    assert excluded not in tokens
+
+
+def test_what_is_compiled_draws_greedily_or_in_groups():
+    assert drawing.of(Sampling(temperature=0.7), compiled=False) is drawing.plain
+    assert drawing.of(Sampling(temperature=0.7, top_p=0.9), compiled=True) is drawing.plain
+    assert drawing.of(Sampling(temperature=0.7), compiled=True) is not drawing.plain
+
+
+def test_a_logit_that_is_not_a_number_shows_in_the_log_odds():
+    logits = torch.zeros(1, 200)
+    logits[0, 150] = torch.nan
+    origin = torch.zeros(1, dtype=torch.long)
+    _, log_odds = drawing.in_groups(logits, -1, 1.0, origin, origin, origin, lambda function: function)
+    assert not log_odds.isfinite().any()

@@ -96,10 +96,10 @@ def test_the_kl_to_the_autoregressive_model_is_its_definition(block_size):
         ce.append(torch.stack([term[0] for term in terms]).mean())
         kl.append(torch.stack([term[1] for term in terms]).mean())
     likelihood, divergence = torch.stack(ce).mean(), torch.stack(kl).mean()
-    assert float(parts["likelihood_term"]) == pytest.approx(float(likelihood), rel=1e-5)
-    assert float(parts["ar_term"]) == pytest.approx(float(divergence), rel=1e-4)
+    assert float(parts["likelihood_term"]) == pytest.approx(likelihood.item(), rel=1e-5)
+    assert float(parts["ar_term"]) == pytest.approx(divergence.item(), rel=1e-4)
     plain = 0.75 * likelihood + 0.25 * divergence
-    assert float(loss) == pytest.approx(float(plain), rel=1e-5)
+    assert loss.item() == pytest.approx(plain.item(), rel=1e-5)
     plain.backward()
     for one, parameter in zip(found, student.parameters(), strict=True):
         torch.testing.assert_close(one, parameter.grad, rtol=1e-3, atol=1e-6)
