@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from t3d.decoding import drawing, remasking
+from t3d.decoding import drawing, remasking, sampling
 from t3d.decoding.memory import check_memory
 from t3d.decoding.network import Network
 from t3d.decoding.request import Request, Response, checked
