@@ -47,7 +47,9 @@ _OPTIONAL = {
     "scored",
     "keep",
 }
-RECIPES = Path(__file__).parents[2] / "workflow" / "recipes.yaml"
+_OF_CHECKOUT = Path(__file__).parents[2] / "workflow" / "recipes.yaml"
+# A package that was installed without -e lies elsewhere; then it is the project's in the working directory.
+RECIPES = _OF_CHECKOUT if _OF_CHECKOUT.is_file() else Path("workflow", "recipes.yaml")
 
 
 def artefact_params(experiment: Experiment, artefact: str) -> dict[str, Any]:
