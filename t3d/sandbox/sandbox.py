@@ -1,10 +1,10 @@
 """Runs generated programs where they can do no harm, and decides what they are worth where they cannot reach.
 
-A program runs in bubblewrap: no network, a read-only system, a private /tmp, no new processes, and limits on time,
-memory, disk and output. It is only ever asked for values: the tests and the verdict stay on this side, so that a
-program which prints a pass, exits early or rewrites its interpreter gains nothing. Programs follow each other in one
-sandbox, each in a process of its own, and none sees or changes anything of another (`zygote.py`). `worker.py` is
-the other side.
+A program runs in bubblewrap: no network, the standard library and no other file, a private /tmp, no new processes, and
+limits on time, memory, disk and output. It is only ever asked for values: the tests and the verdict stay on this side,
+so that a program which prints a pass, exits early or rewrites its interpreter gains nothing. Programs follow each other
+in one sandbox, each in a process of its own, and none sees or changes anything of another (`zygote.py`). `worker.py` is
+the other side, `seccomp.py` what the kernel refuses, `visible.py` which files are shown.
 """
 
 import json
@@ -30,7 +30,7 @@ class Limits:
     seconds: float = 5.0
     """CPU time over all its calls."""
     memory_mb: int = 512
-    """Address space."""
+    """Address space. A hostile program has at most 0.5 GB beside it: page tables of 65 530 scattered pages."""
     output_kb: int = 1024
     """One returned value, encoded: a list of 100 000 numbers has 700 kB."""
 

@@ -1,3 +1,7 @@
+import errno
+import os
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
@@ -221,3 +225,31 @@ def test_thresholds_follow_the_static_budgets_in_groups_of_their_own(tmp_path):
     assert set(cells["accuracy"]) == {62.5}
     averages = tidy[(tidy["method"] == "T3D") & (tidy["benchmark"] == "average")]
     assert averages["relative_change"].tolist() == [150, 150, 150]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "md", "tex"])
+@pytest.mark.parametrize("method", ["write_text", "replace"])
+def test_a_table_is_replaced_whole_or_not_at_all(manifests, tmp_path, monkeypatch, suffix, method):
+    tiny, out = experiment(), tmp_path / "accuracy.csv"
+    tables.write(tiny, "accuracy", manifests, out)
+    for file in tmp_path.iterdir():
+        file.write_text(f"old {file.name}")
+    owner, name = (Path, "write_text") if method == "write_text" else (os, "replace")
+    original, order = getattr(owner, name), []
+
+    def fails(path, *arguments, **options):
+        order.append(Path(path).suffix)
+        if Path(path).suffix == f".{suffix}":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(owner, name, fails)
+    with pytest.raises(OSError, match="No space left"):
+        tables.write(tiny, "accuracy", manifests, out)
+    monkeypatch.undo()
+    old = {file.name for file in tmp_path.iterdir() if file.read_text() == f"old {file.name}"}
+    assert {file.name for file in tmp_path.iterdir()} == {"accuracy.csv", "accuracy.md", "accuracy.tex"}
+    # The CSV, by which the table is known to be made, is replaced last.
+    replaced = set() if method == "write_text" else {f"accuracy{end}" for end in order[:-1]}
+    assert old == {"accuracy.csv", "accuracy.md", "accuracy.tex"} - replaced
+    assert "accuracy.csv" in old
