@@ -195,7 +195,7 @@ def make_answers(
 ) -> None:
     """Answer a benchmark with a model at a step budget, through lm-eval; an autoregressive one (b1s1) through vLLM."""
     found = params.find(experiment)
-    # vLLM has a process of its own.
+    # vLLM runs in a separate process.
     if budget == params.AUTOREGRESSIVE or not launch.done_by_several(found, "decoding_processes", processes):
         from t3d.evaluation import answers
 

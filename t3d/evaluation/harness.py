@@ -118,7 +118,7 @@ class RecordedAnswers(_GenerationOnly):
         """
         missing = [r.doc["id"] for r in requests if r.doc["id"] not in self.texts]
         if missing:
-            raise DataError(f"no answer is recorded for {len(missing)} questions, {missing[0]} for one.")
+            raise DataError(f"no answer is recorded for {len(missing)} questions (e.g. {missing[0]}).")
         return [self.texts[r.doc["id"]] for r in requests]
 
 

@@ -85,7 +85,7 @@ def _run_programs(spec: Benchmark, prompts: list[Prompt], texts: dict[str, str],
     """By question id, the program in each text and what its hidden tests said."""
     missing = [prompt.id for prompt in prompts if prompt.id not in texts]
     if missing:
-        raise DataError(f"no answer is recorded for {len(missing)} questions, {missing[0]} for one.")
+        raise DataError(f"no answer is recorded for {len(missing)} questions (e.g. {missing[0]}).")
     progress = Progress(title, len(prompts))
     programs = [program_in(texts[prompt.id], json.loads(prompt.answer)["entry_point"]) for prompt in prompts]
 

@@ -1,4 +1,4 @@
-"""Answers of an autoregressive model, which vLLM serves in an environment of its own, or the engine in this one.
+"""Answers of an autoregressive model, which vLLM serves in a separate environment, or the engine in this one.
 
 vLLM's pins exclude the main environment, so it is a process (`vllm_backend.py`) between two files: prompts as ids go
 in, responses as ids come out. `make vllm-env` makes the environment; docs/vllm.md says what was run where.
@@ -102,7 +102,7 @@ def answer(
     found = _run(request)
     missing = [key for key in prompts if key not in found["responses"]]
     if missing:
-        raise DataError(f"vLLM left {len(missing)} of {len(prompts)} questions unanswered, {missing[0]} for one.")
+        raise DataError(f"vLLM left {len(missing)} of {len(prompts)} questions unanswered (e.g. {missing[0]}).")
     return Served(
         {key: _response(**found["responses"][key]) for key in prompts},
         found["seconds"],

@@ -83,7 +83,7 @@ def material(product):
 
 
 def results():
-    """The tables and figures that are made unasked, and the tables' copies under the name everybody asks for."""
+    """The default tables and figures, and the tables' copies in `results/`."""
     copies = [f"results/{name}.csv" for name, table in E.tables.items() if not table.on_request]
     return [*copies, *(f"results/{E.name}/{name}" for name in lineage.targets(E))]
 
