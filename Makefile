@@ -10,15 +10,12 @@ VLLM_LOCK := $(VLLM)/requirements$(if $(filter cuda,$(VLLM_FOR)),-cuda).lock
 # Snakemake's rules call `t3d`, which lies beside it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo sandbox report test test-faults test-remote test-slurm test-browser test-vllm vllm-env check clean
+.PHONY: demo report test test-faults test-remote test-slurm test-browser test-vllm vllm-env check clean
 
-demo: sandbox $(VENV)/installed ## distil a diffusion LM on this machine and print Table 1
+demo: $(VENV)/installed ## distil a diffusion LM on this machine and print Table 1
 	snakemake --cores all
 	@cat results/demo/table1.md
 	@echo "Table 1 is in results/table1.csv, the figure in results/demo/figures/accuracy.png."
-
-sandbox:
-	@command -v bwrap > /dev/null || { echo "Generated programs run in bubblewrap: apt-get install bubblewrap"; exit 1; }
 
 report: $(VENV)/installed ## one offline HTML page of what there is; makes the tables if they are not there
 	snakemake results/report.html --cores all

@@ -1,14 +1,14 @@
 """Programs for the sandbox, honest and hostile, and the limits that they get."""
 
-import shutil
 from pathlib import Path
 
 import pytest
 
 from t3d.sandbox.sandbox import Limits, Verdict, check_cases
+from t3d.sandbox.zygote import find_bwrap
 
 bubblewrap = pytest.mark.skipif(
-    shutil.which("bwrap") is None, reason="bubblewrap is not installed: the code benchmark cannot be scored here"
+    find_bwrap() is None, reason="bubblewrap is not installed: the code benchmark cannot be scored here"
 )
 KINDS = ["process", pytest.param("bubblewrap", marks=bubblewrap)]
 LIMITS = Limits(seconds=1.0, memory_mb=256, output_kb=64)

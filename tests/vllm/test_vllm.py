@@ -21,6 +21,7 @@ from t3d.evaluation import harness, scores
 from t3d.models.autoregressive import load_tokenizer
 from t3d.provenance import store, writer
 from t3d.provenance.lineage import VLLM
+from t3d.sandbox.zygote import find_bwrap
 from tests.conftest import ROOT
 
 LONGEST = 96
@@ -50,7 +51,7 @@ EXPERIMENT = {
             "task": "code_function",
             "max_new_tokens": LONGEST,
             "batch_size": 16,
-            "sandbox": "bubblewrap" if shutil.which("bwrap") else "process",
+            "sandbox": "bubblewrap" if find_bwrap() else "process",
         }
     },
     "tables": {
