@@ -1,8 +1,8 @@
 """Block-diffusion decoding at the speed of the GPU; token for token what the plain decoder writes.
 
 Sequences live in slots. A tick is one forward: it denoises every slot's block, and beside it writes the final keys of
-the blocks that the tick before finished and those of prompts that have just been admitted, so that neither costs a
-forward of its own. Everything a tick decides stays on the GPU and is replayed as a CUDA graph. The host learns which
+the blocks that the tick before finished and those of prompts that have just been admitted, so that neither costs an
+extra forward. Everything a tick decides stays on the GPU and is replayed as a CUDA graph. The host learns which
 sequences have ended, and gives their slots to the next ones, once per block (static remasking), while the next block is
 already being written, or once per tick (dynamic).
 

@@ -49,10 +49,10 @@ def load(
         experiment: whose parameters say how the data were decoded.
         student: its objective decides which data it needs, its `rows` how a rollout becomes an example.
         data: manifests of all its trajectory shards, or of its prompt sets, or of both where `rows.prompt` is `bare`,
-            as `receipts.read_inputs` gives them.
+            as `store.read_inputs` gives them.
         tokenizer: the teacher's.
         stop_ids: the teacher's ids that end a response, for `rows.terminal_block: cut`.
-        seed: which of the student's seeds learns from them; of rollouts by another student it gets those of its own.
+        seed: of the student that learns; rollouts by another student are taken from the same seed.
 
     Raises:
         DataError: the data were decoded on another block grid, or have no scores and `keep` asks for them.
