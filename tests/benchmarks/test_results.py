@@ -7,14 +7,14 @@ import pytest
 
 from benchmarks import gpu_time, model_selection
 from t3d.params import find
-from tests.reporting.helpers import unpack_pocket
+from tests.reporting.helpers import unpack
 
 
 @pytest.fixture(scope="module")
 def pocket(tmp_path_factory):
     """The experiment, in a project with what it published."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(unpack_pocket(tmp_path_factory.mktemp("published")))
+        patch.chdir(unpack("pocket", tmp_path_factory.mktemp("published")))
         yield find("pocket")
 
 

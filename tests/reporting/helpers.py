@@ -153,11 +153,11 @@ def with_figure(**figure: object) -> Experiment:
     return experiment(figures={"shown": {"caption": "Shown", "students": ["t3d"], **of_kind, **figure}})
 
 
-def unpack_pocket(folder: Path) -> Path:
-    """Make `folder` a project with what pocket published in it."""
+def unpack(experiment: str, folder: Path) -> Path:
+    """Make `folder` a project with what an experiment published in it."""
     for name in ("params", "results"):
         (folder / name).symlink_to(ROOT / name)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        archive.restore(find("pocket"))
+        archive.restore(find(experiment))
     return folder
