@@ -7,7 +7,7 @@ the manifest that is written last, when the artefact beside it is complete. Verb
 
 import atexit
 import gc
-import sys
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,7 +16,7 @@ from typer.core import TyperCommand
 
 from t3d import params
 from t3d.distributed import launch
-from t3d.errors import T3DError
+from t3d.errors import in_a_sentence
 from t3d.provenance import lineage
 from t3d.terminal import verbs
 from t3d.terminal.verbs import ExperimentName
@@ -31,7 +31,7 @@ Manifests = list[Path] | None
 Remote = Annotated[str | None, typer.Option(help="DVC remote; those of .dvc/config unless given.")]
 Processes = Annotated[
     int | None,
-    typer.Option(min=1, help="Processes that do it together; the experiment's number if not given."),
+    typer.Option(min=1, max=4096, help="Processes that do it together; the experiment's number if not given."),
 ]
 
 # The imports below are inside the verbs: PyTorch and lm-eval take seconds to load, and `--help` needs neither.
@@ -321,11 +321,10 @@ def main() -> None:
     # and once more at exit, took a third of a short job.
     gc.set_threshold(100_000, 20, 20)
     atexit.register(gc.freeze)
-    try:
+    # No process that is started from here takes a file of the working directory for a module.
+    os.environ["PYTHONSAFEPATH"] = "1"
+    with in_a_sentence():
         app()
-    except T3DError as error:
-        print(f"t3d: {error}", file=sys.stderr)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ def load(
     tokenizer: PreTrainedTokenizerBase,
     stop_ids: frozenset[int],
     seed: int = 0,
+    vocabulary: int = 2**31,
 ) -> tuple[list[Example], int]:
     """Read the examples of a student, and the number of steps S of their step maps (0 for gold answers).
 
@@ -53,13 +54,15 @@ def load(
         tokenizer: the teacher's.
         stop_ids: the teacher's ids that end a response, for `rows.terminal_block: cut`.
         seed: of the student that learns; rollouts by another student are taken from the same seed.
+        vocabulary: the model's; token numbers are below.
 
     Raises:
         DataError: the data were decoded on another block grid, or have no scores and `keep` asks for them.
     """
     if student.prompts:
         filler = tokenizer.pad_token_id
-        gold = [_gold(prompt, student.block_size, filler) for manifest in data for prompt in read_prompts(manifest)]
+        prompts = [prompt for manifest in data for prompt in read_prompts(manifest, vocabulary)]
+        gold = [_gold(prompt, student.block_size, filler) for prompt in prompts]
         _check_distinct(gold)
         return gold, 0
     specs = {name: experiment.trajectories[name] for name in student.trajectories}
@@ -80,7 +83,9 @@ def load(
     }
     rollouts: dict[str, list[Trajectory]] = {name: [] for name in specs}
     for manifest in (m for m in data if m.artefact in shard_artefacts):
-        rollouts[shard_artefacts[manifest.artefact]] += shards.read(manifest.file(".parquet"))[0]
+        read = shards.read(manifest.file(".parquet"), vocabulary)[0]
+        manifest.check_count("trajectories", len(read))
+        rollouts[shard_artefacts[manifest.artefact]] += read
     examples = []
     for name, trajectories in rollouts.items():
         for t in trajectories if student.keep is None else likeliest(name, trajectories, student.keep):

@@ -30,7 +30,7 @@ from t3d.distributed.gpus import pick_device
 from t3d.errors import TrainingError
 from t3d.models import packed
 from t3d.models.device import autocast, fetch, runs_apart, worth_compiling
-from t3d.models.folder import load_tokenizer, mask_id, stop_ids
+from t3d.models.folder import load_tokenizer, mask_id, read_config, stop_ids
 from t3d.models.sdar import SDARForCausalLM, load_model
 from t3d.params import Experiment, Optimizer
 from t3d.progress import Progress
@@ -77,7 +77,8 @@ def make(experiment: Experiment, run: str, teacher: Path, inputs: Sequence[Path]
             models = 1 if lineage.initial_of(experiment, run) is None else 2
             folder, weights, learned = manifests[0].folder(), manifests[models - 1].folder(), manifests[models:]
             tokenizer = load_tokenizer(folder)
-            examples, steps = data.load(experiment, student, learned, tokenizer, stop_ids(folder), run_seed)
+            size = read_config(folder)["vocab_size"]
+            examples, steps = data.load(experiment, student, learned, tokenizer, stop_ids(folder), run_seed, size)
             checkpoints = Checkpoints(work / run, writer.run_key(experiment, artefact, manifests))
             # Parts of a model that is spread go to the GPU by themselves.
             model = load_model(weights, device if collectives.world_size() == 1 else "cpu")

@@ -17,28 +17,15 @@ from t3d.distributed.gpus import jobs_on_gpu, pick_device
 from t3d.errors import ParameterError
 from t3d.evaluation import harness, vllm_client
 from t3d.models import autoregressive
-from t3d.models.folder import load_tokenizer, stop_ids
+from t3d.models.folder import load_tokenizer, read_config, stop_ids
 from t3d.models.sdar import load_model
-from t3d.params import AUTOREGRESSIVE, Budget, Experiment, PromptSet
+from t3d.params import AUTOREGRESSIVE, Budget, Experiment, PromptSet, read_budget
 from t3d.progress import Progress
 from t3d.prompts.reader import Prompt, encode_prompt, read_prompts
 from t3d.provenance import lineage, store, writer
 from t3d.provenance.environment import device_name
+from t3d.provenance.parquet import ANSWERS
 from t3d.seeds import seed_for
-
-_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("text", pa.string()),
-        ("response_ids", pa.list_(pa.int32())),
-        ("step_map", pa.list_(pa.int16())),
-        ("confidence", pa.list_(pa.float32())),
-        ("response_tokens", pa.int32()),
-        ("denoising_steps", pa.int32()),
-        ("commit_passes", pa.int32()),
-        ("finish_reason", pa.string()),
-    ]
-)
 
 
 def make(experiment: Experiment, benchmark: str, budget: str, model: Path, prompts: Path, out: Path) -> None:
@@ -63,6 +50,7 @@ def make(experiment: Experiment, benchmark: str, budget: str, model: Path, promp
         with collectives.raise_on_all_ranks():
             if benchmark not in experiment.benchmarks:
                 raise ParameterError(f"experiment {experiment.name} has no benchmark {benchmark!r}.")
+            read_budget(budget)
             name = store.read(model).artefact.partition("/")[2]
             artefact = f"answers/{name}/{benchmark}/{budget}"
             source, questions = inputs = store.read_inputs(experiment, artefact, [model, prompts])
@@ -78,7 +66,7 @@ def make(experiment: Experiment, benchmark: str, budget: str, model: Path, promp
             rows, speed = _decoded(experiment, benchmark, budget, source, questions, device)
         with collectives.raise_on_all_ranks():
             if collectives.is_main():
-                pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), job.file(".parquet"), compression="zstd")
+                pq.write_table(pa.Table.from_pylist(rows, schema=ANSWERS), job.file(".parquet"), compression="zstd")
                 job.facts["questions"] = len(rows)
                 batch_size = experiment.benchmarks[benchmark].batch_size
                 job.receipt["decoding"] = speed | {"batch_size": batch_size, "device": _devices(device)}
@@ -89,7 +77,7 @@ def make(experiment: Experiment, benchmark: str, budget: str, model: Path, promp
 
 
 _Answered = tuple[list[dict[str, Any]], dict[str, Any]]
-"""A row of `_SCHEMA` per question, and what the receipt says of the speed."""
+"""A row of `ANSWERS` per question, and what the receipt says of the speed."""
 
 
 def _decoded(
@@ -103,10 +91,11 @@ def _decoded(
     with collectives.raise_on_all_ranks():
         spec, name, folder = experiment.benchmarks[benchmark], source.artefact.partition("/")[2], source.folder()
         advance = None
-        if collectives.is_main():
-            advance = Progress(f"answers {name} {benchmark} {budget}", questions.facts["prompts"]).advance
         tokenizer = load_tokenizer(folder)
-        _check_prompts(experiment.prompt_sets[spec.prompts], read_prompts(questions), tokenizer, name)
+        prompts = read_prompts(questions, read_config(folder)["vocab_size"])
+        if collectives.is_main():
+            advance = Progress(f"answers {name} {benchmark} {budget}", len(prompts)).advance
+        _check_prompts(experiment.prompt_sets[spec.prompts], prompts, tokenizer, name)
         lm = harness.BlockDiffusionLM(
             load_model(folder, device, lineage.dtype_of(experiment, name)),
             tokenizer,

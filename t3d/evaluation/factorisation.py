@@ -19,7 +19,7 @@ import pandas as pd
 
 from t3d.distributed.gpus import pick_device
 from t3d.errors import DataError, DecodingError, ParameterError
-from t3d.models.folder import load_tokenizer, mask_id
+from t3d.models.folder import load_tokenizer, mask_id, read_config
 from t3d.models.sdar import SDARForCausalLM, load_model
 from t3d.params import Budget, Experiment
 from t3d.progress import Progress
@@ -169,5 +169,10 @@ def _read(
         raise ParameterError(
             f"{source.path}: {source.artefact} is neither {teacher}, whose rollouts are scored, nor its student."
         )
-    rollouts = [t for manifest in shard_manifests for t in shards.read(manifest.file(".parquet"))[0]]
+    vocabulary = read_config(source.folder())["vocab_size"]
+    rollouts: list[Trajectory] = []
+    for manifest in shard_manifests:
+        read = shards.read(manifest.file(".parquet"), vocabulary)[0]
+        manifest.check_count("trajectories", len(read))
+        rollouts += read
     return sorted(rollouts, key=lambda t: (len(t.prompt_ids) + len(t.response_ids), t.prompt_id))

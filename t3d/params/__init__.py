@@ -5,7 +5,7 @@ An experiment file says *what* is made: teachers, prompt sets, trajectories, stu
 `params/schema.json` is generated from here (`python -m t3d.params > params/schema.json`) and a test catches drift.
 """
 
-from t3d.params.base import AUTOREGRESSIVE, Budget, Sampling
+from t3d.params.base import AUTOREGRESSIVE, Budget, Sampling, read_budget
 from t3d.params.data import (
     Columns,
     Conversion,
@@ -71,5 +71,6 @@ __all__ = [
     "Trajectories",
     "find",
     "load",
+    "read_budget",
     "schema",
 ]

@@ -5,7 +5,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from t3d.errors import ParameterError, short
+
 _BUDGET = re.compile(r"b(\d+)(?:s(\d+)|t(\d*\.\d+))")
+_LONGEST_BUDGET = 40
 _DECIMALS = 4
 """Of a threshold. With these, `:g` shows it as it is, in the names of files and the heads of tables."""
 _TAKEN = (".manifest.json", ".receipt.json", ".partial", ".states")
@@ -24,7 +27,7 @@ def _check_name(name: str) -> str:
 
 Name = Annotated[
     str,
-    Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="A key that also names files."),
+    Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100, description="A key that also names files."),
     AfterValidator(_check_name),
 ]
 
@@ -57,20 +60,25 @@ Label = Annotated[str, Field(max_length=100), AfterValidator(_check_text)]
 """What a row, column or curve is called."""
 Caption = Annotated[str, Field(max_length=500), AfterValidator(_check_text)]
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
+Small = Annotated[int, Field(ge=1, le=4096)]
+"""Tokens of a block, processes or shards, none of which anybody has more of."""
+Length = Annotated[int, Field(ge=1, le=2**20)]
+"""Tokens of a row, and rows of a batch."""
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Strict(BaseModel):
     """Base of every parameter group: unknown keys are refused, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Budget(Strict):
     """How many tokens one denoising step commits. Written `b4s1` (block 4, 1 step) or `b4t0.9` (threshold .9)."""
 
-    block_size: Positive
+    block_size: Small
     """Tokens per block, B."""
     steps: Positive | None = None
     """Denoising steps per block, S: static low-confidence remasking commits B/S tokens a step."""
@@ -95,9 +103,9 @@ class Budget(Strict):
             ValueError: it is no budget, or is spelled in another way than the budget writes itself: what is decoded at
                 it is filed under its text, so a budget has one.
         """
-        match = _BUDGET.fullmatch(str(text))
+        match = _BUDGET.fullmatch(str(text)[:_LONGEST_BUDGET])
         if match is None:
-            raise ValueError(f"budget {text!r} is not of the form b<block>s<steps> or b<block>t<threshold>")
+            raise ValueError(f"budget {short(repr(text))} is not of the form b<block>s<steps> or b<block>t<threshold>")
         block, steps, threshold = match.groups()
         try:
             budget = cls(
@@ -122,6 +130,14 @@ class Budget(Strict):
         return self.block_size / self.steps if self.steps else None
 
 
+def read_budget(text: str) -> Budget:
+    """A budget that a command line gives; raises ParameterError if it is none."""
+    try:
+        return Budget.parse(text)
+    except ValueError as error:
+        raise ParameterError(f"--budget: {error}.") from error
+
+
 def _check_budget(text: str) -> str:
     return str(Budget.parse(text))
 
@@ -132,7 +148,7 @@ BudgetText = Annotated[str, AfterValidator(_check_budget)]
 class Sampling(Strict):
     """How a token is drawn at a masked position, and what decides whether it is committed."""
 
-    temperature: Annotated[float, Field(ge=0.0)] = 0.0
+    temperature: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
     """0 is greedy. The paper's rollouts use 0.1."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Nucleus mass kept, 1 keeps all."""

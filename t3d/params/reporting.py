@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from t3d.params.base import Budget, BudgetText, Caption, Label, Name, Positive, Sampling, Strict
+from t3d.params.base import Budget, BudgetText, Caption, Label, Length, Name, Sampling, Strict
 
 
 class Benchmark(Strict):
@@ -20,9 +20,9 @@ class Benchmark(Strict):
     """Where programs are run. `process` has limits on time and memory only: files and network stay open to them."""
     sampling: Sampling = Sampling()
     """How answers are decoded; greedy by default."""
-    max_new_tokens: Positive = 256
+    max_new_tokens: Length = 256
     """Answers longer than this end with finish reason `length`."""
-    batch_size: Positive = 32
+    batch_size: Length = 32
     """Sequences decoded together; changes speed, never tokens."""
 
 
@@ -54,7 +54,7 @@ class Comparison(Strict):
     """Rows after these, of models decoded in another way."""
     benchmarks: tuple[Name, ...]
     """What is answered."""
-    budgets: tuple[BudgetText, ...]
+    budgets: Annotated[tuple[BudgetText, ...], Field(min_length=1)]
     """How it is decoded."""
     on_request: bool = False
     """Made only when its file is asked for by name, with what only it shows."""

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from t3d.params.base import Label, Name, Names, Positive, Probability, Strict
+from t3d.params.base import Label, Length, Name, Names, Positive, Probability, Seed, Small, Strict
 
 
 class States(Strict):
@@ -78,21 +78,21 @@ class Objective(Strict):
     """`sft`, `redi`, `dparallel`, `naive_td` are likelihoods; `ddo` is trajectory DDO (6), `t3d` DDO plus path (10)."""
     log_probability: Literal["mean", "sum"] = "mean"
     """log p of a sample: the mean over its masked positions (released), or their sum (the equations' letter)."""
-    alpha: Annotated[float, Field(ge=0.0)] = 0.5
+    alpha: Annotated[float, Field(ge=0.0, le=1e6)] = 0.5
     """DDO: weight of the fake term. Released value."""
-    beta: Annotated[float, Field(gt=0.0)] = 0.1
+    beta: Annotated[float, Field(gt=0.0, le=1e6)] = 0.1
     """DDO: scale of the log-ratio. Released value."""
     fake: Literal["draw", "argmax"] = "draw"
     """DDO: the reference's fake tokens are drawn from it (6), or its argmax (released)."""
     refresh_every: Positive = 10
     """DDO: optimizer steps of a round, after which the reference becomes the student. The paper's value."""
-    path_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    path_weight: Annotated[float, Field(ge=0.0, le=1e6)] = 0.0
     """lambda of (10), the path term's weight. t3d: the paper's 0.2 unless given; naive_td: 0."""
     path_weights: Literal["equation", "released"] = "equation"
     """Path term: w_i = (S - pi_i + 1) / S of (9); `released`: 0.75 for the first half of the steps, then 0.25."""
-    entropy_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    entropy_weight: Annotated[float, Field(ge=0.0, le=1e6)] = 0.0
     """Weight of the entropy of masked tokens that are already predicted right. dParallel's official recipe: 2."""
-    entropy_temperature: Annotated[float, Field(gt=0.0)] = 0.5
+    entropy_temperature: Annotated[float, Field(gt=0.0, le=1e6)] = 0.5
     """Temperature of that entropy. The value of dParallel's official recipe."""
 
     @property
@@ -124,22 +124,22 @@ class Optimizer(Strict):
 
     steps: Positive
     """Optimizer steps."""
-    batch_size: Positive
+    batch_size: Length
     """Sequences per optimizer step, over all micro-batches."""
-    micro_batch_size: Positive | None = None
+    micro_batch_size: Length | None = None
     """Sequences per forward; gradients accumulate over batch_size / micro_batch_size of them. Default: batch_size."""
     recompute_activations: bool = False
     """Activation checkpointing: only each layer's input is kept, the rest is computed again in the backward. A third
     more arithmetic in the student's passes, for memory that larger micro-batches can use; results do not change."""
-    learning_rate: Annotated[float, Field(gt=0.0)]
+    learning_rate: Annotated[float, Field(gt=0.0, le=10.0)]
     """Peak learning rate."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = 0
     """Linear warm-up from 0."""
     final_fraction: Probability = 0.1
     """The cosine ends at this share of the peak. Released value."""
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    weight_decay: Annotated[float, Field(ge=0.0, le=100.0)] = 0.01
     """Decoupled weight decay. Released value."""
-    clip: Annotated[float, Field(gt=0.0)] = 1.0
+    clip: Annotated[float, Field(gt=0.0, le=1e6)] = 1.0
     """Gradient norm limit. Released value."""
     betas: tuple[Probability, Probability] = (0.9, 0.999)
     """Adam's moment decays. Released values."""
@@ -177,7 +177,7 @@ class ExampleOptions(Strict):
     stay those it was decoded in: on the global grid the bare prompt begins as many tokens later as it is shorter."""
     rollout_blocks: Literal["equal", "any"] = "equal"
     """Rollouts were decoded in blocks of the student's size, or of any size (released: 4, trained in blocks of 8)."""
-    max_response_tokens: Positive | None = None
+    max_response_tokens: Length | None = None
     """Longer responses are cut at the end of the last whole block within this, so at least a block. The public code:
     1024."""
 
@@ -220,11 +220,11 @@ class Student(Strict):
     """How training states are drawn."""
     rows: ExampleOptions = ExampleOptions()
     """How training rows are made."""
-    block_size: Positive = 8
+    block_size: Small = 8
     """Training block size (the paper: 8)."""
     optimizer: Optimizer
     """Steps, batch, learning rate."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     """One student is trained per seed."""
     checkpoint_every: Positive = 50
     """Optimizer steps between resumable checkpoints in `work/`."""

@@ -194,7 +194,7 @@ def _check_manifests(experiment: str, folder: Path, digests: dict[str, str]) -> 
         try:
             manifest = store.read(folder / name)
             files = {str(PurePosixPath(name).parent / file): entry["sha256"] for file, entry in manifest.files.items()}
-        except (T3DError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except T3DError as error:
             raise _damaged(experiment, f"{name} is not a manifest") from error
         if name != f"data/{experiment}/{manifest.artefact}{MANIFEST}":
             raise _damaged(experiment, f"{name} is the manifest of {manifest.artefact!r}")

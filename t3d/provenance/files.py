@@ -87,8 +87,16 @@ def _lock(folder: Path, name: str) -> int:
                 ) from error
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file), path.lstat()):
-                os.truncate(file, 0)
-                os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                try:
+                    os.truncate(file, 0)
+                    os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                except OSError as error:
+                    # Without a name in it the lock would be waited for as long as it lies there.
+                    path.unlink()
+                    with suppress(OSError):
+                        folder.rmdir()
+                    os.close(file)
+                    raise OSError(error.errno, error.strerror, name) from error
                 return file
         os.close(file)
 

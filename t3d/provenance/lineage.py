@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from t3d.errors import ParameterError
+from t3d.errors import ParameterError, short
 from t3d.params import (
     AUTOREGRESSIVE,
     Comparison,
@@ -64,18 +64,23 @@ def inputs_of(experiment: Experiment, artefact: str) -> list[str]:
     """Artefacts that `artefact` is made from, its model first; of a student and its rollouts that is the teacher.
 
     Raises:
-        KeyError: the experiment makes no such artefact.
+        ParameterError: the experiment makes no such artefact.
     """
     return [source for sources in named_inputs_of(experiment, artefact).values() for source in sources]
 
 
 @lru_cache(maxsize=2**14)
 def named_inputs_of(experiment: Experiment, artefact: str) -> dict[str, list[str]]:
-    """Option of the verb that makes `artefact` -> the artefacts that are given with it; `inputs_of` in parts.
+    """Option of the verb that makes `artefact` -> the artefacts that are given with it; raises as `inputs_of`."""
+    try:
+        return _named_inputs_of(experiment, artefact)
+    except (KeyError, IndexError) as error:
+        raise ParameterError(
+            f"experiment {experiment.name} makes no {short(repr(artefact))}: unknown {short(str(error))}."
+        ) from error
 
-    Raises:
-        KeyError: the experiment makes no such artefact.
-    """
+
+def _named_inputs_of(experiment: Experiment, artefact: str) -> dict[str, list[str]]:
     kind, _, rest = artefact.partition("/")
     name, *more = rest.split("/")
     if kind == "sources":

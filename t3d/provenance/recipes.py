@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from t3d.errors import MissingInputError, ParameterError
+from t3d.errors import MissingInputError, ParameterError, reading
 from t3d.params import Budget, Conversion, Experiment, Teacher
 from t3d.params.yaml_files import read_yaml
 from t3d.provenance import lineage
@@ -123,7 +123,10 @@ def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, An
 def digest(experiment: Experiment, artefact: str) -> str:
     """The recipe digest of `artefact`, a sha256 in hex."""
     stage = artefact.partition("/")[0]
-    content = {"stage": stage, "recipe": _numbers()[stage], "params": artefact_params(experiment, artefact)}
+    # In this order, so that an artefact of no stage is named.
+    values = artefact_params(experiment, artefact)
+    with reading(RECIPES, f"Restore it (git checkout {RECIPES})."):
+        content = {"stage": stage, "recipe": _numbers()[stage], "params": values}
     return hashlib.sha256(canonical(content).encode()).hexdigest()
 
 

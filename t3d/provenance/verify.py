@@ -56,10 +56,7 @@ def check(experiment: Experiment, manifest: Manifest, *, files: Files | None = N
                 f"{path}: {made} was made with other parameters than params/{experiment.name}.yaml holds now. Make it "
                 "again, or restore the parameters."
             )
-    try:
-        origins = set(lineage.origins_of(experiment, [artefact]))
-    except (KeyError, IndexError) as error:
-        raise ParameterError(f"{path}: params/{experiment.name}.yaml makes no {artefact} ({error}).") from error
+    origins = set(lineage.origins_of(experiment, [artefact]))
     if wrong := origins ^ manifest.recipes.keys():
         name = min(wrong)
         told = f"lacks {name}, which" if name in origins else f"names {name}, which is nothing that"

@@ -60,7 +60,7 @@ def writing(
         BusyError: another process makes it.
     """
     out = Path(out)
-    if not out.name.endswith(MANIFEST):
+    if not out.name.endswith(MANIFEST) or out.name == MANIFEST:
         raise ParameterError(f"--out must end in {MANIFEST}, found {out}")
     own = manifest_path(experiment, artefact).absolute()
     if out.absolute().is_relative_to(Path("data", experiment.name).absolute()) and out.absolute() != own:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
-from t3d.errors import DataError, ParameterError
-from t3d.params import Budget, Experiment
+from t3d.errors import DataError, ParameterError, reading, short
+from t3d.params import Budget, Experiment, read_budget
 from t3d.provenance import lineage, remote, store
+from t3d.provenance.parquet import ANSWERS, of_artefact
 from t3d.provenance.store import manifest_path
 
 
@@ -79,7 +78,12 @@ def ask(
     """
     if (text is None) == (question is None):
         raise ParameterError("ask one question: its text, or --question with the id of a recorded one.")
-    models = [(find_model(experiment, name, seed), parse_budget(at) if at else None) for name, at in asked]
+    if text is not None:
+        if not text.strip():
+            raise ParameterError("the question is empty.")
+        with reading("the question", "Type it in UTF-8.", ParameterError):
+            text.encode()
+    models = [(find_model(experiment, name, seed), read_budget(at) if at else None) for name, at in asked]
     if question is not None:
         return [recorded(experiment, model, budget, question) for model, budget in models]
     return [answer(experiment, model, budget, str(text), max_new_tokens) for model, budget in models]
@@ -122,18 +126,6 @@ def _made(path: Path) -> Path | None:
     return manifest.base
 
 
-def parse_budget(text: str) -> Budget:
-    """Read `b8s2` or `b8t0.9`.
-
-    Raises:
-        ParameterError: it is not a budget.
-    """
-    try:
-        return Budget.parse(text)
-    except ValueError as error:
-        raise ParameterError(f"--budget: {error}.") from error
-
-
 def answer(experiment: Experiment, model: Model, budget: Budget | None, question: str, max_new_tokens: int) -> Answer:
     """Decode an answer, greedily, with nothing beside it in the batch.
 
@@ -171,7 +163,13 @@ def answer(experiment: Experiment, model: Model, budget: Budget | None, question
     loaded, tokenizer = load_model(folder, device, dtype), load_tokenizer(folder)
     size = loaded.config.block_size
     chosen = budget or Budget(block_size=size, steps=size)
-    requests = [Request(encode_prompt(tokenizer, question), seed=0, name="the question")]
+    ids = encode_prompt(tokenizer, question)
+    if (total := len(ids) + max_new_tokens) > (most := loaded.config.max_position_embeddings):
+        raise ParameterError(
+            f"the question has {len(ids)} tokens, {total} with --max-new-tokens; {model.label} was made for {most} "
+            "(max_position_embeddings). Ask for less."
+        )
+    requests = [Request(ids, seed=0, name="the question")]
 
     def run(length: int):
         response = decode(
@@ -217,7 +215,7 @@ def recorded(experiment: Experiment, model: Model, budget: Budget | None, questi
         path = manifest_path(experiment, f"answers/{model.name}/{benchmark}/{budget}")
         if not path.is_file():
             continue
-        rows = {row["id"]: row for row in pq.read_table(store.read(path).file(".parquet")).to_pylist()}
+        rows = {row["id"]: row for row in of_artefact(store.read(path), ANSWERS).to_pylist()}
         if budget and question in rows:
             row: dict[str, Any] = rows[question]
             return _answer(
@@ -230,7 +228,9 @@ def recorded(experiment: Experiment, model: Model, budget: Budget | None, questi
             )
         some += list(rows)[:2]
     if some:
-        raise DataError(f"{model.name} recorded no question {question!r} at {budget}; it did {', '.join(some)}, ...")
+        raise DataError(
+            f"{model.name} recorded no question {short(repr(question))} at {budget}; it did {', '.join(some)}, ..."
+        )
     root = Path("data", experiment.name, "answers", model.name)
     there = sorted({path.name.removesuffix(store.MANIFEST) for path in root.glob(f"*/*{store.MANIFEST}")})
     if not there:

@@ -66,7 +66,7 @@ def decode_question(
     question: Annotated[
         str | None, typer.Option(help="Id of a benchmark's question: its recorded answer is shown.")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
+    max_new_tokens: Annotated[int, typer.Option(min=1, max=2**20, help="Longest answer.")] = 256,
     pace: Annotated[float, typer.Option(min=0, help="Denoising steps per second to watch; 0 for the end.")] = 12.0,
 ) -> None:
     """Ask a model and watch its answer being written; piped, the answer alone (statistics on stderr)."""
@@ -74,6 +74,8 @@ def decode_question(
 
     from t3d.terminal import decode, replay
 
+    if pace != pace:
+        raise ParameterError("--pace: nan is no number of steps per second.")
     if teacher and student:
         raise ParameterError("give --teacher or --student; --compare shows the other beside it.")
     model = student or teacher

@@ -15,7 +15,7 @@ from t3d.decoding.request import Request
 from t3d.distributed import collectives
 from t3d.distributed.gpus import pick_device
 from t3d.errors import ParameterError
-from t3d.models.folder import load_tokenizer, mask_id, stop_ids
+from t3d.models.folder import load_tokenizer, mask_id, read_config, stop_ids
 from t3d.models.sdar import SDARForCausalLM, load_model
 from t3d.params import Budget, Experiment, Trajectories
 from t3d.progress import Progress
@@ -69,7 +69,7 @@ def make(
             inputs = store.read_inputs(experiment, artefact, [teacher, prompts, *student])
             decoder = inputs[0] if spec.model is None else inputs[2]
             folder, dtype = inputs[0].folder(), lineage.dtype_of(experiment, inputs[0].artefact.partition("/")[2])
-            mine = read_prompts(inputs[1])[index :: spec.shards]
+            mine = read_prompts(inputs[1], read_config(folder)["vocab_size"])[index :: spec.shards]
             requests = [Request(p.prompt_ids, seed_for(experiment.seed, "rollout", p.id), p.id) for p in mine]
             advance = None
             if collectives.is_main():

@@ -137,7 +137,10 @@ def test_local_work_is_not_overwritten(clone):
     path = clone / DATA / "students" / "t3d-seed0" / "weights"
     path.parent.mkdir(parents=True)
     path.write_text("mine")
-    with pytest.raises(PublishError, match="dvc checkout failed"):
+    with pytest.raises(
+        PublishError,
+        match=r"1 files here are not .*left as they are; .*\n  data/demo/students/t3d-seed0/weights$",
+    ):
         remote.fetch("demo", STUDENTS, None)
     assert path.read_text() == "mine"
 

@@ -116,7 +116,7 @@ def test_a_recorded_answer_is_shown_as_it_was_recorded(project, response):
     experiment = params.find("demo")
     model = asking.find_model(experiment, None)
     with pytest.raises(DataError, match=r"holds no recorded answers: make them first\.$"):
-        asking.recorded(experiment, model, asking.parse_budget("b8s2"), "q1")
+        asking.recorded(experiment, model, Budget.parse("b8s2"), "q1")
     found = response("b8s2")
     row = {"id": "q1", "text": "", "response_ids": found.ids, "step_map": found.step_map}
     row |= {"confidence": found.confidence, "response_tokens": found.length, "finish_reason": found.finish_reason}
@@ -124,11 +124,11 @@ def test_a_recorded_answer_is_shown_as_it_was_recorded(project, response):
     artefact = "answers/pocket-sdar/gsm/b8s2"
     with writer.writing(experiment, artefact, store.manifest_path(experiment, artefact)) as job:
         pq.write_table(pa.Table.from_pylist([row], schema=answers._SCHEMA), job.file(".parquet"))
-    shown = asking.recorded(experiment, model, asking.parse_budget("b8s2"), "q1")
+    shown = asking.recorded(experiment, model, Budget.parse("b8s2"), "q1")
     assert (shown.step_map, shown.denoising_steps) == (found.step_map, found.denoising_steps)
     assert shown.statistics().endswith("commit passes, recorded")
     with pytest.raises(DataError, match="recorded no question 'q2' at b8s2; it did q1"):
-        asking.recorded(experiment, model, asking.parse_budget("b8s2"), "q2")
+        asking.recorded(experiment, model, Budget.parse("b8s2"), "q2")
     with pytest.raises(DataError, match="recorded answers at b8s2: choose one with --budget"):
         asking.recorded(experiment, model, None, "q1")
 

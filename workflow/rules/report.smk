@@ -4,13 +4,13 @@
 rule table:
     input:
         reported="params/reported.csv",
-        scores=lambda w: material(E.tables[w.name]),
+        scores=lambda w: material(product(E.tables, w)),
     output:
         csv=report(
             f"results/{E.name}/{{name}}.csv",
             caption="../captions/table.rst",
             category="Tables",
-            labels=lambda w: {"table": w.name, "shows": E.tables[w.name].caption},
+            labels=lambda w: {"table": w.name, "shows": product(E.tables, w).caption},
         ),
         markdown=f"results/{E.name}/{{name}}.md",
         latex=f"results/{E.name}/{{name}}.tex",
@@ -21,7 +21,7 @@ rule table:
         "../../environment.yml"
     params:
         experiment=E.name,
-        shown=lambda w: shown(E.tables[w.name], "tables"),
+        shown=lambda w: shown(product(E.tables, w), "tables"),
     shell:
         "t3d table --experiment {params.experiment} --name {wildcards.name} --scores {input.scores}"
         " --out {output.csv} 2>&1 | tee {log}"
@@ -29,14 +29,14 @@ rule table:
 
 rule figure:
     input:
-        material=lambda w: material(E.figures[w.name]),
+        material=lambda w: material(product(E.figures, w)),
     output:
         pdf=f"results/{E.name}/figures/{{name}}.pdf",
         png=report(
             f"results/{E.name}/figures/{{name}}.png",
             caption="../captions/figure.rst",
             category="Figures",
-            labels=lambda w: {"figure": w.name, "shows": E.figures[w.name].caption},
+            labels=lambda w: {"figure": w.name, "shows": product(E.figures, w).caption},
         ),
     log:
         f"{LOGS}/figures/{{name}}.log",
@@ -45,7 +45,7 @@ rule figure:
         "../../environment.yml"
     params:
         experiment=E.name,
-        shown=lambda w: shown(E.figures[w.name], "figures"),
+        shown=lambda w: shown(product(E.figures, w), "figures"),
     shell:
         "t3d figure --experiment {params.experiment} --name {wildcards.name} --material {input.material}"
         " --out {output.pdf} 2>&1 | tee {log}"
@@ -56,7 +56,7 @@ rule figure:
 rule chosen_table:
     input:
         table=f"results/{E.name}/{{name}}.csv",
-        scores=lambda w: material(E.tables[w.name]),
+        scores=lambda w: material(product(E.tables, w)),
     output:
         "results/{name}.csv",
     log:
@@ -72,7 +72,7 @@ rule chosen_figure:
     input:
         pdf=f"results/{E.name}/figures/{{name}}.pdf",
         png=f"results/{E.name}/figures/{{name}}.png",
-        material=lambda w: material(E.figures[w.name]),
+        material=lambda w: material(product(E.figures, w)),
     output:
         pdf="results/figures/{name}.pdf",
         png="results/figures/{name}.png",

@@ -16,6 +16,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from t3d.errors import CorruptArtefactError
 from t3d.params import Budget, CommitFigure, Experiment
 from t3d.provenance import lineage
+from t3d.provenance.parquet import ANSWERS, of_artefact
 from t3d.provenance.store import Manifest
 from t3d.reporting import scores
 
@@ -105,7 +106,7 @@ def commit_shares(answers: pd.DataFrame, block_size: int, steps: int) -> np.ndar
 def _mean_over_seeds(manifests: list[Manifest], budget: Budget) -> np.ndarray:
     shares = []
     for manifest in manifests:
-        answers = pd.read_parquet(manifest.file(".parquet"), columns=_COLUMNS)
+        answers = of_artefact(manifest, ANSWERS, _COLUMNS).to_pandas()
         try:
             shares.append(commit_shares(answers, budget.block_size, budget.steps or 1))
         except CorruptArtefactError as error:

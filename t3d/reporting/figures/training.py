@@ -4,7 +4,6 @@ Nothing is smoothed: a line is the mean over training seeds at each optimizer st
 in conversion also what its answers to some prompts were like at three moments (`t3d/teachers/probes.py`).
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter, ScalarFormatter
 
-from t3d.errors import CorruptArtefactError, MissingInputError
+from t3d.errors import CorruptArtefactError, MissingInputError, reading
 from t3d.params import Experiment, TrainingFigure
+from t3d.params.json_files import read_lines
 from t3d.provenance import lineage
 from t3d.provenance.lineage import LOG
 from t3d.provenance.store import Manifest, sha256
@@ -105,13 +105,10 @@ def read_log(manifest: Manifest) -> pd.DataFrame:
         raise MissingInputError(f"{path} is missing, though {manifest.path} lists it. Run its stage again.")
     if name not in manifest.files or sha256(path) != manifest.files[name]["sha256"]:
         raise CorruptArtefactError(f"{path} is not the log that {manifest.path} lists. Run its stage again.")
-    try:
-        log = pd.DataFrame([_flat(json.loads(line)) for line in path.read_text().splitlines()])
+    again = f"Delete {manifest.path} and run its stage again."
+    with reading(path, again, fault="is not a training log"):
+        log = pd.DataFrame([_flat(entry) for entry in read_lines(path, dict[str, Any], again)])
         return log.astype({"step": int, "loss": float})
-    except (ValueError, TypeError, KeyError) as error:
-        raise CorruptArtefactError(
-            f"{path} is not a training log ({error}). Delete {manifest.path} and run its stage again."
-        ) from error
 
 
 def _flat(entry: dict[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from t3d.errors import MissingInputError, T3DError
+from t3d.errors import MissingInputError, T3DError, reading
 from t3d.params import AccuracyTable, Comparison, Experiment
 from t3d.provenance import lineage, remote, store
 from t3d.provenance.files import atomic_write
@@ -85,14 +85,13 @@ def _views(experiment: Experiment, tables: dict[str, Path]) -> tuple[list[View],
     """The tables, and what is wrong with those whose rows or columns are not the experiment's."""
     views, unfit = [], []
     for name, path in tables.items():
+        fault = f"does not fit tables.{name} of params/{experiment.name}.yaml as it is now"
         try:
-            speeds = _speeds(experiment, experiment.tables[name])
-            views.append(view_of(experiment, name, csv_format.read(path), speeds))
-        except (KeyError, AttributeError, ValueError) as error:
-            unfit.append(
-                f"{path} does not fit tables.{name} of params/{experiment.name}.yaml as it is now ({error}). Make it "
-                f"again: snakemake {path}"
-            )
+            with reading(path, f"Make it again: snakemake {path}", fault=fault):
+                speeds = _speeds(experiment, experiment.tables[name])
+                views.append(view_of(experiment, name, csv_format.read(path), speeds))
+        except T3DError as error:
+            unfit.append(str(error))
     return views, unfit
 
 
@@ -102,7 +101,7 @@ def _speeds(experiment: Experiment, table: Comparison) -> pd.DataFrame:
         return pd.DataFrame()
     artefacts = ["/".join(("scores", *place.cell)) for place in lineage.all_cells_of(experiment, table)]
     here = [r for artefact in artefacts if (r := store.find_receipt(experiment, artefact)) is not None]
-    return pd.DataFrame([receipt["decoding"] for receipt in here])
+    return pd.DataFrame([receipt["decoding"] for receipt in here if "decoding" in receipt])
 
 
 def _main(experiment: Experiment, there: list[str]) -> Comparison:
