@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 TASKS = Path(__file__).parent / "tasks"
 
 
-class _GenerationOnly(LM):
+class GenerationOnly(LM):
     """A model for `generate_until` tasks."""
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
@@ -46,7 +46,7 @@ class _GenerationOnly(LM):
         return self.loglikelihood(requests)  # type: ignore[return-value]
 
 
-class BlockDiffusionLM(_GenerationOnly):
+class BlockDiffusionLM(GenerationOnly):
     """Decodes each question at one budget; of several processes all ask it the same, and each decodes its share.
 
     `responses` keeps what was decoded, by question id, and `seconds` how long decoding took, all processes together.
@@ -102,7 +102,7 @@ class BlockDiffusionLM(_GenerationOnly):
         return [text_of(self.tokenizer, response.ids[: response.length]) for response in responses]
 
 
-class RecordedAnswers(_GenerationOnly):
+class RecordedAnswers(GenerationOnly):
     """Returns answers that were decoded before."""
 
     def __init__(self, texts: dict[str, str]) -> None:

@@ -1,5 +1,6 @@
 """The verbs of `t3d` that look at what was made, and make nothing."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -89,6 +90,18 @@ def decode_question(
     for answer in answers:
         print(answer.text if len(answers) == 1 else f"[{answer.label}]\n{answer.text}\n")
         print(answer.statistics(), file=sys.stderr)
+
+
+@app.command("lm-eval", context_settings={"ignore_unknown_options": True, "help_option_names": []})
+def run_lm_eval(
+    words: Annotated[list[str] | None, typer.Argument(help="lm-eval's own words and options.", metavar="...")] = None,
+) -> None:
+    """Hand over to lm-eval's command line with our model: --model_args pretrained=FOLDER,budget=b4s2 --tasks gsm8k."""
+    # The tasks of lm-eval fetch their questions; the workflow's own never do.
+    os.environ.setdefault("HF_HUB_OFFLINE", "0")
+    from t3d.evaluation import lm_eval_model
+
+    lm_eval_model.main(words or [])
 
 
 @app.command("cost")
