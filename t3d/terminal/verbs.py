@@ -104,6 +104,45 @@ def run_lm_eval(
     lm_eval_model.main(words or [])
 
 
+CardModel = Annotated[str, typer.Option(help="Key of a teacher, of a student (its first seed) or of one run of it.")]
+License = Annotated[
+    str | None, typer.Option(help="The hub's name of the licence, apache-2.0 for example; that of the base model.")
+]
+
+
+@app.command("card")
+def show_card(model: CardModel, experiment: ExperimentName = "demo", license: License = None) -> None:
+    """Print the model card of a model: what it is, its scores with intervals, how it was made."""
+    from t3d.terminal import card
+
+    print(card.text(params.find(experiment), model, license, None), end="")
+
+
+@app.command("push")
+def push_model(
+    model: CardModel,
+    repository: Annotated[str, typer.Option(help="Repository on the Hugging Face hub, owner/name.")],
+    experiment: ExperimentName = "demo",
+    license: License = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be uploaded, and upload nothing.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Keep what is uploaded in this folder, which must be empty.")] = None,
+) -> None:
+    """Upload a model with its card and results to the Hugging Face hub (`hf auth login` first)."""
+    import tempfile
+
+    from t3d.terminal import card
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = out or Path(temporary)
+        for path in card.write(params.find(experiment), model, folder, license, repository):
+            print(f"{path.stat().st_size:>14,} {path.relative_to(folder)}")
+        if not dry_run:
+            print(card.push(folder, repository, private))
+
+
 @app.command("cost")
 def estimate_cost(
     experiment: ExperimentName = "paper",
