@@ -3,7 +3,7 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -102,6 +102,30 @@ def run_lm_eval(
     from t3d.evaluation import lm_eval_model
 
     lm_eval_model.main(words or [])
+
+
+@app.command("evaluate")
+def evaluate_checkpoint(
+    model: Annotated[
+        str, typer.Argument(help="Folder of a checkpoint, or a source of the experiment that was fetched.")
+    ],
+    benchmark: Annotated[str, typer.Option(help="Key of a benchmark, gsm8k for example.")],
+    budget: Annotated[list[str], typer.Option(help="b4s2 (block 4, 2 steps) or b4t0.9 (threshold .9). Repeatable.")],
+    like: Annotated[str, typer.Option(help="Experiment whose benchmark it is.")] = "paper",
+    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Number format of decoding.")] = "bfloat16",
+) -> None:
+    """Score a checkpoint that belongs to no experiment: accuracy with its interval, and a receipt."""
+    from t3d.provenance.store import manifest_path
+    from t3d.terminal import decode, evaluate
+
+    base = params.find(like)
+    budgets = [str(decode.parse_budget(text)) for text in budget]
+    fetched = manifest_path(base, f"sources/{model}")
+    folder = Path(str(fetched).removesuffix(".manifest.json")) if fetched.is_file() else Path(model)
+    own = evaluate.experiment_of(base, folder, benchmark, dtype)
+    for text in budgets:
+        path = evaluate.run(own, benchmark, text)
+        print(evaluate.said(path, own.benchmarks[benchmark].label or benchmark))
 
 
 CardModel = Annotated[str, typer.Option(help="Key of a teacher, of a student (its first seed) or of one run of it.")]
