@@ -63,25 +63,30 @@ def artefact_of(experiment: Experiment, model: str) -> str:
     return lineage.model(experiment, model)
 
 
-def scores_of(experiment: Experiment, model: str) -> list[Score]:
-    """Every score of a model that is here, in the order of the experiment's benchmarks.
+def read_score(experiment: Experiment, path: Path) -> Score:
+    """Read a score from its manifest.
 
     Raises:
-        T3DError: one does not fit the parameters or its files.
+        T3DError: it does not fit the parameters or its files.
     """
-    found = []
-    for key, benchmark in experiment.benchmarks.items():
-        folder = manifest_path(experiment, f"scores/{model}/{key}/b1s1").parent
-        for path in sorted(folder.glob(f"*{store.MANIFEST}")):
-            manifest = store.read(path)
-            verify.check(experiment, manifest, files="contents")
-            content = json.loads(manifest.file(".json").read_text())
-            finished = store.read_receipt(manifest)["finished"]
-            numbers = accuracy_of(content["correct"], content["n"], content["n"])
-            found.append(
-                Score(key, benchmark.label or key, content["budget"], content["n"], **numbers, finished=finished)
-            )
-    return found
+    manifest = store.read(path)
+    verify.check(experiment, manifest, files="contents")
+    key = manifest.artefact.split("/")[2]
+    content = json.loads(manifest.file(".json").read_text())
+    return Score(
+        key,
+        experiment.benchmarks[key].label,
+        content["budget"],
+        content["n"],
+        **accuracy_of(content["correct"], content["n"], content["n"]),
+        finished=store.read_receipt(manifest)["finished"],
+    )
+
+
+def scores_of(experiment: Experiment, model: str) -> list[Score]:
+    """Every score of a model that is here, in the order of the experiment's benchmarks; raises as `read_score`."""
+    folders = [manifest_path(experiment, f"scores/{model}/{key}/b1s1").parent for key in experiment.benchmarks]
+    return [read_score(experiment, path) for folder in folders for path in sorted(folder.glob(f"*{store.MANIFEST}"))]
 
 
 def text(experiment: Experiment, model: str, licence: str | None, repository: str | None) -> str:

@@ -1,6 +1,5 @@
-"""The verbs of `t3d` that look at what was made, and make nothing."""
+"""The verbs of `t3d` that no rule calls: they look at what was made, publish it, and fetch it."""
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -13,6 +12,7 @@ from t3d.errors import ParameterError
 app = typer.Typer()
 
 ExperimentName = Annotated[str, typer.Option("--experiment", help="Name of a file in params/, without .yaml.")]
+Remote = Annotated[str | None, typer.Option(help="DVC remote; those of .dvc/config unless given.")]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
@@ -92,40 +92,49 @@ def decode_question(
         print(answer.statistics(), file=sys.stderr)
 
 
-@app.command("lm-eval", context_settings={"ignore_unknown_options": True, "help_option_names": []})
-def run_lm_eval(
-    words: Annotated[list[str] | None, typer.Argument(help="lm-eval's own words and options.", metavar="...")] = None,
+@app.command("verify")
+def verify_made(
+    what: Annotated[Literal["models", "tables"], typer.Argument(help="What models make, or the tables of that.")],
+    experiment: ExperimentName = "demo",
 ) -> None:
-    """Hand over to lm-eval's command line with our model: --model_args pretrained=FOLDER,budget=b4s2 --tasks gsm8k."""
-    # The tasks of lm-eval fetch their questions; the workflow's own never do.
-    os.environ.setdefault("HF_HUB_OFFLINE", "0")
-    from t3d.evaluation import lm_eval_model
+    """Check that what is on disk is complete and was made with the experiment's parameters."""
+    from t3d.provenance import verify
 
-    lm_eval_model.main(words or [])
+    found = params.find(experiment)
+    if what == "models":
+        from t3d.prompts import reader
+
+        count = verify.models(found)
+        reader.check_prompt_sets(found)
+    else:
+        from t3d.reporting import tables
+
+        count = tables.check_all(found)
+    print(f"{what}: {count} verified")
 
 
-@app.command("evaluate")
-def evaluate_checkpoint(
-    model: Annotated[
-        str, typer.Argument(help="Folder of a checkpoint, or a source of the experiment that was fetched.")
-    ],
-    benchmark: Annotated[str, typer.Option(help="Key of a benchmark, gsm8k for example.")],
-    budget: Annotated[list[str], typer.Option(help="b4s2 (block 4, 2 steps) or b4t0.9 (threshold .9). Repeatable.")],
-    like: Annotated[str, typer.Option(help="Experiment whose benchmark it is.")] = "paper",
-    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Number format of decoding.")] = "bfloat16",
+@app.command("publish")
+def publish_experiment(experiment: ExperimentName = "demo", remote: Remote = None) -> None:
+    """Verify what an experiment made, write its archive for git, and push the rest with DVC. Never from a job."""
+    from t3d.prompts import reader
+    from t3d.provenance import publish
+    from t3d.reporting import tables
+
+    kept = publish.publish(params.find(experiment), remote, (reader.check_prompt_sets, tables.check_all))
+    print("Published. Keep the versions in git:\n  git add " + " ".join(map(str, kept)) + "\n  git commit")
+
+
+@app.command("pull")
+def pull_published(
+    what: Annotated[str, typer.Argument(help="scores (from git), students (through DVC, too), or all.")] = "scores",
+    experiment: ExperimentName = "demo",
+    remote: Remote = None,
 ) -> None:
-    """Score a checkpoint that belongs to no experiment: accuracy with its interval, and a receipt."""
-    from t3d.provenance.store import manifest_path
-    from t3d.terminal import decode, evaluate
+    """Get back what an experiment published, so that Snakemake knows it and makes nothing again."""
+    from t3d.provenance import publish
 
-    base = params.find(like)
-    budgets = [str(decode.parse_budget(text)) for text in budget]
-    fetched = manifest_path(base, f"sources/{model}")
-    folder = Path(str(fetched).removesuffix(".manifest.json")) if fetched.is_file() else Path(model)
-    own = evaluate.experiment_of(base, folder, benchmark, dtype)
-    for text in budgets:
-        path = evaluate.run(own, benchmark, text)
-        print(evaluate.said(path, own.benchmarks[benchmark].label or benchmark))
+    count = publish.pull(params.find(experiment), what, remote)
+    print(f"{count} files are here as they were published.")
 
 
 CardModel = Annotated[str, typer.Option(help="Key of a teacher, of a student (its first seed) or of one run of it.")]

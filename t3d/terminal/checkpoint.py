@@ -6,18 +6,18 @@ an experiment of its own, so that every file has its manifest and receipt, and a
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from t3d.errors import MissingInputError, ParameterError
-from t3d.params import Budget, Experiment
-from t3d.prompts import sets, sources
+from t3d.params import Experiment
 from t3d.provenance import lineage, store, verify
 from t3d.provenance.store import manifest_path
-from t3d.reporting.statistics import accuracy_of
-from t3d.teachers import teacher
 
 _MODEL = "model"
+Stage = Callable[..., None]
+"""Makes an artefact of an experiment; called with the experiment, the rest of its name, its manifest's path, and the
+manifests of what it is made from."""
 
 
 def experiment_of(base: Experiment, folder: Path, benchmark: str, dtype: str) -> Experiment:
@@ -67,38 +67,22 @@ def experiment_of(base: Experiment, folder: Path, benchmark: str, dtype: str) ->
     )
 
 
-def run(experiment: Experiment, benchmark: str, budget: str) -> Path:
+def run(experiment: Experiment, benchmark: str, budget: str, stages: Mapping[str, Stage]) -> Path:
     """Make the score of an experiment of `experiment_of`, and what it is made from, unless it is there; its manifest.
+
+    Args:
+        experiment: of `experiment_of`.
+        benchmark: its one benchmark.
+        budget: `b8s2` or `b8t0.9`.
+        stages: first part of an artefact's name -> what makes one.
 
     Raises:
         T3DError: as the stages say.
     """
-    # Those that decode take seconds to load.
-    from t3d.evaluation import answers, scores
-
-    steps: dict[str, Callable[..., None]] = {
-        "sources": lambda name, out: sources.make(experiment, name, out.parent / "work", out),
-        "teachers": lambda name, out, *origins: teacher.make(experiment, name, out, *origins),
-        "prompts": lambda name, out, *origins: sets.make(experiment, name, origins[0], out, *origins[1:]),
-        "answers": lambda _, out, *origins: answers.make(experiment, benchmark, budget, origins[0], origins[1], out),
-        "scores": lambda _, out, *origins: scores.make(experiment, origins[0], origins[1], out),
-    }
-    artefact = f"scores/{_MODEL}/{benchmark}/{budget}"
-    for made in lineage.origins_of(experiment, [artefact]):
-        kind, _, name = made.partition("/")
-        if verify.fault(experiment, made, files="sizes") is not None:
-            origins = [manifest_path(experiment, source) for source in lineage.inputs_of(experiment, made)]
-            steps[kind](name, manifest_path(experiment, made), *origins)
-    return manifest_path(experiment, artefact)
-
-
-def said(path: Path, label: str) -> str:
-    """One line of a score: accuracy, interval, n, and where its records are."""
-    manifest = store.read(path)
-    content = json.loads(manifest.file(".json").read_text())
-    numbers = accuracy_of(content["correct"], content["n"], content["n"])
-    tokens = Budget.parse(content["budget"]).tokens_per_step or content["tokens_per_step"]
-    return (
-        f"{label}, {content['budget']} ({tokens:.3g} tokens per step): {numbers['accuracy']:.1f} % "
-        f"[{numbers['low']:.1f}, {numbers['high']:.1f}], n {content['n']}; receipt: {manifest.base}{store.RECEIPT}"
-    )
+    score = f"scores/{_MODEL}/{benchmark}/{budget}"
+    for artefact in lineage.origins_of(experiment, [score]):
+        if verify.fault(experiment, artefact, files="sizes") is not None:
+            stage, _, name = artefact.partition("/")
+            origins = [manifest_path(experiment, source) for source in lineage.inputs_of(experiment, artefact)]
+            stages[stage](experiment, name, manifest_path(experiment, artefact), *origins)
+    return manifest_path(experiment, score)
