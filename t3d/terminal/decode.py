@@ -157,7 +157,7 @@ def answer(experiment: Experiment, model: Model, budget: Budget | None, question
     from transformers.utils import logging
 
     from t3d.decoding.decoder import decode
-    from t3d.decoding.request import Request
+    from t3d.decoding.request import DecodingOptions, Request
     from t3d.distributed.gpus import pick_device
     from t3d.models.folder import load_tokenizer, mask_id, stop_ids
     from t3d.models.sdar import load_model
@@ -174,9 +174,8 @@ def answer(experiment: Experiment, model: Model, budget: Budget | None, question
     requests = [Request(encode_prompt(tokenizer, question), seed=0, name="the question")]
 
     def run(length: int):
-        response = decode(
-            loaded, requests, chosen, mask_id=mask_id(tokenizer), stop_ids=stop_ids(folder), max_new_tokens=length
-        )[0]
+        options = DecodingOptions(length, stop_ids(folder), mask_id(tokenizer))
+        response = decode(loaded, requests, chosen, options)[0]
         if device == "cuda":
             torch.cuda.synchronize()
         return response

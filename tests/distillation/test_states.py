@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from t3d.decoding.decoder import decode
 from t3d.decoding.request import Request
 from t3d.distillation.examples import Example
 from t3d.distillation.states import (
@@ -20,8 +19,9 @@ from t3d.distillation.states import (
     trajectory_mask,
 )
 from t3d.models.layout import lay_out
-from t3d.params import Budget, States
+from t3d.params import States
 from tests.conftest import MASK, tiny_model
+from tests.decoding.small import run
 
 TRAJECTORY = States(kind="trajectory", random_tokens=0.1)
 
@@ -221,9 +221,7 @@ def test_states_replay_the_decoder(prompt_length, monkeypatch):
     prompt = list(range(10, 10 + prompt_length))
     with monkeypatch.context() as patch:
         patch.setattr(type(model), "hidden_states", spy)
-        response = decode(
-            model, [Request(prompt, 0)], Budget.parse("b4s4"), mask_id=MASK, stop_ids=frozenset(), max_new_tokens=11
-        )[0]
+        response = run(model, [Request(prompt, 0)], "b4s4", max_new_tokens=11)[0]
     layout = lay_out([np.array(prompt + response.ids)], [prompt_length], 4)
     columns = layout.is_response[0].numpy()
     step_map = np.array(response.step_map)

@@ -12,7 +12,7 @@ import pytest
 
 from t3d import params
 from t3d.decoding.decoder import decode
-from t3d.decoding.request import Request
+from t3d.decoding.request import DecodingOptions, Request
 from t3d.distributed import collectives
 from t3d.errors import MemoryTooSmallError
 from t3d.evaluation import answers
@@ -49,20 +49,10 @@ def request_of(number):
 
 def decoded(count, sample, batch_size=1, on_finished=None):
     """Responses of a small model to `count` requests, in the processes that there are."""
-    model = tiny_model()
+    model, options = tiny_model(), DecodingOptions(24, frozenset({7, 8, 9, 10}), MASK, sample, batch_size)
     return collectives.map_over_ranks(
         [request_of(number) for number in range(count)],
-        lambda some, finished: decode(
-            model,
-            some,
-            Budget.parse("b4s2"),
-            mask_id=MASK,
-            stop_ids=frozenset({7, 8, 9, 10}),
-            max_new_tokens=24,
-            sample=sample,
-            batch_size=batch_size,
-            on_finished=finished,
-        ),
+        lambda some, finished: decode(model, some, Budget.parse("b4s2"), options, finished),
         on_finished,
     )
 

@@ -12,7 +12,7 @@ import torch
 
 from t3d import params
 from t3d.decoding.decoder import decode
-from t3d.decoding.request import Request
+from t3d.decoding.request import DecodingOptions, Request
 from t3d.errors import DataError, ParameterError
 from t3d.evaluation import answers
 from t3d.models.folder import mask_id, stop_ids
@@ -45,8 +45,8 @@ def response(teacher, tokenizer):
 
     def respond(budget):
         request = Request(encode_prompt(tokenizer, QUESTION), seed=0)
-        how = {"mask_id": mask_id(tokenizer), "stop_ids": stop_ids(SHIPPED), "max_new_tokens": 256}
-        return decode(teacher, [request], Budget.parse(budget), **how)[0]
+        options = DecodingOptions(256, stop_ids(SHIPPED), mask_id(tokenizer))
+        return decode(teacher, [request], Budget.parse(budget), options)[0]
 
     return respond
 
