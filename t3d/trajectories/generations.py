@@ -1,6 +1,6 @@
-"""Answers of an autoregressive teacher to prompts, drawn from it: what its conversion learns from.
+"""Answers that an autoregressive teacher samples to prompts; its conversion learns from them.
 
-An answer depends on its prompt and its number alone: which shard it is in and who shares its batch changes nothing.
+An answer depends on its prompt and its number alone, not on its shard or on the rest of its batch.
 """
 
 from contextlib import ExitStack

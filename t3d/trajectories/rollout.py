@@ -1,7 +1,6 @@
 """Rollouts: a teacher, or a student of it, decodes prompts full-step and every commit is recorded.
 
-A rollout depends on its prompt alone: which shard it is in, which process decodes it, and who shares its batch, changes
-nothing.
+A rollout depends on its prompt alone, not on its shard, on the process that decodes it, or on the rest of its batch.
 """
 
 import time
@@ -87,7 +86,7 @@ def make(
         ]
         if spec.scored:
             with collectives.raise_on_all_ranks():
-                if student is not None:
+                if student:
                     # Freed before the teacher takes its place in memory.
                     del model
                     model = load_model(folder, device, dtype)
@@ -137,7 +136,7 @@ def _scored(
     budget = Budget.parse(spec.budget)
     assert budget.steps is not None
     options = {"block_size": budget.block_size, "steps": budget.steps, "mask_id": mask}
-    # A row is there twice, all of it at once: fewer fit than when blocks are decoded against a cache.
+    # A row is held twice and as a whole: fewer rows fit than when blocks are decoded against a cache.
     batch_size = max(1, spec.batch_size // 4)
     found = collectives.map_over_ranks(
         trajectories,

@@ -27,16 +27,15 @@ def assert_same(plain, fast):
         assert replace(one, confidence=other.confidence) == other
 
 
-@pytest.mark.parametrize("budget", [*STATIC, *DYNAMIC])
-def test_the_engine_writes_what_the_plain_decoder_writes(model, budget):
+@pytest.mark.parametrize(
+    ("shape", "budget"),
+    [*(("qwen3", budget) for budget in (*STATIC, *DYNAMIC)), *(("qwen2", b) for b in ("b1s1", "b4s2", "b8t0.3"))],
+)
+def test_the_engine_writes_what_the_plain_decoder_writes(shape, budget):
+    model = tiny_model(**SHAPES[shape])
     plain = run(model, requests(11), budget, engine=False)
     for count, batch_size in ((4, 1), (11, 4), (11, 32)):
         assert_same(plain[:count], run(model, requests(11)[:count], budget, engine=True, batch_size=batch_size))
-
-
-@pytest.mark.parametrize("budget", ["b1s1", "b4s2", "b8t0.3"])
-def test_the_engine_writes_what_the_plain_decoder_writes_with_qwen2s_layers(budget):
-    assert_same(*both(tiny_model(**SHAPES["qwen2"]), requests(11), budget))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from t3d.distillation.states import (
     draw_ratios,
     dynamic_forwards,
     random_mask,
-    ratio_distribution,
     trajectory_mask,
 )
 from t3d.models.layout import lay_out
@@ -136,13 +135,6 @@ def test_mask_ratios_follow_their_distribution():
     uniform = shares(States(kind="trajectory", mask_ratios="uniform"), steps=8)
     assert set(uniform) == {step / 8 for step in range(1, 9)}
     assert max(uniform.values()) - min(uniform.values()) < 0.05
-
-
-def test_released_mask_ratios_are_weighted_by_their_eighth_power():
-    ratios = ratio_distribution(States(kind="trajectory"), steps=8)
-    assert sum(ratios.values()) == pytest.approx(1)
-    assert ratios[1.0] == pytest.approx(0.906, abs=5e-4)
-    assert ratios[0.75] == pytest.approx(0.091, abs=5e-4)
 
 
 def test_draws_do_not_depend_on_the_order_in_which_a_file_lists_ratios():

@@ -1,6 +1,7 @@
 """Evaluation through the real lm-eval: extraction, replay, and that different answers give different scores."""
 
 import json
+from itertools import islice
 
 import pytest
 
@@ -9,16 +10,13 @@ from t3d.errors import DataError
 from t3d.evaluation import harness
 from t3d.models.folder import mask_id, stop_ids
 from t3d.params import Budget, Difficulty
+from t3d.prompts import gsm
+from t3d.prompts.reader import encode_prompt
 from tests.conftest import SHIPPED
 
 
 @pytest.fixture
 def questions(tmp_path, tokenizer):
-    from itertools import islice
-
-    from t3d.prompts import gsm
-    from t3d.prompts.reader import encode_prompt
-
     path = tmp_path / "questions.jsonl"
     with path.open("w") as file:
         for p in islice(gsm.problems("test", 0, Difficulty(max_steps=3, max_number=999)), 6):

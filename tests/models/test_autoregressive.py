@@ -10,6 +10,7 @@ from t3d.evaluation import vllm_client
 from t3d.models import autoregressive
 from t3d.params import Benchmark
 from tests.conftest import SHAPES, tiny_autoregressive
+from tests.started import vllm_environment
 
 NORM = "model.norm.weight"
 
@@ -31,11 +32,7 @@ def damage(folder, edit):
 
 def serve(folder, monkeypatch):
     """Ask an environment of vLLM's that ends at once."""
-    environment = folder.parent / "environment"
-    (environment / "bin").mkdir(parents=True)
-    (environment / "bin" / "python").symlink_to("/bin/false")
-    (environment / "installed").touch()
-    monkeypatch.setattr(vllm_client, "VLLM", environment)
+    monkeypatch.setattr(vllm_client, "VLLM", vllm_environment(folder.parent, "/bin/false"))
     asked = Benchmark(label="B", prompts="q", task="gsm_boxed", max_new_tokens=8)
     vllm_client.answer(folder, folder / "q.jsonl", [Request([8, 9], 0, "q1")], asked, "cpu", "float32")
 
