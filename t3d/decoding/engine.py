@@ -1,13 +1,13 @@
 """Block-diffusion decoding at the speed of the GPU; token for token what the plain decoder writes.
 
-Sequences live in slots. A tick is one forward: it denoises every slot's block, and beside it writes the final keys of
-the blocks that the tick before finished and those of prompts that have just been admitted, so that neither costs an
-extra forward. Everything a tick decides stays on the GPU and is replayed as a CUDA graph. The host learns which
-sequences have ended, and gives their slots to the next ones, once per block (static remasking), while the next block is
-already being written, or once per tick (dynamic).
+Sequences live in slots. A tick is one forward, which denoises every slot's block. The same forward writes the final
+keys of the blocks that the last tick finished, and the keys of newly admitted prompts, so that neither costs an extra
+forward. What a tick decides stays on the GPU, and the tick is replayed as a CUDA graph. The host learns which sequences
+have ended, and gives their slots to waiting ones: once per block with static remasking, while the next block is already
+being written, or once per tick with dynamic remasking.
 
-An autoregressive model is decoded alike, token by token, p(x_i | x_<i), in blocks of one token without a commit pass: a
-tick then reads the token before the one that is written, where a diffusion LM reads a mask at its place.
+An autoregressive model is decoded in the same way, token by token, p(x_i | x_<i): in blocks of one token without a
+commit pass. Its tick reads the token before the one that is written, where a diffusion LM reads a mask.
 """
 
 from collections import deque
@@ -27,9 +27,10 @@ from t3d.params import Budget
 _PREFILL = 512
 """Blocks of a forward that only reads prompts."""
 _PREFILL_TOKENS = 4096
-"""The same of an autoregressive model, whose blocks are tokens."""
+"""The same for an autoregressive model, whose blocks are tokens."""
 _MIN_BLOCKS = 32
-"""Shapes of blocks beside the denoised ones are rounded up to this times a power of two: each is one graph."""
+"""The number of blocks beside the denoised ones is rounded up to this times a power of two; each number is one
+graph."""
 
 
 @torch.inference_mode()
@@ -89,7 +90,7 @@ class _Flags:
 
 
 class _Engine:
-    """Slots, what is written in them, and the graphs that move them on."""
+    """The slots, what they hold, and the CUDA graphs that advance them."""
 
     def __init__(self, model: Any, budget: Budget | None, options: DecodingOptions, slots: int, capacity: int) -> None:
         self.causal = budget is None
@@ -164,7 +165,7 @@ class _Engine:
         self._replay("settle", 0, 0)
 
     def _admit(self, requests, waiting: deque[int], free: list[int], owners: dict[int, int]) -> int:
-        """Give free slots to waiting requests; the number of prompt blocks that the next tick has to write."""
+        """Give free slots to waiting requests; returns how many prompt blocks the next tick has to write."""
         size = self.budget.block_size
         blocks: list[tuple[int, int, Sequence[int]]] = []
         admitted = []

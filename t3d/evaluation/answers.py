@@ -83,7 +83,7 @@ def make(experiment: Experiment, benchmark: str, budget: str, model: Path, promp
                 job.facts["questions"] = len(rows)
                 batch_size = experiment.benchmarks[benchmark].batch_size
                 job.receipt["decoding"] = speed | {"batch_size": batch_size, "device": _devices(device)}
-                # The fewer jobs there were on its GPU, the more its speed says.
+                # A speed says less the more jobs shared the GPU.
                 if before and (after := jobs_on_gpu(device)):
                     job.receipt["decoding"]["gpu_jobs"] = max(before, after)
     collectives.destroy_process_group()

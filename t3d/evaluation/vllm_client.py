@@ -70,7 +70,7 @@ def answer(
 
     Raises:
         MissingInputError: vLLM's environment is not there.
-        ServingError: vLLM ended without answers; what it said stands in the log before.
+        ServingError: vLLM ended without answers; the log above says why.
         DataError: a question has no answer.
         CorruptArtefactError: the model's weights are not whole.
     """
@@ -78,7 +78,7 @@ def answer(
         raise MissingInputError(
             f"{VLLM}/installed is missing: `make vllm-env` makes vLLM's environment (docs/vllm.md)."
         )
-    # vLLM would serve whatever the files hold.
+    # vLLM itself would serve damaged weights without an error.
     autoregressive.load_model(folder, dtype=dtype)
     sampling = benchmark.sampling.model_dump(include={"temperature", "top_p", "top_k"})
     found = _run(

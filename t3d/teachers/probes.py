@@ -1,7 +1,7 @@
 """Prompts that a model in conversion answers at three moments: is it becoming a decoder, whatever its loss says?
 
-What they are judged by needs no gold answers: how many answers end by themselves, and how likely the autoregressive
-model finds them. The numbers to compare with are those of its own recorded answers to the same prompts.
+No gold answers are needed. What is measured is how many answers end by themselves, and how likely the autoregressive
+model finds them, compared with its own recorded answers to the same prompts.
 """
 
 import random
