@@ -27,10 +27,10 @@ from lm_eval.tasks import TaskManager
 
 from t3d.errors import DataError
 from t3d.evaluation import boxed
-from t3d.params import Budget, Sampling
+from t3d.params import Budget
 
 if TYPE_CHECKING:
-    from t3d.decoding.request import Response
+    from t3d.decoding.request import DecodingOptions, Response
     from t3d.models.sdar import SDARForCausalLM
 
 TASKS = Path(__file__).parent / "tasks"
@@ -57,19 +57,14 @@ class BlockDiffusionLM(GenerationOnly):
         model: "SDARForCausalLM",
         tokenizer,
         budget: Budget,
-        *,
-        stop_ids: frozenset[int],
-        max_new_tokens: int,
-        sampling: Sampling,
-        batch_size: int,
+        options: "DecodingOptions",
         seed_of: Callable[[str], int],
         on_finished: Callable[[int], None] | None = None,
     ) -> None:
         """Wrap a model; the arguments are those of `decode`, and `seed_of` gives the seed of a question's draws."""
         super().__init__()
-        self.model, self.tokenizer, self.budget = model, tokenizer, budget
-        self.stop_ids, self.max_new_tokens, self.sampling = stop_ids, max_new_tokens, sampling
-        self.batch_size, self.seed_of, self.on_finished = batch_size, seed_of, on_finished
+        self.model, self.tokenizer, self.budget, self.options = model, tokenizer, budget, options
+        self.seed_of, self.on_finished = seed_of, on_finished
         self.responses: dict[str, Response] = {}
         self.seconds = 0.0
 
@@ -79,22 +74,11 @@ class BlockDiffusionLM(GenerationOnly):
         from t3d.decoding.decoder import decode
         from t3d.decoding.request import Request
         from t3d.distributed import collectives
-        from t3d.models.folder import mask_id
 
         started = time.monotonic()
         responses = collectives.map_over_ranks(
             [Request(r.doc["prompt_ids"], self.seed_of(r.doc["id"]), r.doc["id"]) for r in requests],
-            lambda some, on_finished: decode(
-                self.model,
-                some,
-                self.budget,
-                mask_id=mask_id(self.tokenizer),
-                stop_ids=self.stop_ids,
-                max_new_tokens=self.max_new_tokens,
-                sample=self.sampling,
-                batch_size=self.batch_size,
-                on_finished=on_finished,
-            ),
+            lambda some, on_finished: decode(self.model, some, self.budget, self.options, on_finished),
             self.on_finished,
         )
         self.seconds += time.monotonic() - started
