@@ -13,7 +13,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.registry import register_model
 
 from t3d.decoding.decoder import decode
-from t3d.decoding.request import Request
+from t3d.decoding.request import DecodingOptions, Request
 from t3d.errors import DataError, ParameterError
 from t3d.evaluation.harness import GenerationOnly, text_of
 from t3d.models.folder import load_tokenizer, mask_id, stop_ids
@@ -99,16 +99,8 @@ class T3DLM(GenerationOnly):
         items = [self._item(request.args[0], asked) for request in requests]
         for limit, sample in dict.fromkeys(option[:2] for option in options):
             numbers = [n for n, option in enumerate(options) if option[:2] == (limit, sample)]
-            decoded = decode(
-                self.model,
-                [items[n] for n in numbers],
-                self.budget,
-                mask_id=mask_id(self.tokenizer),
-                stop_ids=self.stop_ids,
-                max_new_tokens=limit,
-                sample=sample,
-                batch_size=self.batch_size,
-            )
+            how = DecodingOptions(limit, self.stop_ids, mask_id(self.tokenizer), sample, self.batch_size)
+            decoded = decode(self.model, [items[n] for n in numbers], self.budget, how)
             for n, response in zip(numbers, decoded, strict=True):
                 text = text_of(self.tokenizer, response.ids[: response.length])
                 places = (text.find(string) for string in options[n][2] if string)

@@ -8,9 +8,10 @@ import yaml
 from lm_eval.tasks import TaskManager
 
 from t3d import cli
+from t3d.decoding.request import DecodingOptions
 from t3d.evaluation import harness, lm_eval_model
-from t3d.models.folder import stop_ids
-from t3d.params import Budget, Sampling
+from t3d.models.folder import mask_id, stop_ids
+from t3d.params import Budget
 from tests.conftest import SHIPPED
 
 QUESTIONS = [
@@ -68,16 +69,8 @@ def test_it_answers_as_our_own_path_does(monkeypatch, task, tokenizer, teacher):
         rows.append({"id": str(number), "text": text, "prompt_ids": ids, "answer": "3"})
     questions = task / "questions.jsonl"
     questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    own = harness.BlockDiffusionLM(
-        teacher,
-        tokenizer,
-        Budget.parse("b8s4"),
-        stop_ids=stop_ids(SHIPPED),
-        max_new_tokens=120,
-        sampling=Sampling(),
-        batch_size=2,
-        seed_of=lambda item: 0,
-    )
+    options = DecodingOptions(120, stop_ids(SHIPPED), mask_id(tokenizer), batch_size=2)
+    own = harness.BlockDiffusionLM(teacher, tokenizer, Budget.parse("b8s4"), options, seed_of=lambda item: 0)
     ours = [sample["resps"][0][0] for sample in harness.evaluate(own, "gsm_boxed", questions, score=False)]
     assert [sample["resps"][0][0] for sample in theirs] == ours
     assert len(set(ours)) == 2
