@@ -52,7 +52,7 @@ def load_model(folder: str | Path, device: "str | torch.device" = "cpu", dtype: 
         MissingInputError, ParameterError: as `check_folder`.
         CorruptArtefactError: not all weights are there, or not all are finite.
     """
-    # Imported here: who only tokenises starts two seconds sooner.
+    # Imported here: commands that only tokenise start two seconds sooner.
     import torch
 
     from t3d.models.sdar import load_weights

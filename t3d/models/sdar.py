@@ -83,7 +83,7 @@ class SDARForCausalLM(Qwen3ForCausalLM):
             positions = (valid.long().cumsum(1) - 1).clamp(min=0)
             blocks = torch.where(valid, positions // self.config.block_size, PADDING)
             attention_mask = block_causal(blocks[:, past:], blocks)
-            # A query in the padding sees itself, since a softmax over nothing is not a number.
+            # A query in the padding sees itself, since softmax over an empty row is NaN.
             attention_mask[:, torch.arange(length), past + torch.arange(length)] = True
             position_ids = positions[:, past:] if position_ids is None else position_ids
         mask = attention_mask[:, None]

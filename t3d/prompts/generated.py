@@ -53,5 +53,5 @@ def read(path: Path, vocabulary: int = 2**31) -> list[Generation]:
 
 
 def complete(rows: Sequence[Generation]) -> list[Generation]:
-    """Those that came to an end by themselves."""
+    """The answers that ended with a stop token, not at the length limit."""
     return [row for row in rows if row.finish_reason == "stop"]

@@ -91,15 +91,14 @@ def _reported(name: str, paper_table: int | None) -> pd.DataFrame | None:
         raise MissingInputError(f"{REPORTED} is missing, though tables.{name}.paper_table asks for its values.")
     with reading(REPORTED, f"Restore it (git checkout {REPORTED})."):
         reported = pd.read_csv(REPORTED, dtype=_TYPES)[list(_TYPES)]
-        if reported.empty or reported[["table", "model", "method", "benchmark", "metric", "value"]].isna().any(
-            axis=None
-        ):
+        lacking = reported[["table", "model", "method", "benchmark", "metric", "value"]].isna()
+        if reported.empty or lacking.any(axis=None):
             raise ValueError("a row, or all, lack values")
         return reported
 
 
 def check_all(experiment: Experiment) -> int:
-    """Check the tables made unasked, as `check`; returns how many."""
+    """Check the default tables, each by `check`; returns how many."""
     names = [name for name, table in experiment.tables.items() if not table.on_request]
     for name in names:
         check(experiment, name)
