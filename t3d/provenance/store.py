@@ -124,7 +124,7 @@ class Manifest(_Content):
 
     def check_count(self, name: str, found: int) -> None:
         """Compare how many rows were found with what `facts` says of them; raises CorruptArtefactError."""
-        if found != self.facts.get(name):
+        if found != self.facts.get(name, found):
             raise CorruptArtefactError(
                 f"{self.path}: facts.{name} is {self.facts.get(name)!r}, the file has {found} rows. {AGAIN}"
             )
