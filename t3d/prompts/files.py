@@ -29,10 +29,10 @@ def read(path: Path) -> list[dict[str, Any]]:
     return read_json(path, list[dict[str, Any]], _COPY)
 
 
-def text(path: Path, number: int, row: dict[str, Any], column: str) -> str:
+def text(path: Path, number: int, row: dict[str, Any], column: str, may_be_empty: bool = False) -> str:
     """A row's value in a column as text; raises as `value`, also of what is neither a text nor a number, or empty."""
     found = value(path, number, row, column)
-    if not isinstance(found, str | int | float) or not str(found).strip():
+    if not isinstance(found, str | int | float) or not (may_be_empty or str(found).strip()):
         raise DataError(f"{path}, row {number}: {column} is no text: {short(repr(found))}.")
     return str(found)
 

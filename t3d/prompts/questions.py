@@ -32,7 +32,7 @@ def problems(path: Path, rows: list[dict[str, Any]], columns: Columns) -> Iterat
             response to it would be wrong; the message names file and row.
     """
     for number, row in enumerate(rows):
-        answer = text(path, number, row, columns.answer) if columns.answer else ""
+        answer = text(path, number, row, columns.answer, may_be_empty=True) if columns.answer else ""
         if columns.answer_pattern:
             match = re.search(columns.answer_pattern, answer)
             if match is None:
