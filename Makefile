@@ -23,7 +23,7 @@ report: $(VENV)/installed ## one offline HTML page of what there is; makes the t
 
 # A worker that has nothing left takes tests from the end of another's list: no long file ends the run alone.
 test: $(VENV)/installed ## run the tests on every core
-	pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(SELECTED)
 
 test-faults: $(VENV)/installed ## kill jobs and Snakemake twenty times; the table is the same
 	KILLS=20 pytest tests/workflow/test_dag.py -k through_kills
