@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,22 @@ def set_up(folder: Path, name: str, experiment: str) -> Path:
     (folder / "data").mkdir()
     (folder / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
     return folder
+
+
+def clone(folder: Path) -> Path:
+    """Make `folder` a working directory with the project's parameters and the teacher that is shipped."""
+    shutil.copytree(ROOT / "params", folder / "params")
+    (folder / "data").mkdir()
+    (folder / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
+    return folder
+
+
+def vllm_environment(folder: Path, python: str) -> Path:
+    """What is taken for an environment of vLLM, with this interpreter."""
+    (folder / "environment" / "bin").mkdir(parents=True)
+    (folder / "environment" / "bin" / "python").symlink_to(python)
+    (folder / "environment" / "installed").touch()
+    return folder / "environment"
 
 
 def t3d(project: Path, arguments: list[str], start=subprocess.Popen, **environment: str) -> subprocess.Popen:

@@ -131,13 +131,6 @@ def test_a_process_that_is_killed_while_a_state_is_written_costs_that_state_alon
         assert steps_found(in_processes, tmp_path) in ([[2, 2]] if moment == "half written" else [[2, 2], [4, 4]])
 
 
-def test_a_torn_part_costs_its_state_alone(in_processes, unbroken, stopped, tmp_path):
-    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "step-0000004.1-of-2.pt").write_bytes(b"torn")
-    again = in_processes(lambda _: resumed(tmp_path))
-    assert equal(unbroken, again)
-
-
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("after", [1, 2])
 def test_one_flipped_bit_in_any_part_costs_its_state_alone(in_processes, stopped, tmp_path, rank, after):
