@@ -64,7 +64,8 @@ def start(project: Path, *arguments: str, nice: int = 0, tools: Path | None = No
     folders = [*([tools] if tools else []), Path(sys.executable).parent, os.environ["PATH"]]
     path = os.pathsep.join(map(str, folders))
     command = [sys.executable, str(IMPATIENT), "-s", str(ROOT / "Snakefile"), "--cores", "all", "--profile", "slurm"]
-    command += ["--latency-wait", "10", *arguments]
+    # The profile's 20 seconds before the first look would be waited for at the end of the shortest run as well.
+    command += ["--latency-wait", "10", "--slurm-init-seconds-before-status-checks", "1", *arguments]
     return subprocess.Popen(
         ["nice", "-n", str(nice), *command, "--config", "experiment=twin"],
         cwd=project,
