@@ -83,9 +83,8 @@ def read_table(
             raise ValueError(f"it has no column {lacks[0]}, its columns are {', '.join(there)}")
         table = file.read(list(columns or schema.names))
         for name, column in zip(table.column_names, table.columns, strict=True):
-            found, expected = (str(kind).replace("large_", "") for kind in (column.type, schema.field(name).type))
-            if found.replace("element", "item") != expected.replace("element", "item"):
-                raise ValueError(f"{name} is {found}, expected {expected}")
+            if _kind(column.type) != (expected := _kind(schema.field(name).type)):
+                raise ValueError(f"{name} is {column.type}, expected {expected}")
             if name not in _OPTIONAL and _lacks_values(column):
                 raise ValueError(f"{name} lacks values")
             if name.endswith("_ids") and column.length():
@@ -95,6 +94,15 @@ def read_table(
     return table.replace_schema_metadata(file.schema_arrow.metadata)
 
 
+def _kind(of: pa.DataType) -> str:
+    """A type without its width, which writers choose."""
+    if pa.types.is_list(of) or pa.types.is_large_list(of):
+        return f"list of {_kind(of.value_type)}"
+    kinds = {"integer": pa.types.is_integer, "number": pa.types.is_floating, "truth value": pa.types.is_boolean}
+    kinds["text"] = lambda found: pa.types.is_string(found) or pa.types.is_large_string(found)
+    return next((kind for kind, fits in kinds.items() if fits(of)), str(of))
+
+
 def _lacks_values(column: pa.ChunkedArray) -> bool:
-    inner = pc.list_flatten(column) if pa.types.is_list(column.type) else column
+    inner = pc.list_flatten(column) if _kind(column.type).startswith("list") else column
     return column.null_count + inner.null_count > 0

@@ -122,7 +122,7 @@ def read_listing(content: bytes, digest: str) -> dict[str, str]:
     for name, md5 in files.items():
         path = PurePosixPath(name)
         inside = path.parts and ".." not in path.parts and not path.is_absolute() and str(path) == name
-        if not inside or not re.fullmatch("[0-9a-f]{32}", md5):
+        if not inside or not name.isprintable() or not re.fullmatch("[0-9a-f]{32}", md5):
             raise ValueError(f"holds {short(repr(name))} with md5 {short(repr(md5))}")
     return files
 

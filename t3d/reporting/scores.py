@@ -23,7 +23,7 @@ from t3d.reporting.inputs import by_artefact
 
 _Count = Annotated[int, Field(ge=1)]
 _Least = Annotated[int, Field(ge=0)]
-_Ratio = Annotated[float, Field(ge=0)]
+_Ratio = Annotated[float, Field(ge=0)] | None
 
 
 @exactly
@@ -36,13 +36,14 @@ class Totals:
     budget: str
     n: _Count
     correct: _Least
-    accuracy: _Ratio
     response_tokens: _Least
-    denoising_steps: _Count
+    denoising_steps: _Least
     commit_passes: _Least
-    tokens_per_step: _Ratio
-    tokens_per_forward: _Ratio
-    finish_reasons: dict[str, int]
+    # None where there is nothing to divide by.
+    accuracy: _Ratio = None
+    tokens_per_step: _Ratio = None
+    tokens_per_forward: _Ratio = None
+    finish_reasons: dict[str, int] | None = None
 
 
 def load(experiment: Experiment, product: Comparison, manifests: list[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -7,6 +7,7 @@ SECTIONS = {
     "faults/test_faults.py::test_it_holds[attacks": "attacks: archive, parameters, models, manifests, command line",
     "faults/test_faults.py::test_it_holds[inputs": "bad input, disks",
     "faults/test_faults.py": "the same command lines on good input",
+    "faults/test_dvc.py": "DVC remote: attacks on a real one",
     "sandbox/": "sandbox: what a program gets, and leaves behind",
     "provenance/test_archive.py": "archive: names, kinds, modes, sizes",
     "provenance/test_remote.py": "DVC remote: lists, contents, local work",

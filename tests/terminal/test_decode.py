@@ -13,11 +13,11 @@ from t3d import params
 from t3d.decoding.decoder import decode
 from t3d.decoding.request import DecodingOptions, Request
 from t3d.errors import DataError, ParameterError
-from t3d.evaluation import answers
 from t3d.models.folder import mask_id, stop_ids
 from t3d.params import Budget
 from t3d.prompts.reader import encode_prompt
 from t3d.provenance import store, writer
+from t3d.provenance.parquet import ANSWERS
 from t3d.terminal import decode as asking
 from t3d.terminal import replay
 from tests.conftest import ROOT, SHIPPED
@@ -112,7 +112,7 @@ def test_a_recorded_answer_is_shown_as_it_was_recorded(project, response):
     row |= {"denoising_steps": found.denoising_steps, "commit_passes": found.commit_passes}
     artefact = "answers/pocket-sdar/gsm/b8s2"
     with writer.writing(experiment, artefact, store.manifest_path(experiment, artefact)) as job:
-        pq.write_table(pa.Table.from_pylist([row], schema=answers._SCHEMA), job.file(".parquet"))
+        pq.write_table(pa.Table.from_pylist([row], schema=ANSWERS), job.file(".parquet"))
     shown = asking.recorded(experiment, model, Budget.parse("b8s2"), "q1")
     assert (shown.step_map, shown.denoising_steps) == (found.step_map, found.denoising_steps)
     assert shown.statistics().endswith("commit passes, recorded")

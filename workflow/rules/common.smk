@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from functools import cache
 
 from snakemake.exceptions import WorkflowError
@@ -16,6 +17,8 @@ min_version("9.27")
 
 try:
     E = params.find(config.get("experiment", "demo"))
+    # Here, since an error of an input function comes with a traceback; Snakemake itself knows its targets later.
+    unseen.check_targets(E, sys.argv[1:])
 except T3DError as error:
     raise WorkflowError(str(error)) from error
 
@@ -38,17 +41,9 @@ def manifest(artefact):
     return str(store.manifest_path(E, artefact))
 
 
-def in_a_sentence(function, artefact, wildcards):
-    """What `function` says of `artefact`, a name with wildcards; of a target that nobody makes, one sentence."""
-    try:
-        return function(E, artefact.format(**wildcards))
-    except T3DError as error:
-        raise WorkflowError(str(error)) from error
-
-
 def recipe(artefact):
     """Digest of what decides the content of `artefact`, a name with wildcards; a change of it plans it again."""
-    return lambda wildcards: in_a_sentence(recipes.digest, artefact, wildcards)
+    return lambda wildcards: recipes.digest(E, artefact.format(**wildcards))
 
 
 @cache
@@ -78,17 +73,10 @@ def inputs(artefact):
 
     def given(wildcards):
         check_unseen()
-        named = in_a_sentence(lineage.named_inputs_of, artefact, wildcards)
+        named = lineage.named_inputs_of(E, artefact.format(**wildcards))
         return {option: [manifest(source) for source in sources] for option, sources in named.items()}
 
     return given
-
-
-def product(products, wildcards):
-    """The table or figure of the name that a target has."""
-    if wildcards.name not in products:
-        raise WorkflowError(f"params/{E.name}.yaml has no {wildcards.name!r}: it has {', '.join(products) or 'none'}.")
-    return products[wildcards.name]
 
 
 def material(product):

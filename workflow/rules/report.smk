@@ -5,13 +5,13 @@ rule table:
     """Build a table from scores: CSV, Markdown, LaTeX."""
     input:
         reported="params/reported.csv",
-        scores=lambda w: material(product(E.tables, w)),
+        scores=lambda w: material(E.tables[w.name]),
     output:
         csv=report(
             f"results/{E.name}/{{name}}.csv",
             caption="../captions/table.rst",
             category="Tables",
-            labels=lambda w: {"table": w.name, "shows": product(E.tables, w).caption},
+            labels=lambda w: {"table": w.name, "shows": E.tables[w.name].caption},
         ),
         markdown=f"results/{E.name}/{{name}}.md",
         latex=f"results/{E.name}/{{name}}.tex",
@@ -22,7 +22,7 @@ rule table:
         "../../environment.yml"
     params:
         experiment=E.name,
-        shown=lambda w: shown(product(E.tables, w), "tables"),
+        shown=lambda w: shown(E.tables[w.name], "tables"),
     shell:
         "t3d table --experiment {params.experiment} --name {wildcards.name} --scores {input.scores}"
         " --out {output.csv} 2>&1 | tee {log}"
@@ -31,14 +31,14 @@ rule table:
 rule figure:
     """Draw a figure from what earlier stages recorded."""
     input:
-        material=lambda w: material(product(E.figures, w)),
+        material=lambda w: material(E.figures[w.name]),
     output:
         pdf=f"results/{E.name}/figures/{{name}}.pdf",
         png=report(
             f"results/{E.name}/figures/{{name}}.png",
             caption="../captions/figure.rst",
             category="Figures",
-            labels=lambda w: {"figure": w.name, "shows": product(E.figures, w).caption},
+            labels=lambda w: {"figure": w.name, "shows": E.figures[w.name].caption},
         ),
     log:
         f"{LOGS}/figures/{{name}}.log",
@@ -47,7 +47,7 @@ rule figure:
         "../../environment.yml"
     params:
         experiment=E.name,
-        shown=lambda w: shown(product(E.figures, w), "figures"),
+        shown=lambda w: shown(E.figures[w.name], "figures"),
     shell:
         "t3d figure --experiment {params.experiment} --name {wildcards.name} --material {input.material}"
         " --out {output.pdf} 2>&1 | tee {log}"
@@ -60,7 +60,7 @@ rule chosen_table:
     """
     input:
         table=f"results/{E.name}/{{name}}.csv",
-        scores=lambda w: material(product(E.tables, w)),
+        scores=lambda w: material(E.tables[w.name]),
     output:
         "results/{name}.csv",
     log:
@@ -77,7 +77,7 @@ rule chosen_figure:
     input:
         pdf=f"results/{E.name}/figures/{{name}}.pdf",
         png=f"results/{E.name}/figures/{{name}}.png",
-        material=lambda w: material(product(E.figures, w)),
+        material=lambda w: material(E.figures[w.name]),
     output:
         pdf="results/figures/{name}.pdf",
         png="results/figures/{name}.png",
