@@ -42,13 +42,16 @@ def twin() -> dict:
     return content
 
 
+def environment(project: Path) -> dict[str, str]:
+    """Commands find the project's code, and rules the scripts beside the interpreter."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return os.environ | {"PYTHONPATH": str(project), "PATH": path, "DVC_NO_ANALYTICS": "1"}
+
+
 def begin(project: Path, command: list[str], real: bool = False) -> subprocess.Popen:
     """Start a command in a project; `real`: in a process of its own, and of the project's own code."""
-    # The scripts beside the interpreter are those that rules call.
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    env = os.environ | {"PYTHONPATH": str(project), "PATH": path, "DVC_NO_ANALYTICS": "1"}
     start = subprocess.Popen if real else Fork
-    return start(command, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    return start(command, cwd=project, stdout=-1, stderr=-1, text=True, env=environment(project))
 
 
 def run(project: Path, command: list[str], check: bool = True, real: bool = False) -> str:
