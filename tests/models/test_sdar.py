@@ -207,7 +207,7 @@ def test_weights_that_cannot_be_read_are_refused(tmp_path):
     with pytest.raises(CorruptArtefactError, match=r"model\.safetensors cannot be read"):
         load_model(tmp_path)
     path.unlink()
-    with pytest.raises(MissingInputError, match=r"model\.safetensors"):
+    with pytest.raises(MissingInputError, match=r"model\.safetensors is missing"):
         load_model(tmp_path)
 
 
