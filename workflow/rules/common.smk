@@ -10,7 +10,7 @@ from snakemake.utils import min_version
 from t3d import params
 from t3d.errors import T3DError
 from t3d.provenance import lineage, recipes, store, unseen
-from t3d.terminal import cost
+from t3d.terminal import cost, parent
 
 min_version("9.27")
 
@@ -18,6 +18,9 @@ try:
     E = params.find(config.get("experiment", "demo"))
 except T3DError as error:
     raise WorkflowError(str(error)) from error
+
+# Jobs are children of one process that has loaded what they need.
+parent.offer()
 
 LOGS = f"logs/{E.name}"
 # The rules run in the environment that calls Snakemake; their `conda:` line says which file describes it.
