@@ -14,12 +14,10 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from t3d import params
 from t3d.distributed import launch
 from t3d.errors import T3DError
-from t3d.provenance import lineage
 from t3d.terminal import verbs
-from t3d.terminal.verbs import ExperimentName
+from t3d.terminal.verbs import ExperimentName, find
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -34,7 +32,8 @@ Processes = Annotated[
     typer.Option(min=1, help="Processes that do it together; the experiment's number if not given."),
 ]
 
-# The imports below are inside the verbs: PyTorch and lm-eval take seconds to load, and `--help` needs neither.
+# The imports below are inside the verbs: PyTorch and lm-eval take seconds to load, parameters a quarter of one, and
+# `--help` needs none of them.
 
 
 class Verb(TyperCommand):
@@ -75,7 +74,7 @@ def fetch_source(
     """Fetch a repository's files from the hub and check them. One that is not pinned: its pin is printed."""
     from t3d.prompts import sources
 
-    sources.make(params.find(experiment), name, work, out)
+    sources.make(find(experiment), name, work, out)
 
 
 @app.command("pin")
@@ -83,7 +82,7 @@ def pin_sources(experiment: ExperimentName = "paper") -> None:
     """Print what pins an experiment's sources, to paste into its file; asks the hub."""
     from t3d.prompts import sources
 
-    print(sources.pins(params.find(experiment)), end="")
+    print(sources.pins(find(experiment)), end="")
 
 
 @app.command("teacher", cls=Verb)
@@ -100,7 +99,7 @@ def make_teacher(
 
     Training that was killed resumes from its last state, beside --out in <artefact>.states.
     """
-    found = params.find(experiment)
+    found = find(experiment)
     converts = name in found.teachers and found.teachers[name].source == "convert"
     if not converts or not launch.done_by_several(found, "training_processes", processes):
         from t3d.teachers import teacher as teachers
@@ -121,7 +120,7 @@ def make_prompts(
     """Draw the questions of a prompt set and tokenise them for a teacher."""
     from t3d.prompts import sets
 
-    sets.make(params.find(experiment), name, teacher, out, *(shards or ()), *(source or ()), *(prompts or ()))
+    sets.make(find(experiment), name, teacher, out, *(shards or ()), *(source or ()), *(prompts or ()))
 
 
 @app.command("generate")
@@ -135,7 +134,7 @@ def make_generations(
     processes: Processes = None,
 ) -> None:
     """Draw an autoregressive teacher's own answers to prompts: one shard of what its conversion learns from."""
-    found = params.find(experiment)
+    found = find(experiment)
     if not launch.done_by_several(found, "decoding_processes", processes):
         from t3d.trajectories import generations
 
@@ -156,7 +155,7 @@ def make_trajectories(
     processes: Processes = None,
 ) -> None:
     """Record a full-step decoding of prompts by their teacher, or by a student of it: one trajectory shard."""
-    found = params.find(experiment)
+    found = find(experiment)
     if not launch.done_by_several(found, "decoding_processes", processes):
         from t3d.trajectories import rollout
 
@@ -175,7 +174,9 @@ def make_student(
     processes: Processes = None,
 ) -> None:
     """Train a student. Killed or requeued, it resumes from its last state in --work."""
-    found = params.find(experiment)
+    from t3d.provenance import lineage
+
+    found = find(experiment)
     lineage.check_processes(found, run, processes or found.training_processes)
     if not launch.done_by_several(found, "training_processes", processes):
         from t3d.distillation import trainer
@@ -194,9 +195,11 @@ def make_answers(
     processes: Processes = None,
 ) -> None:
     """Answer a benchmark with a model at a step budget, through lm-eval; an autoregressive one (b1s1) through vLLM."""
-    found = params.find(experiment)
+    from t3d.params import AUTOREGRESSIVE
+
+    found = find(experiment)
     # vLLM runs in a separate process.
-    if budget == params.AUTOREGRESSIVE or not launch.done_by_several(found, "decoding_processes", processes):
+    if budget == AUTOREGRESSIVE or not launch.done_by_several(found, "decoding_processes", processes):
         from t3d.evaluation import answers
 
         answers.make(found, benchmark, budget, model, prompts, out)
@@ -212,7 +215,7 @@ def make_score(
     """Score recorded answers with lm-eval; needs no GPU and no model."""
     from t3d.evaluation import scores
 
-    scores.make(params.find(experiment), answers, prompts, out)
+    scores.make(find(experiment), answers, prompts, out)
 
 
 @app.command("factorisation", cls=Verb)
@@ -226,7 +229,7 @@ def make_factorisation(
     """Score every state of recorded full-step rollouts, for the factorisation error."""
     from t3d.evaluation import factorisation
 
-    factorisation.make(params.find(experiment), model, name, shards, out)
+    factorisation.make(find(experiment), model, name, shards, out)
 
 
 @app.command("table", cls=Verb)
@@ -239,7 +242,7 @@ def make_table(
     """Build a table. Scores made with other parameters than the experiment's are refused."""
     from t3d.reporting import tables
 
-    tables.write(params.find(experiment), name, scores, out)
+    tables.write(find(experiment), name, scores, out)
 
 
 @app.command("figure", cls=Verb)
@@ -252,7 +255,7 @@ def make_figure(
     """Draw a figure. What was made with other parameters than the experiment's is refused."""
     from t3d.reporting import figures
 
-    figures.write(params.find(experiment), name, material, out)
+    figures.write(find(experiment), name, material, out)
 
 
 @app.command("report")
@@ -263,7 +266,7 @@ def make_report(
     """Write one HTML page of the tables and figures that are there, with provenance, costs and trajectories."""
     from t3d.reporting import page
 
-    page.write(params.find(experiment), out)
+    page.write(find(experiment), out)
     print(f"The report is in {out}: open it in a browser, no network is needed.")
 
 
@@ -275,7 +278,7 @@ def verify_made(
     """Check that what is on disk is complete and was made with the experiment's parameters."""
     from t3d.provenance import verify
 
-    found = params.find(experiment)
+    found = find(experiment)
     if what == "models":
         from t3d.prompts import reader
 
@@ -295,7 +298,7 @@ def publish_experiment(experiment: ExperimentName = "demo", remote: Remote = Non
     from t3d.provenance import publish
     from t3d.reporting import tables
 
-    kept = publish.publish(params.find(experiment), remote, (reader.check_prompt_sets, tables.check_all))
+    kept = publish.publish(find(experiment), remote, (reader.check_prompt_sets, tables.check_all))
     print("Published. Keep the versions in git:\n  git add " + " ".join(map(str, kept)) + "\n  git commit")
 
 
@@ -308,7 +311,7 @@ def pull_published(
     """Get back what an experiment published, so that Snakemake knows it and makes nothing again."""
     from t3d.provenance import publish
 
-    count = publish.pull(params.find(experiment), what, remote)
+    count = publish.pull(find(experiment), what, remote)
     print(f"{count} files are here as they were published.")
 
 

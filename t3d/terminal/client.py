@@ -1,7 +1,7 @@
-"""The command `t3d`: asks the parent of this Snakemake run for a child that does the job (`parent.py`), or does it here.
+"""The command `t3d`: asks the parent of this run of Snakemake for a child that does the job (`parent.py`).
 
 A job starts with this file and little of the standard library. Without a parent, or if it says no or is gone, the job
-is done in this process, as if there had never been one.
+is done in this process.
 """
 
 import json
@@ -14,7 +14,7 @@ from contextlib import suppress
 from importlib import import_module
 
 ADDRESS = "T3D_PARENT"
-"""Environment variable: the name of the parent's socket, which is in no folder (it is in Linux's abstract namespace)."""
+"""Environment variable: the name of the parent's socket. It is no file: Linux's abstract names need no folder."""
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 LOST = "The process that jobs are forked from has ended; this job begins again without it."
 

@@ -13,6 +13,7 @@ when this process is gone; this process ends when Snakemake is gone and the last
 import atexit
 import ctypes
 import gc
+import io
 import json
 import os
 import secrets
@@ -32,23 +33,28 @@ from typing import Any
 
 from t3d.terminal.client import ADDRESS, PASSED_ON, peer
 
-_MODELS = ("t3d.models.sdar", "transformers.models.auto.tokenization_auto", "transformers.models.qwen2.tokenization_qwen2")
+_TOKENIZERS = ("transformers.models.auto.tokenization_auto", "transformers.models.qwen2.tokenization_qwen2")
+_MODELS = ("t3d.models.sdar", *_TOKENIZERS)
 _LM_EVAL = ("t3d.evaluation.harness", "datasets.packaged_modules.json.json", "lm_eval.evaluator")
 LOADED = {
-    "teacher": (*_MODELS, "t3d.teachers.teacher"),
-    "prompts": ("t3d.prompts.sets", "t3d.models.folder"),
-    "rollout": (*_MODELS, "t3d.trajectories.rollout"),
+    # Of a teacher that is trained they are a small part.
+    "teacher": ("t3d.teachers.teacher",),
+    "prompts": ("t3d.prompts.sets", "t3d.models.folder", *_TOKENIZERS),
+    "rollout": (*_MODELS, "pandas", "t3d.trajectories.rollout"),
     "generate": (*_MODELS, "t3d.trajectories.generations"),
     "distill": (*_MODELS, "t3d.distillation.trainer", "t3d.distillation.objectives"),
     "generate-answers": (*_MODELS, *_LM_EVAL, "t3d.evaluation.answers", "t3d.decoding.decoder"),
     "score": (*_LM_EVAL, "t3d.evaluation.scores"),
     "factorisation": (*_MODELS, "t3d.evaluation.factorisation"),
     "table": ("t3d.reporting.tables",),
-    "figure": ("t3d.reporting.figures",),
+    "figure": ("t3d.reporting.figures", "matplotlib.backends.backend_pdf"),
     "report": ("t3d.reporting.page",),
 }
 """Verb -> modules that its jobs import; what a job imports besides, it imports itself."""
-_THREADS = [f"{name}_NUM_THREADS" for name in ("OMP", "GOTO", "OPENBLAS", "MKL", "NUMEXPR")] + ["VECLIB_MAXIMUM_THREADS"]
+_THREADS = [
+    *(f"{name}_NUM_THREADS" for name in ("OMP", "GOTO", "OPENBLAS", "MKL", "NUMEXPR")),
+    "VECLIB_MAXIMUM_THREADS",
+]
 """Set by Snakemake for each job. The parent has one thread; a child sets its own number."""
 _NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"
 """Set for the parent: GPUs are then counted without CUDA, which must not be used before a fork."""
@@ -56,7 +62,6 @@ _OF_JOBS = {*_THREADS, _NVML, "TMPDIR", "TMP", "TEMP", "TEMPDIR", "PWD", "OLDPWD
 """Environment variables in which a job may differ from the parent."""
 _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 _SECONDS = 10.0
-_kept: list[subprocess.Popen] = []
 
 
 @cache
@@ -78,18 +83,18 @@ def _start(listener: socket.socket) -> None:
     command = [sys.executable, "-P", "-c", program, str(listener.fileno())]
     nowhere = subprocess.DEVNULL
     # Its standard input ends with this process, however that ends.
+    streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": nowhere, "stderr": nowhere}
     with listener, suppress(OSError):
-        _kept.append(
-            subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=nowhere,
-                stderr=nowhere,
-                env=environment,
-                pass_fds=[listener.fileno()],
-                start_new_session=True,
-            )
+        started = subprocess.Popen(
+            command, env=environment, pass_fds=[listener.fileno()], start_new_session=True, **streams
         )
+        atexit.register(_end, started)
+
+
+def _end(started: subprocess.Popen) -> None:
+    """Wait for it, so that its CPU time is counted with this process; after Ctrl-C its last child may take longer."""
+    with suppress(subprocess.TimeoutExpired):
+        started.communicate(timeout=_SECONDS)
 
 
 def serve() -> None:
@@ -164,7 +169,7 @@ class _Own:
         if verb not in LOADED or _code() != self.code:
             return False
         if verb not in self.verbs:
-            for module in LOADED[verb]:
+            for module in ("t3d.cli", *LOADED[verb]):
                 # The job itself says what is wrong.
                 with suppress(Exception):
                     import_module(module)
@@ -230,7 +235,8 @@ def _become(request: dict[str, Any], files: list[int]) -> None:
     for target, file in enumerate(files):
         os.dup2(file, target)
         os.close(file)
-    sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=os.isatty(1))
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
@@ -242,7 +248,6 @@ def _become(request: dict[str, Any], files: list[int]) -> None:
         threadpoolctl.threadpool_limits(threads)
         if torch := sys.modules.get("torch"):
             torch.set_num_threads(threads)
-
 
 
 def job() -> None:

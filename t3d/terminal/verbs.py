@@ -2,17 +2,26 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from t3d import params
 from t3d.errors import ParameterError
+
+if TYPE_CHECKING:
+    from t3d.params import Experiment
 
 app = typer.Typer()
 
 ExperimentName = Annotated[str, typer.Option("--experiment", help="Name of a file in params/, without .yaml.")]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+def find(experiment: str) -> "Experiment":
+    """Read `params/<experiment>.yaml`; whoever asks for `--help` does without what checks it."""
+    from t3d import params
+
+    return params.find(experiment)
 
 
 @app.command("trace")
@@ -38,16 +47,10 @@ def trace_cell(
 @app.command("status")
 def show_status(experiment: ExperimentName = "demo", json: Json = False) -> None:
     """Show which tables and figures there are, what of each stage is made, what is running and what remains."""
-    from rich.console import Console
-
     from t3d.terminal import status
 
-    found = status.look(params.find(experiment))
-    if json:
-        print(status.to_json(found))
-        return
-    # In a file or a pipe, lines are not wrapped.
-    Console(width=None if sys.stdout.isatty() else 1000).print(status.to_rich(found))
+    found = status.look(find(experiment))
+    print(status.to_json(found) if json else status.to_text(found, colours=sys.stdout.isatty()))
 
 
 @app.command("decode")
@@ -81,7 +84,7 @@ def decode_question(
     for item in compare or []:
         other, _, how = item.rpartition("@") if "@" in item else (item, "", "")
         asked.append((other or model, how or budget))
-    answers = decode.ask(params.find(experiment), text, question, asked, seed, max_new_tokens)
+    answers = decode.ask(find(experiment), text, question, asked, seed, max_new_tokens)
     console = Console()
     if console.is_terminal:
         replay.show(answers, pace, console)
@@ -99,4 +102,4 @@ def estimate_cost(
     """State the GPU hours of an experiment, by stage and by table, and how they are worked out."""
     from t3d.terminal import cost
 
-    print(cost.report(params.find(experiment), gpu))
+    print(cost.report(find(experiment), gpu))

@@ -91,16 +91,6 @@ def results():
     return [*copies, *(f"results/{E.name}/{name}" for name in lineage.targets(E))]
 
 
-def shown(product, kind):
-    """What decides a table's or figure's content besides its material: parameters, code, labels in the order of rows, and
-    for a figure the students that all figures show, since its colours follow from them."""
-    labels = [
-        [(key, model.label) for key, model in models.items()] for models in (E.teachers, E.students, E.benchmarks)
-    ]
-    looks = [lineage.students_of(E, figure) for figure in E.figures.values()] if kind == "figures" else []
-    return recipes.canonical([product.model_dump(mode="json"), labels, looks, recipes.code_of("reporting")])
-
-
 def on_the_page():
     """What decides the report's content besides its inputs: parameters, code, and what was made on request before."""
     extra = lineage.targets(E, on_request=True).keys() - lineage.targets(E).keys()
