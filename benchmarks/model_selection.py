@@ -2,7 +2,7 @@
 
     python -m benchmarks.model_selection pocket beyond together
 
-prints, for the rows of these tables, what the rule looks at. It goes by static budgets alone.
+prints, for the rows of these tables, what the rule looks at. It uses static budgets only.
 """
 
 import argparse

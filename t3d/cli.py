@@ -7,6 +7,7 @@ the manifest that is written last, when the artefact beside it is complete. Verb
 
 import atexit
 import gc
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,7 +27,6 @@ TeacherManifest = Annotated[Path, typer.Option(help="Manifest of the teacher.")]
 PromptsManifest = Annotated[Path, typer.Option(help="Manifest of the prompt set.")]
 ModelManifest = Annotated[Path, typer.Option(help="Manifest of a teacher or a student.")]
 Manifests = list[Path] | None
-Remote = Annotated[str | None, typer.Option(help="DVC remote; those of .dvc/config unless given.")]
 Processes = Annotated[
     int | None,
     typer.Option(min=1, help="Processes that do it together; the experiment's number if not given."),
@@ -270,49 +270,53 @@ def make_report(
     print(f"The report is in {out}: open it in a browser, no network is needed.")
 
 
-@app.command("verify")
-def verify_made(
-    what: Annotated[Literal["models", "tables"], typer.Argument(help="What models make, or the tables of that.")],
-    experiment: ExperimentName = "demo",
+@app.command("evaluate")
+def evaluate_checkpoint(
+    model: Annotated[
+        str, typer.Argument(help="Folder of a checkpoint, or a source of the experiment that was fetched.")
+    ],
+    benchmark: Annotated[str, typer.Option(help="Key of a benchmark, gsm8k for example.")],
+    budget: Annotated[list[str], typer.Option(help="b4s2 (block 4, 2 steps) or b4t0.9 (threshold .9). Repeatable.")],
+    like: Annotated[str, typer.Option(help="Experiment whose benchmark it is.")] = "paper",
+    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Number format of decoding.")] = "bfloat16",
 ) -> None:
-    """Check that what is on disk is complete and was made with the experiment's parameters."""
-    from t3d.provenance import verify
+    """Score a checkpoint that belongs to no experiment: accuracy with its interval, and a receipt."""
+    from t3d.evaluation import answers, scores
+    from t3d.prompts import sets, sources
+    from t3d.provenance.store import manifest_path
+    from t3d.teachers import teacher
+    from t3d.terminal import card, checkpoint, decode
 
-    found = find(experiment)
-    if what == "models":
-        from t3d.prompts import reader
-
-        count = verify.models(found)
-        reader.check_prompt_sets(found)
-    else:
-        from t3d.reporting import tables
-
-        count = tables.check_all(found)
-    print(f"{what}: {count} verified")
-
-
-@app.command("publish")
-def publish_experiment(experiment: ExperimentName = "demo", remote: Remote = None) -> None:
-    """Verify what an experiment made, write its archive for git, and push the rest with DVC. Never from a job."""
-    from t3d.prompts import reader
-    from t3d.provenance import publish
-    from t3d.reporting import tables
-
-    kept = publish.publish(find(experiment), remote, (reader.check_prompt_sets, tables.check_all))
-    print("Published. Keep the versions in git:\n  git add " + " ".join(map(str, kept)) + "\n  git commit")
+    base = find(like)
+    budgets = [str(decode.parse_budget(text)) for text in budget]
+    fetched = manifest_path(base, f"sources/{model}")
+    folder = Path(str(fetched).removesuffix(".manifest.json")) if fetched.is_file() else Path(model)
+    own = checkpoint.experiment_of(base, folder, benchmark, dtype)
+    for text in budgets:
+        stages: dict[str, checkpoint.Stage] = {
+            "sources": lambda e, name, out: sources.make(e, name, out.parent / "work", out),
+            "teachers": teacher.make,
+            "prompts": lambda e, name, out, asked, *questions: sets.make(e, name, asked, out, *questions),
+            "answers": lambda e, _, out, asked, questions, at=text: answers.make(
+                e, benchmark, at, asked, questions, out
+            ),
+            "scores": lambda e, _, out, given, questions: scores.make(e, given, questions, out),
+        }
+        path = checkpoint.run(own, benchmark, text, stages)
+        score = card.read_score(own, path)
+        print(f"{score.label}: {score.accuracy:.1f} % ({score.note()}); {str(path).replace('manifest', 'receipt')}")
 
 
-@app.command("pull")
-def pull_published(
-    what: Annotated[str, typer.Argument(help="scores (from git), students (through DVC, too), or all.")] = "scores",
-    experiment: ExperimentName = "demo",
-    remote: Remote = None,
+@app.command("lm-eval", context_settings={"ignore_unknown_options": True, "help_option_names": []})
+def run_lm_eval(
+    words: Annotated[list[str] | None, typer.Argument(help="lm-eval's own words and options.", metavar="...")] = None,
 ) -> None:
-    """Get back what an experiment published, so that Snakemake knows it and makes nothing again."""
-    from t3d.provenance import publish
+    """Hand over to lm-eval's command line with our model: --model_args pretrained=FOLDER,budget=b4s2 --tasks gsm8k."""
+    # The tasks of lm-eval fetch their questions; the workflow's own never do.
+    os.environ.setdefault("HF_HUB_OFFLINE", "0")
+    from t3d.evaluation import lm_eval_model
 
-    count = publish.pull(find(experiment), what, remote)
-    print(f"{count} files are here as they were published.")
+    lm_eval_model.main(words or [])
 
 
 app.add_typer(verbs.app)

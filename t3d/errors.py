@@ -42,7 +42,7 @@ class ServingError(T3DError):
 
 
 class DecodingError(T3DError):
-    """A model that decodes or scores computes what is not a finite number."""
+    """A model computes NaN or infinity while it decodes or scores."""
 
 
 class TrainingError(T3DError):

@@ -31,7 +31,7 @@ class Progress:
             self.task = self.bar.add_task(title, total=total, completed=done, numbers="")
 
     def due(self) -> bool:
-        """Whether a call of `update` would show something; saves computing what nobody sees."""
+        """Whether a call of `update` would show something, so that numbers which are not shown need not be computed."""
         wait = 0.2 if self.bar else _SECONDS_BETWEEN_LINES
         return time.monotonic() - self.shown >= wait
 

@@ -1,6 +1,7 @@
 """`t3d` as it is typed, in a working directory of its own."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,22 @@ def set_up(folder: Path, name: str, experiment: str) -> Path:
     (folder / "data").mkdir()
     (folder / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
     return folder
+
+
+def clone(folder: Path) -> Path:
+    """Make `folder` a working directory with the project's parameters and the teacher that is shipped."""
+    shutil.copytree(ROOT / "params", folder / "params")
+    (folder / "data").mkdir()
+    (folder / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
+    return folder
+
+
+def vllm_environment(folder: Path, python: str) -> Path:
+    """What is taken for an environment of vLLM, with this interpreter."""
+    (folder / "environment" / "bin").mkdir(parents=True)
+    (folder / "environment" / "bin" / "python").symlink_to(python)
+    (folder / "environment" / "installed").touch()
+    return folder / "environment"
 
 
 def t3d(project: Path, arguments: list[str], **environment: str) -> subprocess.Popen:

@@ -19,8 +19,9 @@ from t3d.trajectories.record import Trajectory
 
 @dataclass(frozen=True)
 class Example:
-    """One response x_0 with its prompt; `step_map` (1..S per response token) and `confidence` (the teacher's, when it
-    committed the token) only where a teacher decoded it. `left_out`: how many tokens longer the prompt was then."""
+    """One response x_0 with its prompt. `step_map` (1..S per response token) and `confidence` (the teacher's, when it
+    committed the token) are None unless a model decoded it. `left_out`: how many tokens of the decoded prompt are left
+    out."""
 
     id: str
     prompt_ids: list[int]
@@ -116,7 +117,7 @@ def likeliest(name: str, trajectories: Sequence[Trajectory], share: float) -> li
 def _whole_blocks(student: Student, prompt_length: int) -> int:
     """Response tokens that a row keeps: up to the end of the last whole block within `rows.max_response_tokens`.
 
-    `prompt_length` is the rollout's, whose blocks a row has on the global grid.
+    `prompt_length` is that of the rollout: on the global grid a row keeps the rollout's blocks.
     """
     limit = student.rows.max_response_tokens
     if limit is None:

@@ -35,8 +35,8 @@ _BATCH_SIZE = 32
 class Chain:
     """One full-step rollout as a model sees it.
 
-    `log_p [S, response]` holds log p(x_0^i | x_k) for the states k = 0..S-1, not a number where token i is visible
-    already; `step_map [response]` is the step 1..S that committed each token, `blocks [response]` its block.
+    `log_p [S, response]` holds log p(x_0^i | x_k) for the states k = 0..S-1, NaN where token i is visible already;
+    `step_map [response]` is the step 1..S that committed each token, `blocks [response]` its block.
     """
 
     log_p: np.ndarray

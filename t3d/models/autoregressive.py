@@ -56,7 +56,7 @@ def load_model(folder: str | Path, device: "str | torch.device" = "cpu", dtype: 
         MissingInputError, ParameterError: as `check_folder`.
         CorruptArtefactError: not all weights are there, or not all are finite.
     """
-    # Imported here: who only tokenises starts two seconds sooner.
+    # Imported here: commands that only tokenise start two seconds sooner.
     import torch
     from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
     from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM

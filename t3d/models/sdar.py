@@ -79,7 +79,7 @@ class SDARForCausalLM(Qwen3ForCausalLM):
             positions = (valid.long().cumsum(1) - 1).clamp(min=0)
             blocks = torch.where(valid, positions // self.config.block_size, PADDING)
             attention_mask = block_causal(blocks[:, past:], blocks)
-            # A query in the padding sees itself, since a softmax over nothing is not a number.
+            # A query in the padding sees itself, since softmax over an empty row is NaN.
             attention_mask[:, torch.arange(length), past + torch.arange(length)] = True
             position_ids = positions[:, past:] if position_ids is None else position_ids
         mask = attention_mask[:, None]
@@ -130,7 +130,7 @@ def load_weights(kind: type[Model], folder: Path, device: str | torch.device = "
         raise CorruptArtefactError(f"{folder}: its weights cannot be loaded: {str(error).strip()}") from error
     model, found = loaded
     for fault in ("missing", "unexpected", "mismatched"):
-        # A mismatched one is told with its two shapes.
+        # A mismatched weight comes with its two shapes.
         if names := sorted(key if isinstance(key, str) else key[0] for key in found[f"{fault}_keys"]):
             more = f", and {len(names) - 1} more" if names[1:] else ""
             raise CorruptArtefactError(f"{folder}: going by its config.json, weight {names[0]} is {fault}{more}.")

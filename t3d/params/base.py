@@ -11,12 +11,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 _BUDGET = re.compile(r"b(\d+)(?:s(\d+)|t(\d*\.\d+))")
 _DECIMALS = 4
-"""Of a threshold. With these, `:g` shows it as it is, in the names of files and the heads of tables."""
+"""Most decimals of a threshold: with so few, `:g` writes it exactly in file names and in the heads of tables."""
 _TAKEN = (".manifest.json", ".receipt.json", ".partial", ".states")
-"""Ends of names of what lies beside an artefact: `teachers/m.states` is where `m` keeps its training states."""
+"""Suffixes of what lies beside an artefact (`teachers/m.states` holds the training states of `m`); no name ends in
+one."""
 
 AUTOREGRESSIVE = "b1s1"
-"""What an autoregressive model's answers are filed under: blocks of one token, one step each."""
+"""The budget under which an autoregressive model's answers are stored: blocks of one token, one step each."""
 
 
 def _check_name(name: str) -> str:
@@ -38,10 +39,10 @@ def _as_list(given: Any) -> Any:
 
 
 Names = Annotated[tuple[Name, ...], BeforeValidator(_as_list, json_schema_input_type=Name | tuple[Name, ...])]
-"""Several keys; a single one needs no list."""
+"""A list of keys; a single key may stand without a list."""
 
 _MARKUP = ("$", "[", "]", "://", "www.")
-"""Formulas and links of Markdown; its other signs are escaped where it is written."""
+"""Markdown's signs for formulas and links. Its other signs are escaped when a table is written."""
 
 
 def _check_text(text: str) -> str:
@@ -58,7 +59,7 @@ def _check_text(text: str) -> str:
 
 
 Label = Annotated[str, Field(max_length=100), AfterValidator(_check_text)]
-"""What a row, column or curve is called."""
+"""Name of a row, column or curve, as readers see it."""
 Caption = Annotated[str, Field(max_length=500), AfterValidator(_check_text)]
 
 Positive = Annotated[int, Field(ge=1)]
@@ -97,8 +98,8 @@ class Budget(Strict):
         """Read `b8s2` or `b8t0.9`.
 
         Raises:
-            ValueError: it is no budget, or is spelled in another way than the budget writes itself: what is decoded at
-                it is filed under its text, so a budget has one.
+            ValueError: it is not a budget, or not in its one spelling. Answers are stored under the text of their
+                budget, so every budget has one spelling.
         """
         match = _BUDGET.fullmatch(str(text))
         if match is None:
@@ -144,7 +145,8 @@ class Sampling(Strict):
     top_k: Annotated[int, Field(ge=0)] = 0
     """Highest-scoring tokens kept, 0 keeps all."""
     confidence: Literal["model", "tempered"] = "model"
-    """Confidence is the token's probability under the model's own distribution, or after the temperature (released)."""
+    """Confidence is the token's probability under the model's own distribution (`model`), or after the temperature
+    (released)."""
     prompt_guard: bool = True
-    """A step commits no more tokens than are masked. Without it (released) the surplus of a step's quota overwrites
-    visible tokens, of the prompt too, where the prompt ends inside a block."""
+    """A step commits at most the tokens that are masked. Without the guard (released), the rest of a step's quota
+    overwrites visible tokens, and prompt tokens too where the prompt ends inside a block."""

@@ -56,5 +56,5 @@ def read(path: Path) -> list[Generation]:
 
 
 def complete(rows: Sequence[Generation]) -> list[Generation]:
-    """Those that came to an end by themselves."""
+    """The answers that ended with a stop token, not at the length limit."""
     return [row for row in rows if row.finish_reason == "stop"]

@@ -26,8 +26,8 @@ def problems(path: Path, rows: list[dict[str, Any]], split: str | None) -> Itera
     """Yield the tasks of a file that belong to `split`, or all tasks if that is None, in the file's order.
 
     Raises:
-        DataError: a row lacks a column, its number is none, or none of its assertions calls a function of its reference
-            solution; or the file has no task of the split.
+        DataError: a row lacks a column, its task number is not a number, or its assertions call no function of its
+            reference solution; or the file has no task of the split.
     """
     tasks = [_task(path, number, row) for number, row in enumerate(rows)]
     if split is not None and not any(task in SPLITS[split] for task in tasks):

@@ -1,4 +1,4 @@
-"""Read a prompt set. Whoever only reads imports no generator and no tokenizer."""
+"""Read a prompt set. This module imports no generator and no tokenizer."""
 
 import json
 from collections.abc import Iterable, Iterator

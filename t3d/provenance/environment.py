@@ -68,8 +68,8 @@ def _version(name: str) -> str | None:
 def git_commit(code: Path = Path(__file__)) -> str | None:
     """The commit of the code, wherever it is run, with `-dirty` where tracked files of its repository differ from it.
 
-    None where the code is no file of a repository, as one that was installed is not; that of another project around it
-    says nothing.
+    None where no repository tracks the code, for example once it is installed; the commit of another project around it
+    would say nothing.
     """
     git = ["git", "-C", str(code.parent)]
     try:

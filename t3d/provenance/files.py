@@ -30,16 +30,16 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def exclusive(folder: Path, name: str) -> Iterator[Path]:
-    """An empty folder below `folder`, which no other process has and which is removed at the end.
+    """An empty folder below `folder` that no other process uses; it is removed at the end.
 
-    A killed process has nothing: what it left in `folder` is removed.
+    What a killed process left in `folder` is removed first.
 
     Args:
-        folder: the same for all that write one thing.
+        folder: the same for all processes that write one thing.
         name: of that thing, for messages.
 
     Raises:
-        BusyError: another process has it; on another machine, too, where they share the file system and its locks.
+        BusyError: another process uses it, also one on another machine that shares the file system and its locks.
     """
     lock = _lock(folder, name)
     try:

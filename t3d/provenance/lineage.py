@@ -1,7 +1,7 @@
-"""The lineage: what an experiment makes and from what, the edges of the DAG by artefact name.
+"""The lineage: what an experiment makes, and from what. It has the edges of the DAG, by names of artefacts.
 
-The rules of `workflow/` ask here what a job needs, and so do `t3d verify`, `publish` and `trace`: an edge is written
-down once.
+Every edge is written down once: the rules of `workflow/` ask here what a job needs, and so do `t3d verify`, `publish`
+and `trace`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -41,7 +41,7 @@ class TableRow:
 
     @property
     def model(self) -> str:
-        """The model of its first column, which gives the row its looks and its seeds."""
+        """The model of its first column, which gives the row its colour, marker and seeds."""
         return next(iter(self.models.values()))
 
 
@@ -61,7 +61,7 @@ class TableCell:
 
 
 def inputs_of(experiment: Experiment, artefact: str) -> list[str]:
-    """Artefacts that `artefact` is made from, its model first; of a student and its rollouts that is the teacher.
+    """The artefacts that `artefact` is made from, its model first; for a student and its rollouts, that is the teacher.
 
     Raises:
         KeyError: the experiment makes no such artefact.
@@ -163,7 +163,8 @@ def inputs_of_target(experiment: Experiment, product: Product, here: bool = Fals
     Args:
         experiment: whose product it is.
         product: a table or figure.
-        here: of an autoregressive row only what is here, not what vLLM could make; a table can do without the row.
+        here: of an autoregressive row, take only scores that exist here, not those that vLLM could make; the row is
+            optional.
     """
     if isinstance(product, TrainingFigure | FactorisationFigure):
         students = [run for key in product.students for run in runs_of(experiment, key)]
@@ -186,7 +187,7 @@ def _can_be_made(experiment: Experiment, product: Product) -> bool:
 
 
 def students_of(experiment: Experiment, figure: AnyFigure) -> list[str]:
-    """Students with a colour in a figure; of a row that is another student in each panel, the first."""
+    """Students that have a colour in a figure; of a row that shows another student in each panel, the first."""
     if isinstance(figure, Comparison):
         return [row.model for row in rows_of(experiment, figure) if row.model in experiment.students]
     return list(figure.students)

@@ -141,7 +141,8 @@ def _content_of(shipped: str) -> str:
 
 
 def code_of(room: str) -> str:
-    """sha256 over the files of a room of `t3d/`: what costs seconds to make follows every change of its code."""
+    """sha256 over the files of a room of `t3d/`: products that take seconds to make are made again after every change
+    of its code."""
     folder = Path(__file__).parents[1] / room
     content = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"):

@@ -1,7 +1,7 @@
 """Snakemake's own records, published with what they describe.
 
 Beside each output Snakemake notes in `.snakemake/metadata` the parameters, code and input checksums it was made with.
-Without these notes it would take a changed parameter for none and a fresh file time for a change. The archive of an
+Without these notes it would miss a changed parameter, and take a new file time for a change. The archive of an
 experiment holds them, one line per output, so that a clone knows what its artefacts came from.
 """
 

@@ -1,7 +1,7 @@
 """Weights, trajectories and answers: DVC pushes them to a remote of the user's own and fetches them from it.
 
-A remote may be anybody's. DVC compares files with their md5 (`verify` in .dvc/config), but takes the names in a
-folder's list of files as they are, `../` too: a list is checked here before a file is put into place.
+A remote may be anybody's. DVC compares files with their md5 (`verify` in .dvc/config), but uses the names in a folder's
+list of files as they are, `../` too. So the list is checked here before a file is put into place.
 """
 
 import configparser
@@ -114,7 +114,7 @@ def command(experiment: str) -> str | None:
         url = config[f"'remote \"{name}\"'"]["url"]
     except (configparser.Error, KeyError):
         return None
-    # Of another machine's remote nothing is known until it is asked; a relative path begins at .dvc.
+    # Nothing is known of a remote on another machine until it is asked. A relative path begins at .dvc.
     return f"t3d pull all --experiment {experiment}" if "://" in url or Path(".dvc", url).is_dir() else None
 
 

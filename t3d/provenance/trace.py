@@ -15,7 +15,7 @@ from t3d.provenance.store import manifest_path
 
 @dataclass(frozen=True)
 class Origin:
-    """How one artefact came about; None is what is not known here, because it was not fetched."""
+    """How one artefact was made. None stands for what is not known here because it was not fetched."""
 
     artefact: str
     recipe: str | None
@@ -73,7 +73,7 @@ def trace(
         experiment: whose table it is.
         table: its key.
         cell: one of `cells`.
-        commands: as `commands_of` says, for who traces many cells; read anew unless given.
+        commands: the result of `commands_of`, when many cells are traced; read anew by default.
 
     Returns:
         Model on disk (one per seed) -> origins of its score and of all that it was made from, the score first.

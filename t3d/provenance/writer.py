@@ -91,6 +91,10 @@ def writing(
             **job.receipt,
         }
         _write_json(partial / (base.name + RECEIPT), receipt)
+        # safetensors writes files that their owner alone can read. All get the mode of a file written here.
+        mode = (partial / out.name).stat().st_mode
+        for name in files:
+            (partial / name).chmod(mode)
         _move(partial, out)
 
 

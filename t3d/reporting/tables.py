@@ -89,7 +89,7 @@ def _reported(name: str, paper_table: int | None) -> pd.DataFrame | None:
 
 
 def check_all(experiment: Experiment) -> int:
-    """Check the tables made unasked, as `check`; returns how many."""
+    """Check the default tables, each by `check`; returns how many."""
     names = [name for name, table in experiment.tables.items() if not table.on_request]
     for name in names:
         check(experiment, name)

@@ -132,7 +132,7 @@ def _seen(experiment: Experiment, product: Product, path: Path, finished: float,
 
 
 def _finished(experiment: Experiment, artefact: str) -> float:
-    """When an artefact was finished, in seconds since 1970; 0 if nobody knows."""
+    """When an artefact was finished, in seconds since 1970; 0 if no receipt says."""
     said = (store.find_receipt(experiment, artefact) or {}).get("finished")
     return calendar.timegm(time.strptime(said, "%Y-%m-%dT%H:%M:%SZ")) if said else 0.0
 

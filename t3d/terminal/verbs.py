@@ -1,8 +1,8 @@
-"""The verbs of `t3d` that look at what was made, and make nothing."""
+"""The verbs of `t3d` that no rule calls: they look at what was made, publish it, and fetch it."""
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 ExperimentName = Annotated[str, typer.Option("--experiment", help="Name of a file in params/, without .yaml.")]
+Remote = Annotated[str | None, typer.Option(help="DVC remote; those of .dvc/config unless given.")]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
 
 
@@ -92,6 +93,90 @@ def decode_question(
     for answer in answers:
         print(answer.text if len(answers) == 1 else f"[{answer.label}]\n{answer.text}\n")
         print(answer.statistics(), file=sys.stderr)
+
+
+@app.command("verify")
+def verify_made(
+    what: Annotated[Literal["models", "tables"], typer.Argument(help="What models make, or the tables of that.")],
+    experiment: ExperimentName = "demo",
+) -> None:
+    """Check that what is on disk is complete and was made with the experiment's parameters."""
+    from t3d.provenance import verify
+
+    found = find(experiment)
+    if what == "models":
+        from t3d.prompts import reader
+
+        count = verify.models(found)
+        reader.check_prompt_sets(found)
+    else:
+        from t3d.reporting import tables
+
+        count = tables.check_all(found)
+    print(f"{what}: {count} verified")
+
+
+@app.command("publish")
+def publish_experiment(experiment: ExperimentName = "demo", remote: Remote = None) -> None:
+    """Verify what an experiment made, write its archive for git, and push the rest with DVC. Never from a job."""
+    from t3d.prompts import reader
+    from t3d.provenance import publish
+    from t3d.reporting import tables
+
+    kept = publish.publish(find(experiment), remote, (reader.check_prompt_sets, tables.check_all))
+    print("Published. Keep the versions in git:\n  git add " + " ".join(map(str, kept)) + "\n  git commit")
+
+
+@app.command("pull")
+def pull_published(
+    what: Annotated[str, typer.Argument(help="scores (from git), students (through DVC, too), or all.")] = "scores",
+    experiment: ExperimentName = "demo",
+    remote: Remote = None,
+) -> None:
+    """Get back what an experiment published, so that Snakemake knows it and makes nothing again."""
+    from t3d.provenance import publish
+
+    count = publish.pull(find(experiment), what, remote)
+    print(f"{count} files are here as they were published.")
+
+
+CardModel = Annotated[str, typer.Option(help="Key of a teacher, of a student (its first seed) or of one run of it.")]
+License = Annotated[
+    str | None, typer.Option(help="The hub's name of the licence, apache-2.0 for example; that of the base model.")
+]
+
+
+@app.command("card")
+def show_card(model: CardModel, experiment: ExperimentName = "demo", license: License = None) -> None:
+    """Print the model card of a model: what it is, its scores with intervals, how it was made."""
+    from t3d.terminal import card
+
+    print(card.text(find(experiment), model, license, None), end="")
+
+
+@app.command("push")
+def push_model(
+    model: CardModel,
+    repository: Annotated[str, typer.Option(help="Repository on the Hugging Face hub, owner/name.")],
+    experiment: ExperimentName = "demo",
+    license: License = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be uploaded, and upload nothing.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Keep what is uploaded in this folder, which must be empty.")] = None,
+) -> None:
+    """Upload a model with its card and results to the Hugging Face hub (`hf auth login` first)."""
+    import tempfile
+
+    from t3d.terminal import card
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = out or Path(temporary)
+        for path in card.write(find(experiment), model, folder, license, repository):
+            print(f"{path.stat().st_size:>14,} {path.relative_to(folder)}")
+        if not dry_run:
+            print(card.push(folder, repository, private))
 
 
 @app.command("cost")

@@ -12,9 +12,7 @@ from safetensors.torch import load_file
 from t3d import params
 from t3d.distillation import losses, trainer
 from t3d.distributed import collectives
-from t3d.prompts import sets
-from t3d.teachers import teacher
-from t3d.trajectories import rollout
+from tests.artefacts import made
 from tests.conftest import tiny_model
 from tests.started import error_of, finish, set_up, t3d, typed
 from tests.training import setting
@@ -42,13 +40,10 @@ TEACHER, SHARD = "data/small/teachers/pocket.manifest.json", "data/small/traject
 def project(tmp_path_factory):
     """A working directory with a small experiment, its rollouts, and the student that one process trains."""
     folder = set_up(tmp_path_factory.mktemp("project"), "small", EXPERIMENT)
-    prompts = "data/small/prompts/gsm.manifest.json"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         small = params.find("small")
-        teacher.make(small, "pocket", folder / TEACHER)
-        sets.make(small, "gsm", folder / TEACHER, folder / prompts)
-        rollout.make(small, "gsm", "0-of-1", folder / TEACHER, folder / prompts, folder / SHARD)
+        made(small, folder / "data" / "small", "trajectories/gsm/0-of-1")
         trainer.make(small, "t3d-seed0", folder / TEACHER, [folder / SHARD], folder / "work", out(folder, "one"))
     return folder
 

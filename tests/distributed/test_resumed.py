@@ -121,13 +121,6 @@ def test_a_process_that_is_killed_while_a_state_is_written_costs_that_state_alon
     assert equal(unbroken, again)
 
 
-def test_a_torn_part_costs_its_state_alone(in_processes, unbroken, stopped, tmp_path):
-    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "step-0000004.1-of-2.pt").write_bytes(b"torn")
-    again = in_processes(lambda _: resumed(tmp_path))
-    assert equal(unbroken, again)
-
-
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("after", [1, 2])
 def test_one_flipped_bit_in_any_part_costs_its_state_alone(in_processes, unbroken, stopped, tmp_path, rank, after):

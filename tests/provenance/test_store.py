@@ -50,6 +50,15 @@ def test_equal_runs_make_equal_manifests_and_receipts_tell_them_apart(experiment
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_files_can_be_read_by_whoever_can_read_the_manifest(experiment, tmp_path):
+    """safetensors makes files of mode 0600; a colleague could not load a student."""
+    with writer.writing(
+        experiment, "prompts/p", tmp_path / "p.manifest.json", inputs_of(experiment, tmp_path, "prompts/p")
+    ) as job:
+        job.file(".jsonl").touch(mode=0o600)
+    assert (tmp_path / "p.jsonl").stat().st_mode == (tmp_path / "p.manifest.json").stat().st_mode
+
+
 def test_a_failed_job_leaves_the_finished_artefact_alone(experiment, tmp_path):
     before = make(experiment, tmp_path).path.read_bytes()
 

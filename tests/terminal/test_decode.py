@@ -1,7 +1,6 @@
 """`t3d decode` as it is typed: piped and on a terminal, in a project where nothing was made."""
 
 import re
-import shutil
 import subprocess
 import sys
 
@@ -12,7 +11,7 @@ import torch
 
 from t3d import params
 from t3d.decoding.decoder import decode
-from t3d.decoding.request import Request
+from t3d.decoding.request import DecodingOptions, Request
 from t3d.errors import DataError, ParameterError
 from t3d.evaluation import answers
 from t3d.models.folder import mask_id, stop_ids
@@ -22,7 +21,7 @@ from t3d.provenance import store, writer
 from t3d.terminal import decode as asking
 from t3d.terminal import replay
 from tests.conftest import ROOT, SHIPPED
-from tests.started import forked
+from tests.started import clone, forked
 from tests.terminal.screen import drawn_by
 
 QUESTION = "James has 3 marbles. He buys 4 more marbles. How many marbles does James have?"
@@ -31,11 +30,8 @@ COMMAND = [sys.executable, "-m", "t3d.cli", "decode"]
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A clone's parameters and shipped teacher; the working directory."""
-    shutil.copytree(ROOT / "params", tmp_path / "params")
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
-    monkeypatch.chdir(tmp_path)
+    """A clone, which is the working directory."""
+    monkeypatch.chdir(clone(tmp_path))
     return tmp_path
 
 
@@ -45,8 +41,8 @@ def response(teacher, tokenizer):
 
     def respond(budget):
         request = Request(encode_prompt(tokenizer, QUESTION), seed=0)
-        how = {"mask_id": mask_id(tokenizer), "stop_ids": stop_ids(SHIPPED), "max_new_tokens": 256}
-        return decode(teacher, [request], Budget.parse(budget), **how)[0]
+        options = DecodingOptions(256, stop_ids(SHIPPED), mask_id(tokenizer))
+        return decode(teacher, [request], Budget.parse(budget), options)[0]
 
     return respond
 
@@ -92,14 +88,7 @@ def test_on_a_terminal_two_budgets_are_written_side_by_side(project, response):
 def test_every_denoising_step_is_one_state_and_the_last_is_the_answer(tokenizer, response):
     for budget in ("b8s1", "b8s4", "b4s4", "b8t0.9"):
         found = response(budget)
-        shown = asking._answer(
-            tokenizer,
-            budget,
-            Budget.parse(budget),
-            (found.ids, found.step_map, found.length),
-            (found.denoising_steps, found.commit_passes, found.finish_reason),
-            1.0,
-        )
+        shown = asking._answer(tokenizer, budget, Budget.parse(budget), found, 1.0)
         states = replay.states(shown)
         assert len(states) == found.denoising_steps + 1
         pictures = [replay.picture(shown, number).plain for number in range(len(states))]

@@ -12,7 +12,7 @@ import yaml
 from t3d import params
 from t3d.provenance import lineage, records, store, writer
 from tests.conftest import ROOT
-from tests.started import forked
+from tests.started import forked, set_up
 from tests.terminal.screen import drawn_by
 
 
@@ -23,11 +23,7 @@ def project(tmp_path, monkeypatch):
     table = content["tables"]["table1"] | {"students": ["naive-td", "t3d"], "benchmarks": ["gsm"], "budgets": ["b8s2"]}
     students = {key: content["students"][key] for key in table["students"]}
     content |= {"students": students, "tables": {"table1": table}, "figures": {}}
-    (tmp_path / "params").mkdir()
-    (tmp_path / "params" / "twin.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(set_up(tmp_path, "twin", yaml.safe_dump(content, sort_keys=False)))
     experiment = params.find("twin")
     for artefact in lineage.artefacts_of(experiment, experiment.tables.values()):
         sources = [store.read(path(source)) for source in lineage.inputs_of(experiment, artefact)]

@@ -2,6 +2,7 @@
 
 
 rule answers:
+    """Answer a benchmark with a model at a step budget."""
     input:
         unpack(inputs("answers/{model}/{benchmark}/{budget}")),
     output:
@@ -30,6 +31,7 @@ rule answers:
 
 
 rule score:
+    """Judge recorded answers; no model, no GPU."""
     input:
         unpack(inputs("scores/{model}/{benchmark}/{budget}")),
     output:
@@ -52,8 +54,8 @@ rule score:
         " 2>&1 | tee {log}"
 
 
-# Not a score: what a model thinks of the teacher's rollouts, state by state, for the factorisation error.
 rule factorisation:
+    """Score the teacher's rollouts with a model, state by state, for the factorisation error."""
     input:
         unpack(inputs("factorisation/{model}/{name}")),
     output:

@@ -77,8 +77,8 @@ def draw(experiment: Experiment, wanted: CommitFigure, manifests: list[Path]) ->
 def commit_shares(answers: pd.DataFrame, block_size: int, steps: int) -> np.ndarray:
     """Share of a position's tokens that each step commits, `[steps, block_size]`: columns sum to 1.
 
-    A column is not a number where no token was found. What is counted are the tokens of an answer up to its end-of-text
-    token, in blocks of its own: a block that the prompt begins has fewer tokens, and so fewer steps, than a whole one.
+    A column is NaN where there is no token. The tokens of an answer up to its end-of-text token are counted, in blocks
+    without prompt: a block that the prompt begins has fewer tokens, and so fewer steps, than a whole one.
 
     Args:
         answers: response_ids and step_map, to the end of the last block, and response_tokens, those that count.

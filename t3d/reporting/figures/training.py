@@ -1,7 +1,7 @@
 """Training curves from each `training.jsonl`: the loss, its terms, disagreement, gradient norms.
 
-Nothing is smoothed: a line is the mean over training seeds at each optimizer step, its band their range. Of a teacher
-in conversion also what its answers to some prompts were like at three moments (`t3d/teachers/probes.py`).
+Nothing is smoothed: a line is the mean over training seeds at each optimizer step, its band their range. For a
+converted teacher it also shows what its answers to some prompts were like at three moments (`t3d/teachers/probes.py`).
 """
 
 import json
@@ -26,8 +26,6 @@ _TITLES = {
     "loss": "Loss",
     "likelihood_term": "Likelihood term",
     "ar_term": "KL to the AR model",
-    "near_term": "Near term",
-    "far_term": "Far term",
     "entropy_term": "Entropy term",
     "real_term": "DDO, real term",
     "fake_term": "DDO, fake term",
@@ -41,7 +39,7 @@ _TITLES = {
 }
 """Key of the log -> its panel, in the order drawn; see `t3d/distillation/losses.py`."""
 _PROBES = ("complete", "nll")
-"""What is there at some steps only; nats a token are compared with those of the model's own answers (`own_nll`)."""
+"""Logged at some steps only. `nll`, in nats per token, is compared with that of the model's own answers, `own_nll`."""
 _PANEL = (2.3, 1.75)
 """Inches."""
 _COLUMNS = (3, 4)
@@ -97,7 +95,7 @@ def read_log(manifest: Manifest) -> pd.DataFrame:
 
     Raises:
         MissingInputError: it is not here.
-        CorruptArtefactError: there is none, it differs from the manifest's, or it is not what the trainer writes.
+        CorruptArtefactError: the manifest lists no log, the log is another one, or it is not what the trainer writes.
     """
     name = f"{manifest.base.name}/{LOG}"
     path = manifest.path.parent / name

@@ -2,9 +2,10 @@
 
     t3d report --experiment demo --out results/report.html
 
-It shows what is there and makes nothing: views of tables from their CSV, figures, costs from receipts (`costs.py`),
-what each number was made from (`origins.py`), and recorded answers step by step (`viewer.py`). The page itself is
-`report.html.j2` with `report.css` and `report.js`. Where something is missing the page says what fetches or makes it.
+It shows what has been made and makes nothing itself: views of tables from their CSV, figures, costs from receipts
+(`costs.py`), what each number was made from (`origins.py`), and recorded answers step by step (`viewer.py`). The page
+itself is `report.html.j2` with `report.css` and `report.js`. Where something is missing the page says what fetches or
+makes it.
 """
 
 from base64 import b64encode
@@ -106,13 +107,13 @@ def _speeds(experiment: Experiment, table: Comparison) -> pd.DataFrame:
 
 
 def _main(experiment: Experiment, there: list[str]) -> Comparison:
-    """The table whose models and budgets the viewer shows: the first that is made unasked, of accuracies if any is."""
+    """The table whose models and budgets the viewer shows: a default one, of accuracies, if there is any."""
     tables = [experiment.tables[name] for name in there]
     return min(tables, key=lambda table: (table.on_request, not isinstance(table, AccuracyTable)))
 
 
 def _answers(experiment: Experiment, table: Comparison) -> tuple[dict[str, Any] | None, str]:
-    """The viewer's data, or None and why there is none."""
+    """The viewer's data, or None and the reason."""
     try:
         return viewer.of_table(experiment, table), ""
     except T3DError as error:
