@@ -192,9 +192,9 @@ def test_what_is_missing_of_a_model_and_a_benchmark_is_one_submission_and_what_i
     project = make_project(tmp_path / "project")
     make_beginning(project)
     scores = [f"data/twin/scores/pocket-sdar/gsm/{budget}.manifest.json" for budget in ("b8s2", "b8s4")]
-    # No log, no job: one of the two scores fails, and nothing else.
-    log = project / "logs/twin/scores/pocket-sdar/gsm/b8s2.log"
-    log.mkdir(parents=True)
+    # A folder where its file belongs: one of the two scores fails, and nothing else.
+    in_the_way = project / "data/twin/scores/pocket-sdar/gsm/b8s2.parquet"
+    in_the_way.mkdir(parents=True)
     running = start(project, *scores, "--retries", "0")
     said = finish(running)
     assert running.returncode == 1, said[-3000:]
@@ -205,7 +205,7 @@ def test_what_is_missing_of_a_model_and_a_benchmark_is_one_submission_and_what_i
     assert (job["TresPerJob"], job["NumCPUs"], job["MinMemoryNode"]) == ("gres:gpu:1", "8", "8000M")
     made = sorted(path.name for path in (project / "data/twin").rglob("pocket-sdar/gsm/*.manifest.json"))
     assert made == ["b8s2.manifest.json", "b8s4.manifest.json", "b8s4.manifest.json"]
-    log.rmdir()
+    in_the_way.rmdir()
     assert re.search(r"^total +1$", finish(start(project, *scores, "-n")), flags=re.MULTILINE)
 
 

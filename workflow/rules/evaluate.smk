@@ -9,11 +9,11 @@ rule answers:
         manifest("answers/{model}/{benchmark}/{budget}"),
     log:
         f"{LOGS}/answers/{{model}}/{{benchmark}}/{{budget}}.log",
-    conda:
-        "../../environment.yml"
     # On a cluster, what is missing of a model and a benchmark is one submission; elsewhere this says nothing.
     group:
         "evaluation_{model}_{benchmark}"
+    conda:
+        "../../environment.yml"
     threads: max(CORES, E.decoding_processes)
     resources:
         # One after another: the profile for Slurm allows one in a group.
@@ -38,10 +38,10 @@ rule score:
         manifest("scores/{model}/{benchmark}/{budget}"),
     log:
         f"{LOGS}/scores/{{model}}/{{benchmark}}/{{budget}}.log",
-    conda:
-        "../../environment.yml"
     group:
         "evaluation_{model}_{benchmark}"
+    conda:
+        "../../environment.yml"
     resources:
         turn=1,
         runtime=lambda w, attempt: 15 * attempt,
