@@ -1,12 +1,7 @@
-# What Snakemake leaves to do on a Slurm cluster, and when a run there is interrupted.
+# What is left to do on a Slurm cluster when a run is interrupted.
 
 import re
 import subprocess
-
-# In the process that runs a submission's jobs: one that fails does not keep the others from being made. Snakemake does
-# not pass this on.
-if not workflow.is_main_process:
-    workflow.execution_settings.keep_going = True
 
 
 def cancel_jobs(logs):
