@@ -23,7 +23,7 @@ report: $(VENV)/installed ## one offline HTML page of what there is; makes the t
 
 # A worker that has nothing left takes tests from the end of another's list: no long file ends the run alone.
 test: $(VENV)/installed ## run the tests on every core
-	pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(SELECTED)
 
 # What tests/faults holds takes a third of the time: two minutes on two cores.
 FAULTS ?= tests/faults tests/sandbox/test_attacks.py tests/provenance/test_archive.py tests/provenance/test_remote.py \

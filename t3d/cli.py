@@ -14,12 +14,10 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from t3d import params
 from t3d.distributed import launch
 from t3d.errors import in_a_sentence
-from t3d.provenance import lineage
 from t3d.terminal import verbs
-from t3d.terminal.verbs import ExperimentName
+from t3d.terminal.verbs import ExperimentName, find
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -33,7 +31,8 @@ Processes = Annotated[
     typer.Option(min=1, max=4096, help="Processes that do it together; the experiment's number if not given."),
 ]
 
-# The imports below are inside the verbs: PyTorch and lm-eval take seconds to load, and `--help` needs neither.
+# The imports below are inside the verbs: PyTorch and lm-eval take seconds to load, parameters a quarter of one, and
+# `--help` needs none of them.
 
 
 class Verb(TyperCommand):
@@ -74,7 +73,7 @@ def fetch_source(
     """Fetch a repository's files from the hub and check them. One that is not pinned: its pin is printed."""
     from t3d.prompts import sources
 
-    sources.make(params.find(experiment), name, work, out)
+    sources.make(find(experiment), name, work, out)
 
 
 @app.command("pin")
@@ -82,7 +81,7 @@ def pin_sources(experiment: ExperimentName = "paper") -> None:
     """Print what pins an experiment's sources, to paste into its file; asks the hub."""
     from t3d.prompts import sources
 
-    print(sources.pins(params.find(experiment)), end="")
+    print(sources.pins(find(experiment)), end="")
 
 
 @app.command("teacher", cls=Verb)
@@ -99,7 +98,7 @@ def make_teacher(
 
     Training that was killed resumes from its last state, beside --out in <artefact>.states.
     """
-    found = params.find(experiment)
+    found = find(experiment)
     converts = name in found.teachers and found.teachers[name].source == "convert"
     if not converts or not launch.done_by_several(found, "training_processes", processes):
         from t3d.teachers import teacher as teachers
@@ -120,7 +119,7 @@ def make_prompts(
     """Draw the questions of a prompt set and tokenise them for a teacher."""
     from t3d.prompts import sets
 
-    sets.make(params.find(experiment), name, teacher, out, *(shards or ()), *(source or ()), *(prompts or ()))
+    sets.make(find(experiment), name, teacher, out, *(shards or ()), *(source or ()), *(prompts or ()))
 
 
 @app.command("generate")
@@ -134,7 +133,7 @@ def make_generations(
     processes: Processes = None,
 ) -> None:
     """Draw an autoregressive teacher's own answers to prompts: one shard of what its conversion learns from."""
-    found = params.find(experiment)
+    found = find(experiment)
     if not launch.done_by_several(found, "decoding_processes", processes):
         from t3d.trajectories import generations
 
@@ -155,7 +154,7 @@ def make_trajectories(
     processes: Processes = None,
 ) -> None:
     """Record a full-step decoding of prompts by their teacher, or by a student of it: one trajectory shard."""
-    found = params.find(experiment)
+    found = find(experiment)
     if not launch.done_by_several(found, "decoding_processes", processes):
         from t3d.trajectories import rollout
 
@@ -174,7 +173,9 @@ def make_student(
     processes: Processes = None,
 ) -> None:
     """Train a student. Killed or requeued, it resumes from its last state in --work."""
-    found = params.find(experiment)
+    from t3d.provenance import lineage
+
+    found = find(experiment)
     lineage.check_processes(found, run, processes or found.training_processes)
     if not launch.done_by_several(found, "training_processes", processes):
         from t3d.distillation import trainer
@@ -193,9 +194,11 @@ def make_answers(
     processes: Processes = None,
 ) -> None:
     """Answer a benchmark with a model at a step budget, through lm-eval; an autoregressive one (b1s1) through vLLM."""
-    found = params.find(experiment)
+    from t3d.params import AUTOREGRESSIVE
+
+    found = find(experiment)
     # vLLM runs in a separate process.
-    if budget == params.AUTOREGRESSIVE or not launch.done_by_several(found, "decoding_processes", processes):
+    if budget == AUTOREGRESSIVE or not launch.done_by_several(found, "decoding_processes", processes):
         from t3d.evaluation import answers
 
         answers.make(found, benchmark, budget, model, prompts, out)
@@ -211,7 +214,7 @@ def make_score(
     """Score recorded answers with lm-eval; needs no GPU and no model."""
     from t3d.evaluation import scores
 
-    scores.make(params.find(experiment), answers, prompts, out)
+    scores.make(find(experiment), answers, prompts, out)
 
 
 @app.command("factorisation", cls=Verb)
@@ -225,7 +228,7 @@ def make_factorisation(
     """Score every state of recorded full-step rollouts, for the factorisation error."""
     from t3d.evaluation import factorisation
 
-    factorisation.make(params.find(experiment), model, name, shards, out)
+    factorisation.make(find(experiment), model, name, shards, out)
 
 
 @app.command("table", cls=Verb)
@@ -238,7 +241,7 @@ def make_table(
     """Build a table. Scores made with other parameters than the experiment's are refused."""
     from t3d.reporting import tables
 
-    tables.write(params.find(experiment), name, scores, out)
+    tables.write(find(experiment), name, scores, out)
 
 
 @app.command("figure", cls=Verb)
@@ -251,7 +254,7 @@ def make_figure(
     """Draw a figure. What was made with other parameters than the experiment's is refused."""
     from t3d.reporting import figures
 
-    figures.write(params.find(experiment), name, material, out)
+    figures.write(find(experiment), name, material, out)
 
 
 @app.command("report")
@@ -262,7 +265,7 @@ def make_report(
     """Write one HTML page of the tables and figures that are there, with provenance, costs and trajectories."""
     from t3d.reporting import page
 
-    page.write(params.find(experiment), out)
+    page.write(find(experiment), out)
     print(f"The report is in {out}: open it in a browser, no network is needed.")
 
 
@@ -277,13 +280,14 @@ def evaluate_checkpoint(
     dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Number format of decoding.")] = "bfloat16",
 ) -> None:
     """Score a checkpoint that belongs to no experiment: accuracy with its interval, and a receipt."""
+    from t3d import params
     from t3d.evaluation import answers, scores
     from t3d.prompts import sets, sources
     from t3d.provenance.store import manifest_path
     from t3d.teachers import teacher
     from t3d.terminal import card, checkpoint
 
-    base = params.find(like)
+    base = find(like)
     budgets = [str(params.read_budget(text)) for text in budget]
     fetched = manifest_path(base, f"sources/{model}")
     folder = Path(str(fetched).removesuffix(".manifest.json")) if fetched.is_file() else Path(model)

@@ -16,6 +16,8 @@ from t3d.errors import MissingInputError, ParameterError, reading
 from t3d.params.json_files import open_record, read_json
 
 MASK_TOKEN = "<|MASK|>"
+_MASK_TOKENS = (MASK_TOKEN, "<|mask|>")
+"""SDAR's spelling, which is ours, and dllm's."""
 MAKE_AGAIN = "Make, fetch or copy the model again."
 _TOKENIZERS = ("tokenizer.json", "vocab.json", "tokenizer.model")
 
@@ -33,8 +35,30 @@ class SDARConfig(Qwen3Config):
     qkv_bias: bool = False
     qk_norm: bool = True
 
+    @classmethod
+    def get_config_dict(cls, *args: Any, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The fields of a folder's `config.json`; those of a conversion by dllm or OPDLM in our words."""
+        fields, rest = super().get_config_dict(*args, **options)
+        if str(fields.get("model_type")).startswith("a2d-"):
+            # Their block size is chosen when they decode; 32 is dllm's default.
+            own = {"block_size": 32, "qkv_bias": fields["model_type"] == "a2d-qwen2"}
+            fields = own | {"qk_norm": not own["qkv_bias"]} | fields | {"model_type": cls.model_type}
+        return fields, rest
 
-AutoConfig.register("sdar", SDARConfig)
+
+class _A2DQwen3Config(SDARConfig):
+    model_type = "a2d-qwen3"
+
+
+class _A2DQwen2Config(SDARConfig):
+    model_type = "a2d-qwen2"
+
+
+DIFFUSION = ("sdar", "a2d-qwen3", "a2d-qwen2")
+"""Kinds of block-diffusion models that `SDARForCausalLM` is; the last two are conversions by dllm or OPDLM."""
+for _config in (SDARConfig, _A2DQwen3Config, _A2DQwen2Config):
+    # transformers asks for the kind of model before it loads a tokenizer.
+    AutoConfig.register(_config.model_type, _config)
 _Count = Annotated[int, Field(ge=1, le=2**20)]
 _Ids = int | list[int] | None
 
@@ -80,17 +104,24 @@ def read_config(folder: Path) -> Config:
 
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of an SDAR folder.
+    """Load the tokenizer of a block-diffusion model's folder.
+
+    Conversions by dllm were trained on Qwen3's chat template without thinking, which is switched off for them.
 
     Raises:
         MissingInputError: there is no such folder, or no tokenizer in it.
-        ParameterError: the tokenizer has no mask token `<|MASK|>`, no chat template, end-of-text or padding token.
+        ParameterError: the tokenizer has no mask token, chat template, end-of-text or padding token.
         CorruptArtefactError: a file of it cannot be read.
     """
     folder = check_folder(folder)
     tokenizer = read_tokenizer(folder)
-    if MASK_TOKEN not in tokenizer.get_vocab():
-        raise ParameterError(f"{folder}: the tokenizer has no mask token {MASK_TOKEN}; this is not an SDAR folder.")
+    if _mask_token(tokenizer) is None:
+        raise ParameterError(
+            f"{folder}: the tokenizer has no mask token ({' or '.join(_MASK_TOKENS)}, or mask_token in "
+            "tokenizer_config.json); this is no block-diffusion model."
+        )
+    if read_json(folder / "config.json", _Kind, MAKE_AGAIN).get("model_type") != SDARConfig.model_type:
+        without_thinking(tokenizer)
     for name in ("eos_token", "pad_token"):
         if getattr(tokenizer, name) is None:
             raise ParameterError(f"{folder}/tokenizer_config.json names no {name}, which ends or fills a response.")
@@ -118,9 +149,22 @@ def read_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def without_thinking(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let the chat template, if it can think aloud, ask for an answer without."""
+    switch, template = "{%- set enable_thinking = false %}\n", str(tokenizer.chat_template)
+    if "enable_thinking" in template and not template.startswith(switch):
+        tokenizer.chat_template = switch + template
+
+
 def mask_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    """Id of the mask token."""
-    return tokenizer.get_vocab()[MASK_TOKEN]
+    """Id of the mask token; raises KeyError if there is none, which `load_tokenizer` checks."""
+    return tokenizer.get_vocab()[_mask_token(tokenizer) or MASK_TOKEN]
+
+
+def _mask_token(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """The token that stands for what is not yet written."""
+    vocabulary = tokenizer.get_vocab()
+    return next((token for token in (tokenizer.mask_token, *_MASK_TOKENS) if token in vocabulary), None)
 
 
 def stop_ids(folder: str | Path) -> frozenset[int]:
@@ -150,7 +194,7 @@ def stop_ids(folder: str | Path) -> frozenset[int]:
     return frozenset(found)
 
 
-def check_folder(folder: str | Path, kinds: Sequence[str] = ("sdar",), whose: str = "") -> Path:
+def check_folder(folder: str | Path, kinds: Sequence[str] = DIFFUSION, whose: str = "") -> Path:
     """Check that a folder says it holds a model of one of `kinds`, each a `model_type` of transformers.
 
     Raises:

@@ -1,7 +1,11 @@
 """What every parameter group is made of: strict models, budgets, sampling."""
 
+import os
 import re
 from typing import Annotated, Any, Literal, Self
+
+# It would ask every package that is installed whether it adds something, and none does.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -73,7 +77,8 @@ Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 class Strict(BaseModel):
     """Base of every parameter group: unknown keys are refused, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+    # Docstrings of attributes are read where the schema is written (`reader.schema`): that takes a third of a start.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
 
 class Budget(Strict):

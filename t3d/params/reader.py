@@ -1,13 +1,17 @@
 """The reader of experiment files: YAML to parameters, and what is said of a key or value that is not allowed."""
 
+import ast
+import inspect
 import json
 import reprlib
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from t3d.errors import ParameterError, short
+from t3d.params.base import Strict
 from t3d.params.experiment import Experiment
 from t3d.params.yaml_files import read_yaml
 
@@ -89,5 +93,29 @@ def _children(groups: list[type[BaseModel]], part: str | int) -> list[type[BaseM
 
 
 def schema() -> str:
-    """The JSON schema of an experiment file, as text."""
+    """The JSON schema of an experiment file, as text; the docstrings of attributes describe them."""
+    groups = _groups(Strict)
+    said = {group: _docstrings(group) for group in groups}
+    for group in groups:
+        for name, field in group.model_fields.items():
+            if field.description is None:
+                texts = (said[base][name] for base in group.__mro__ if name in said.get(base, {}))
+                field.description = next(texts, None)
+    for group in groups:
+        group.model_rebuild(force=True)
     return json.dumps(Experiment.model_json_schema(), indent=2) + "\n"
+
+
+def _groups(group: type[BaseModel]) -> list[type[BaseModel]]:
+    return [group, *(inner for derived in group.__subclasses__() for inner in _groups(derived))]
+
+
+def _docstrings(group: type[BaseModel]) -> dict[str, str]:
+    """Attribute -> the string below it, in the source of a class."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(group))).body
+    assert isinstance(definition, ast.ClassDef)
+    found = {}
+    for line, below in zip(definition.body, definition.body[1:], strict=False):
+        if isinstance(line, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            found[ast.unparse(line.target)] = inspect.cleandoc(str(below.value.value))
+    return found

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from t3d.errors import MissingInputError, ParameterError, reading
-from t3d.params import Budget, Conversion, Experiment, Teacher
+from t3d.params import Budget, Conversion, Experiment, Product, Teacher
 from t3d.params.yaml_files import read_yaml
 from t3d.provenance import lineage
 
@@ -151,6 +151,19 @@ def code_of(room: str) -> str:
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"):
         content.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
     return content.hexdigest()
+
+
+def shown(experiment: Experiment, product: Product) -> str:
+    """What decides a table's or figure's content besides its material: parameters, code, labels in the order of rows.
+
+    And of a figure the students that all figures show, since its colours follow from them.
+    """
+    groups = (experiment.teachers, experiment.students, experiment.benchmarks)
+    labels = [[(key, model.label) for key, model in models.items()] for models in groups]
+    looks = []
+    if any(product is figure for figure in experiment.figures.values()):
+        looks = [lineage.students_of(experiment, figure) for figure in experiment.figures.values()]
+    return canonical([product.model_dump(mode="json"), labels, looks, code_of("reporting")])
 
 
 def canonical(content: Any) -> str:

@@ -26,6 +26,14 @@ def has(output: str) -> bool:
     return _place(output).is_file()
 
 
+def of(output: str) -> dict[str, Any]:
+    """What Snakemake noted of an output; nothing if it does not know it."""
+    try:
+        return json.loads(_place(output).read_bytes())
+    except FileNotFoundError:
+        return {}
+
+
 def collect() -> Records:
     """The record of everything Snakemake made here and what is still there."""
     found = {}

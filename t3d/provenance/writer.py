@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -72,7 +71,7 @@ def writing(
     base = Path(str(out).removesuffix(MANIFEST))
     with exclusive(base.with_name(base.name + ".partial"), artefact) as partial:
         job = ArtefactWriter(base, partial)
-        started = time.time()
+        begun = environment.begin()
         yield job
         files = _listing(partial)
         content = {
@@ -88,7 +87,7 @@ def writing(
         receipt = {
             "artefact": artefact,
             "params": recipes.artefact_params(experiment, artefact),
-            **environment.since(started, device),
+            **environment.since(begun, device),
             **job.receipt,
         }
         _write_json(partial / (base.name + RECEIPT), receipt)

@@ -23,7 +23,7 @@ from t3d.distributed.gpus import pick_device
 from t3d.errors import DataError, ParameterError, TrainingError
 from t3d.models import autoregressive
 from t3d.models.device import worth_compiling
-from t3d.models.folder import MASK_TOKEN, SDARConfig, mask_id, stop_ids
+from t3d.models.folder import MASK_TOKEN, SDARConfig, mask_id, stop_ids, without_thinking
 from t3d.models.sdar import SDARForCausalLM
 from t3d.params import Conversion, Experiment, Objective, States, Student
 from t3d.prompts import generated
@@ -54,7 +54,6 @@ _CHECKED_AFTER = 50
 """Optimizer steps after which the loss must be below its start; it falls from about 8 to below 3 in these."""
 _TOLERANCE = 1e-3
 """Largest difference of a logit between the two models, as a share of the largest logit, in float32."""
-_WITHOUT_THINKING = "{%- set enable_thinking = false %}\n"
 
 
 def make(experiment: Experiment, name: str, out: Path, inputs: Sequence[store.Manifest]) -> None:
@@ -249,10 +248,8 @@ def with_mask(tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreTrainedTok
         tokenizer.add_special_tokens({"mask_token": MASK_TOKEN})
     if tokenizer.pad_token_id is None:
         raise ParameterError(f"{folder}: the tokenizer has no pad_token, which fills the last block of a row.")
-    template = str(tokenizer.chat_template)
-    if "enable_thinking" in template and not template.startswith(_WITHOUT_THINKING):
-        # The answers it learns from were asked for without thinking.
-        tokenizer.chat_template = _WITHOUT_THINKING + template
+    # The answers it learns from were asked for without thinking.
+    without_thinking(tokenizer)
     return tokenizer
 
 

@@ -2,18 +2,27 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from t3d import params
 from t3d.errors import ParameterError
+
+if TYPE_CHECKING:
+    from t3d.params import Experiment
 
 app = typer.Typer()
 
 ExperimentName = Annotated[str, typer.Option("--experiment", help="Name of a file in params/, without .yaml.")]
 Remote = Annotated[str | None, typer.Option(help="DVC remote; those of .dvc/config unless given.")]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+def find(experiment: str) -> "Experiment":
+    """Read `params/<experiment>.yaml`; whoever asks for `--help` does without what checks it."""
+    from t3d import params
+
+    return params.find(experiment)
 
 
 @app.command("trace")
@@ -39,16 +48,10 @@ def trace_cell(
 @app.command("status")
 def show_status(experiment: ExperimentName = "demo", json: Json = False) -> None:
     """Show which tables and figures there are, what of each stage is made, what is running and what remains."""
-    from rich.console import Console
-
     from t3d.terminal import status
 
-    found = status.look(params.find(experiment))
-    if json:
-        print(status.to_json(found))
-        return
-    # In a file or a pipe, lines are not wrapped.
-    Console(width=None if sys.stdout.isatty() else 1000).print(status.to_rich(found))
+    found = status.look(find(experiment))
+    print(status.to_json(found) if json else status.to_text(found, colours=sys.stdout.isatty()))
 
 
 @app.command("decode")
@@ -84,7 +87,7 @@ def decode_question(
     for item in compare or []:
         other, _, how = item.rpartition("@") if "@" in item else (item, "", "")
         asked.append((other or model, how or budget))
-    answers = decode.ask(params.find(experiment), text, question, asked, seed, max_new_tokens)
+    answers = decode.ask(find(experiment), text, question, asked, seed, max_new_tokens)
     console = Console()
     if console.is_terminal:
         replay.show(answers, pace, console)
@@ -102,7 +105,7 @@ def verify_made(
     """Check that what is on disk is complete and was made with the experiment's parameters."""
     from t3d.provenance import verify
 
-    found = params.find(experiment)
+    found = find(experiment)
     if what == "models":
         from t3d.prompts import reader
 
@@ -122,7 +125,7 @@ def publish_experiment(experiment: ExperimentName = "demo", remote: Remote = Non
     from t3d.provenance import publish
     from t3d.reporting import tables
 
-    kept = publish.publish(params.find(experiment), remote, (reader.check_prompt_sets, tables.check_all))
+    kept = publish.publish(find(experiment), remote, (reader.check_prompt_sets, tables.check_all))
     print("Published. Keep the versions in git:\n  git add " + " ".join(map(str, kept)) + "\n  git commit")
 
 
@@ -135,7 +138,7 @@ def pull_published(
     """Get back what an experiment published, so that Snakemake knows it and makes nothing again."""
     from t3d.provenance import publish
 
-    count = publish.pull(params.find(experiment), what, remote)
+    count = publish.pull(find(experiment), what, remote)
     print(f"{count} files are here as they were published.")
 
 
@@ -150,7 +153,7 @@ def show_card(model: CardModel, experiment: ExperimentName = "demo", license: Li
     """Print the model card of a model: what it is, its scores with intervals, how it was made."""
     from t3d.terminal import card
 
-    print(card.text(params.find(experiment), model, license, None), end="")
+    print(card.text(find(experiment), model, license, None), end="")
 
 
 @app.command("push")
@@ -172,7 +175,7 @@ def push_model(
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = out or Path(temporary)
-        for path in card.write(params.find(experiment), model, folder, license, repository):
+        for path in card.write(find(experiment), model, folder, license, repository):
             print(f"{path.stat().st_size:>14,} {path.relative_to(folder)}")
         if not dry_run:
             print(card.push(folder, repository, private))
@@ -186,4 +189,4 @@ def estimate_cost(
     """State the GPU hours of an experiment, by stage and by table, and how they are worked out."""
     from t3d.terminal import cost
 
-    print(cost.report(params.find(experiment), gpu))
+    print(cost.report(find(experiment), gpu))

@@ -161,7 +161,7 @@ def test_published_folder_shape_loads_without_remote_code(tmp_path, tied):
 
 def test_other_models_are_refused_by_name(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(ParameterError, match="model_type is 'llama', expected 'sdar'"):
+    with pytest.raises(ParameterError, match="model_type is 'llama', expected 'sdar' or 'a2d-qwen3' or 'a2d-qwen2'"):
         load_model(tmp_path)
     with pytest.raises(MissingInputError, match=r"config\.json"):
         load_model(tmp_path / "nowhere")
@@ -215,7 +215,7 @@ def test_a_tokenizer_without_mask_token_is_refused(model, tokenizer, tmp_path):
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        text = (tmp_path / name).read_text().replace("<|MASK|>", "<|HOLE|>")
+        text = (tmp_path / name).read_text().replace("<|MASK|>", "<|HOLE|>").replace('"mask_token"', '"hole_token"')
         (tmp_path / name).write_text(text)
     with pytest.raises(ParameterError, match="no mask token"):
         load_tokenizer(tmp_path)

@@ -97,6 +97,7 @@ def test_the_kl_to_the_autoregressive_model_is_its_definition(block_size):
 def test_a_weight_of_the_autoregressive_model_changes_the_recipe_and_the_weights(tmp_path):
     """Unset it is no part of the recipe; set, the conversion learns something else and logs the KL."""
     content = content_of(tmp_path, write_causal(tmp_path / "published"))
+    content["teachers"]["sdar"]["conversion"] |= {"steps": 6, "probes": 2}
     plain = experiment_of(tmp_path, content)
     assert "ar_weight" not in str(recipes.artefact_params(plain, "teachers/sdar"))
     before = store.read(made(plain, tmp_path, "teachers/sdar"))

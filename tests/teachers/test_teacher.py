@@ -103,7 +103,9 @@ def test_the_mask_is_where_published_models_have_it(folder):
         (lambda f: (f / "config.json").write_text('{"model_type": "qwen3"}'), ParameterError, "model_type is 'qwen3'"),
         (
             lambda f: [
-                (f / n).write_text((f / n).read_text().replace("<|MASK|>", "<|HOLE|>"))
+                (f / n).write_text(
+                    (f / n).read_text().replace("<|MASK|>", "<|HOLE|>").replace('"mask_token"', '"hole_token"')
+                )
                 for n in ("tokenizer.json", "tokenizer_config.json")
             ],
             ParameterError,

@@ -1,5 +1,6 @@
 """`t3d decode` as it is typed: piped and on a terminal, in a project where nothing was made."""
 
+import os
 import re
 import subprocess
 import sys
@@ -52,7 +53,9 @@ def on_a_terminal(project, *arguments):
 
 
 def test_piped_it_is_the_answer_alone(project, tokenizer, response):
-    done = subprocess.run([*COMMAND, QUESTION, "--budget", "b8s2"], cwd=project, capture_output=True, text=True)
+    line = [*COMMAND, QUESTION, "--budget", "b8s2"]
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(line, cwd=project, capture_output=True, text=True, env=one_thread)
     assert done.returncode == 0, done.stderr
     expected = response("b8s2")
     text = tokenizer.decode(expected.ids[: expected.length], skip_special_tokens=True)

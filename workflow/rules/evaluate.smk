@@ -9,10 +9,15 @@ rule answers:
         manifest("answers/{model}/{benchmark}/{budget}"),
     log:
         f"{LOGS}/answers/{{model}}/{{benchmark}}/{{budget}}.log",
+    # On a cluster, what is missing of a model and a benchmark is one submission; elsewhere this says nothing.
+    group:
+        "evaluation_{model}_{benchmark}"
     conda:
         "../../environment.yml"
     threads: max(CORES, E.decoding_processes)
     resources:
+        # One after another: the profile for Slurm allows one in a group.
+        turn=1,
         # Not a parameter: more processes change the speed of decoding, and plan nothing again.
         gpu=E.decoding_processes if E.gpus else 0,
         runtime=lambda w, attempt: JOB_RESOURCES["answers"].minutes * attempt,
@@ -33,8 +38,14 @@ rule score:
         manifest("scores/{model}/{benchmark}/{budget}"),
     log:
         f"{LOGS}/scores/{{model}}/{{benchmark}}/{{budget}}.log",
+    group:
+        "evaluation_{model}_{benchmark}"
     conda:
         "../../environment.yml"
+    resources:
+        turn=1,
+        runtime=lambda w, attempt: 15 * attempt,
+        mem_mb=lambda w, attempt: 8000 * attempt,
     params:
         experiment=E.name,
         recipe=recipe("scores/{model}/{benchmark}/{budget}"),

@@ -22,7 +22,7 @@ rule table:
         "../../environment.yml"
     params:
         experiment=E.name,
-        shown=lambda w: shown(E.tables[w.name], "tables"),
+        shown=lambda w: recipes.shown(E, E.tables[w.name]),
     shell:
         "t3d table --experiment {params.experiment} --name {wildcards.name} --scores {input.scores}"
         " --out {output.csv} 2>&1 | tee {log}"
@@ -47,7 +47,7 @@ rule figure:
         "../../environment.yml"
     params:
         experiment=E.name,
-        shown=lambda w: shown(E.figures[w.name], "figures"),
+        shown=lambda w: recipes.shown(E, E.figures[w.name]),
     shell:
         "t3d figure --experiment {params.experiment} --name {wildcards.name} --material {input.material}"
         " --out {output.pdf} 2>&1 | tee {log}"
