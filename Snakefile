@@ -8,6 +8,9 @@ model answers every benchmark at every step budget (evaluate.smk), and scores be
 """
 
 
+report: "workflow/captions/workflow.rst"
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/teacher.smk"
 include: "workflow/rules/trajectories.smk"
@@ -18,6 +21,7 @@ include: "workflow/rules/slurm.smk"
 
 
 rule all:
+    """Make the default tables and figures."""
     default_target: True
     input:
         results(),

@@ -17,7 +17,7 @@ from transformers import DynamicCache
 
 from benchmarks.published import MASK_ID, SIZES
 from t3d.decoding.decoder import decode
-from t3d.decoding.request import Request
+from t3d.decoding.request import DecodingOptions, Request
 from t3d.models.folder import SDARConfig
 from t3d.models.masks import block_causal
 from t3d.models.sdar import SDARForCausalLM
@@ -90,14 +90,14 @@ def measure(model, mask_id: int, batch: int, budget: Budget, prompt: int, new_to
     generator = torch.Generator().manual_seed(0)
     top = min(model.config.vocab_size, mask_id) if mask_id > prompt else model.config.vocab_size
     requests = [Request(torch.randint(4, top, (prompt,), generator=generator).tolist(), seed) for seed in range(batch)]
-    settings = {"mask_id": mask_id, "stop_ids": frozenset(), "batch_size": batch}
 
     def run(tokens: int) -> float:
         started = time.perf_counter()
         if how == "hugging face":
             hugging_face(model, requests, budget, mask_id, tokens)
         else:
-            decode(model, requests, budget, max_new_tokens=tokens, engine=how == "engine", **settings)
+            options = DecodingOptions(tokens, frozenset(), mask_id, batch_size=batch)
+            decode(model, requests, budget, options, engine=how == "engine")
         torch.cuda.synchronize()
         return time.perf_counter() - started
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from t3d.errors import MissingInputError
+from t3d.errors import MissingInputError, in_a_sentence
 from t3d.params import Experiment, find
 from t3d.provenance import store
 from t3d.provenance.lineage import artefacts_of, targets
@@ -106,8 +106,9 @@ def main() -> None:
     given = parser.parse_args()
     if given.gpus < 1:
         parser.error(f"--gpus {given.gpus}: at least 1")
-    stages, products = by_stage(find(given.experiment), given.gpus)
-    print(stages.round(1).to_string(), products.round(1).to_string(), sep="\n\n")
+    with in_a_sentence():
+        stages, products = by_stage(find(given.experiment), given.gpus)
+        print(stages.round(1).to_string(), products.round(1).to_string(), sep="\n\n")
 
 
 if __name__ == "__main__":

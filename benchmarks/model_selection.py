@@ -2,7 +2,7 @@
 
     python -m benchmarks.model_selection pocket beyond together
 
-prints, for the rows of these tables, what the rule looks at. It goes by static budgets alone.
+prints, for the rows of these tables, what the rule looks at. It uses static budgets only.
 """
 
 import argparse
@@ -10,7 +10,8 @@ import argparse
 import numpy as np
 import pandas as pd
 
-from t3d.params import Experiment, find
+from t3d.errors import ParameterError, in_a_sentence
+from t3d.params import AccuracyTable, Experiment, find
 from t3d.provenance import lineage
 from t3d.provenance.store import manifest_path
 from t3d.reporting import scores
@@ -34,6 +35,10 @@ def summary(experiment: Experiment, names: list[str]) -> pd.DataFrame:
     Raises:
         As `scores.load`.
     """
+    for name in names:
+        if not isinstance(experiment.tables.get(name), AccuracyTable):
+            known = ", ".join(key for key, table in experiment.tables.items() if isinstance(table, AccuracyTable))
+            raise ParameterError(f"experiment {experiment.name} has no accuracy table {name!r}: {known or 'none'}.")
     tables = [experiment.tables[name] for name in names]
     parts = []
     for table in tables:
@@ -74,7 +79,8 @@ def main() -> None:
     parser.add_argument("experiment", help="name of a file of params/")
     parser.add_argument("tables", nargs="+", help="its accuracy tables on validation problems")
     given = parser.parse_args()
-    print(summary(find(given.experiment), given.tables).round(2).to_string())
+    with in_a_sentence():
+        print(summary(find(given.experiment), given.tables).round(2).to_string())
 
 
 if __name__ == "__main__":

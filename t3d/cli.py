@@ -7,19 +7,17 @@ the manifest that is written last, when the artefact beside it is complete. Verb
 
 import atexit
 import gc
-import sys
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
 
-from t3d import params
 from t3d.distributed import launch
-from t3d.errors import T3DError
-from t3d.provenance import lineage
+from t3d.errors import in_a_sentence
 from t3d.terminal import verbs
-from t3d.terminal.verbs import ExperimentName
+from t3d.terminal.verbs import ExperimentName, find
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -28,13 +26,13 @@ TeacherManifest = Annotated[Path, typer.Option(help="Manifest of the teacher.")]
 PromptsManifest = Annotated[Path, typer.Option(help="Manifest of the prompt set.")]
 ModelManifest = Annotated[Path, typer.Option(help="Manifest of a teacher or a student.")]
 Manifests = list[Path] | None
-Remote = Annotated[str | None, typer.Option(help="DVC remote; those of .dvc/config unless given.")]
 Processes = Annotated[
     int | None,
-    typer.Option(min=1, help="Processes that do it together; the experiment's number if not given."),
+    typer.Option(min=1, max=4096, help="Processes that do it together; the experiment's number if not given."),
 ]
 
-# The imports below are inside the verbs: PyTorch and lm-eval take seconds to load, and `--help` needs neither.
+# The imports below are inside the verbs: PyTorch and lm-eval take seconds to load, parameters a quarter of one, and
+# `--help` needs none of them.
 
 
 class Verb(TyperCommand):
@@ -75,7 +73,7 @@ def fetch_source(
     """Fetch a repository's files from the hub and check them. One that is not pinned: its pin is printed."""
     from t3d.prompts import sources
 
-    sources.make(params.find(experiment), name, work, out)
+    sources.make(find(experiment), name, work, out)
 
 
 @app.command("pin")
@@ -83,7 +81,7 @@ def pin_sources(experiment: ExperimentName = "paper") -> None:
     """Print what pins an experiment's sources, to paste into its file; asks the hub."""
     from t3d.prompts import sources
 
-    print(sources.pins(params.find(experiment)), end="")
+    print(sources.pins(find(experiment)), end="")
 
 
 @app.command("teacher", cls=Verb)
@@ -100,7 +98,7 @@ def make_teacher(
 
     Training that was killed resumes from its last state, beside --out in <artefact>.states.
     """
-    found = params.find(experiment)
+    found = find(experiment)
     converts = name in found.teachers and found.teachers[name].source == "convert"
     if not converts or not launch.done_by_several(found, "training_processes", processes):
         from t3d.teachers import teacher as teachers
@@ -121,7 +119,7 @@ def make_prompts(
     """Draw the questions of a prompt set and tokenise them for a teacher."""
     from t3d.prompts import sets
 
-    sets.make(params.find(experiment), name, teacher, out, *(shards or ()), *(source or ()), *(prompts or ()))
+    sets.make(find(experiment), name, teacher, out, *(shards or ()), *(source or ()), *(prompts or ()))
 
 
 @app.command("generate")
@@ -135,7 +133,7 @@ def make_generations(
     processes: Processes = None,
 ) -> None:
     """Draw an autoregressive teacher's own answers to prompts: one shard of what its conversion learns from."""
-    found = params.find(experiment)
+    found = find(experiment)
     if not launch.done_by_several(found, "decoding_processes", processes):
         from t3d.trajectories import generations
 
@@ -156,7 +154,7 @@ def make_trajectories(
     processes: Processes = None,
 ) -> None:
     """Record a full-step decoding of prompts by their teacher, or by a student of it: one trajectory shard."""
-    found = params.find(experiment)
+    found = find(experiment)
     if not launch.done_by_several(found, "decoding_processes", processes):
         from t3d.trajectories import rollout
 
@@ -175,7 +173,9 @@ def make_student(
     processes: Processes = None,
 ) -> None:
     """Train a student. Killed or requeued, it resumes from its last state in --work."""
-    found = params.find(experiment)
+    from t3d.provenance import lineage
+
+    found = find(experiment)
     lineage.check_processes(found, run, processes or found.training_processes)
     if not launch.done_by_several(found, "training_processes", processes):
         from t3d.distillation import trainer
@@ -194,9 +194,11 @@ def make_answers(
     processes: Processes = None,
 ) -> None:
     """Answer a benchmark with a model at a step budget, through lm-eval; an autoregressive one (b1s1) through vLLM."""
-    found = params.find(experiment)
+    from t3d.params import AUTOREGRESSIVE
+
+    found = find(experiment)
     # vLLM runs in a separate process.
-    if budget == params.AUTOREGRESSIVE or not launch.done_by_several(found, "decoding_processes", processes):
+    if budget == AUTOREGRESSIVE or not launch.done_by_several(found, "decoding_processes", processes):
         from t3d.evaluation import answers
 
         answers.make(found, benchmark, budget, model, prompts, out)
@@ -212,7 +214,7 @@ def make_score(
     """Score recorded answers with lm-eval; needs no GPU and no model."""
     from t3d.evaluation import scores
 
-    scores.make(params.find(experiment), answers, prompts, out)
+    scores.make(find(experiment), answers, prompts, out)
 
 
 @app.command("factorisation", cls=Verb)
@@ -226,7 +228,7 @@ def make_factorisation(
     """Score every state of recorded full-step rollouts, for the factorisation error."""
     from t3d.evaluation import factorisation
 
-    factorisation.make(params.find(experiment), model, name, shards, out)
+    factorisation.make(find(experiment), model, name, shards, out)
 
 
 @app.command("table", cls=Verb)
@@ -239,7 +241,7 @@ def make_table(
     """Build a table. Scores made with other parameters than the experiment's are refused."""
     from t3d.reporting import tables
 
-    tables.write(params.find(experiment), name, scores, out)
+    tables.write(find(experiment), name, scores, out)
 
 
 @app.command("figure", cls=Verb)
@@ -252,7 +254,7 @@ def make_figure(
     """Draw a figure. What was made with other parameters than the experiment's is refused."""
     from t3d.reporting import figures
 
-    figures.write(params.find(experiment), name, material, out)
+    figures.write(find(experiment), name, material, out)
 
 
 @app.command("report")
@@ -263,53 +265,58 @@ def make_report(
     """Write one HTML page of the tables and figures that are there, with provenance, costs and trajectories."""
     from t3d.reporting import page
 
-    page.write(params.find(experiment), out)
+    page.write(find(experiment), out)
     print(f"The report is in {out}: open it in a browser, no network is needed.")
 
 
-@app.command("verify")
-def verify_made(
-    what: Annotated[Literal["models", "tables"], typer.Argument(help="What models make, or the tables of that.")],
-    experiment: ExperimentName = "demo",
+@app.command("evaluate")
+def evaluate_checkpoint(
+    model: Annotated[
+        str, typer.Argument(help="Folder of a checkpoint, or a source of the experiment that was fetched.")
+    ],
+    benchmark: Annotated[str, typer.Option(help="Key of a benchmark, gsm8k for example.")],
+    budget: Annotated[list[str], typer.Option(help="b4s2 (block 4, 2 steps) or b4t0.9 (threshold .9). Repeatable.")],
+    like: Annotated[str, typer.Option(help="Experiment whose benchmark it is.")] = "paper",
+    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Number format of decoding.")] = "bfloat16",
 ) -> None:
-    """Check that what is on disk is complete and was made with the experiment's parameters."""
-    from t3d.provenance import verify
+    """Score a checkpoint that belongs to no experiment: accuracy with its interval, and a receipt."""
+    from t3d import params
+    from t3d.evaluation import answers, scores
+    from t3d.prompts import sets, sources
+    from t3d.provenance.store import manifest_path
+    from t3d.teachers import teacher
+    from t3d.terminal import card, checkpoint
 
-    found = params.find(experiment)
-    if what == "models":
-        from t3d.prompts import reader
-
-        count = verify.models(found)
-        reader.check_prompt_sets(found)
-    else:
-        from t3d.reporting import tables
-
-        count = tables.check_all(found)
-    print(f"{what}: {count} verified")
-
-
-@app.command("publish")
-def publish_experiment(experiment: ExperimentName = "demo", remote: Remote = None) -> None:
-    """Verify what an experiment made, write its archive for git, and push the rest with DVC. Never from a job."""
-    from t3d.prompts import reader
-    from t3d.provenance import publish
-    from t3d.reporting import tables
-
-    kept = publish.publish(params.find(experiment), remote, (reader.check_prompt_sets, tables.check_all))
-    print("Published. Keep the versions in git:\n  git add " + " ".join(map(str, kept)) + "\n  git commit")
+    base = find(like)
+    budgets = [str(params.read_budget(text)) for text in budget]
+    fetched = manifest_path(base, f"sources/{model}")
+    folder = Path(str(fetched).removesuffix(".manifest.json")) if fetched.is_file() else Path(model)
+    own = checkpoint.experiment_of(base, folder, benchmark, dtype)
+    for text in budgets:
+        stages: dict[str, checkpoint.Stage] = {
+            "sources": lambda e, name, out: sources.make(e, name, out.parent / "work", out),
+            "teachers": teacher.make,
+            "prompts": lambda e, name, out, asked, *questions: sets.make(e, name, asked, out, *questions),
+            "answers": lambda e, _, out, asked, questions, at=text: answers.make(
+                e, benchmark, at, asked, questions, out
+            ),
+            "scores": lambda e, _, out, given, questions: scores.make(e, given, questions, out),
+        }
+        path = checkpoint.run(own, benchmark, text, stages)
+        score = card.read_score(own, path)
+        print(f"{score.label}: {score.accuracy:.1f} % ({score.note()}); {str(path).replace('manifest', 'receipt')}")
 
 
-@app.command("pull")
-def pull_published(
-    what: Annotated[str, typer.Argument(help="scores (from git), students (through DVC, too), or all.")] = "scores",
-    experiment: ExperimentName = "demo",
-    remote: Remote = None,
+@app.command("lm-eval", context_settings={"ignore_unknown_options": True, "help_option_names": []})
+def run_lm_eval(
+    words: Annotated[list[str] | None, typer.Argument(help="lm-eval's own words and options.", metavar="...")] = None,
 ) -> None:
-    """Get back what an experiment published, so that Snakemake knows it and makes nothing again."""
-    from t3d.provenance import publish
+    """Hand over to lm-eval's command line with our model: --model_args pretrained=FOLDER,budget=b4s2 --tasks gsm8k."""
+    # The tasks of lm-eval fetch their questions; the workflow's own never do.
+    os.environ.setdefault("HF_HUB_OFFLINE", "0")
+    from t3d.evaluation import lm_eval_model
 
-    count = publish.pull(params.find(experiment), what, remote)
-    print(f"{count} files are here as they were published.")
+    lm_eval_model.main(words or [])
 
 
 app.add_typer(verbs.app)
@@ -321,11 +328,10 @@ def main() -> None:
     # and once more at exit, took a third of a short job.
     gc.set_threshold(100_000, 20, 20)
     atexit.register(gc.freeze)
-    try:
+    # No process that is started from here takes a file of the working directory for a module.
+    os.environ["PYTHONSAFEPATH"] = "1"
+    with in_a_sentence():
         app()
-    except T3DError as error:
-        print(f"t3d: {error}", file=sys.stderr)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

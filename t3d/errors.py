@@ -1,4 +1,19 @@
-"""The errors a user can meet. Each message names the file and the field, what was found and what to do."""
+"""The errors a user can meet. Each message names the file and the field, what was found and what to do.
+
+`reading` is the wall around every parser of a file that somebody else wrote: nothing but a T3DError comes out of it.
+"""
+
+import errno
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_MOST = 20_000
+"""Characters of a message: the pin of a repository with many files is one."""
+_LONGEST = 300
+"""Characters of what a library says, and of a value that is shown."""
 
 
 class T3DError(Exception):
@@ -42,7 +57,7 @@ class ServingError(T3DError):
 
 
 class DecodingError(T3DError):
-    """A model that decodes or scores computes what is not a finite number."""
+    """A model computes NaN or infinity while it decodes or scores."""
 
 
 class TrainingError(T3DError):
@@ -51,3 +66,113 @@ class TrainingError(T3DError):
 
 class ProcessError(T3DError):
     """Processes that work together cannot be started, or one of them was killed."""
+
+
+AGAIN = "Delete it and run its stage again."
+"""What to do about a file that a stage made."""
+
+
+@contextmanager
+def in_a_sentence() -> Iterator[None]:
+    """The end of a program: an expected error, or one of the operating system, is one message and exit status 1."""
+    try:
+        try:
+            yield
+        finally:
+            # What the last lines say may not fit on the disk.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has gone, as `head` does.
+        message = ""
+    except T3DError as error:
+        message = str(error)
+    except OSError as error:
+        message = of_system(error)
+    except MemoryError:
+        message = "there is not enough memory; ask for smaller batches, or use a larger machine."
+    except Exception as error:
+        # Libraries in Rust have the system's number in their text.
+        if (number := re.search(r"\(os error (\d+)\)", str(error))) is None:
+            raise
+        message = of_system(OSError(int(number[1]), str(error)))
+    else:
+        return
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # Python would try again at exit, and say so.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    if message:
+        print(f"t3d: {message if len(message) < _MOST else message[:_MOST] + ' ...'}", file=sys.stderr)
+    sys.exit(1)
+
+
+@contextmanager
+def reading(
+    what: object, do: str = AGAIN, error: type[T3DError] = CorruptArtefactError, fault: str = "cannot be read"
+) -> Iterator[None]:
+    """Turn whatever parsing a file raises into one sentence.
+
+    Args:
+        what: begins the sentence; the file, and the line or row where there is one.
+        do: ends it.
+        error: its class.
+        fault: what is wrong with the file, before the reason.
+
+    Raises:
+        error: parsing failed. An error of the disk, and a T3DError, pass through.
+    """
+    try:
+        yield
+    except T3DError:
+        raise
+    except Exception as found:
+        if isinstance(found, OSError) and found.errno is not None:
+            raise
+        raise error(f"{what} {fault}: {told(found)}. {do}") from found
+
+
+def told(error: Exception) -> str:
+    """What an exception says, in few words."""
+    if isinstance(error, KeyError):
+        return f"{error} is missing, or is nothing that is known"
+    if isinstance(error, UnicodeError):
+        return f"it is not text in UTF-8 ({short(error)})"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if isinstance(error, MemoryError):
+        return "it does not fit into memory"
+    return short(error) or type(error).__name__
+
+
+def short(value: object) -> str:
+    """A text on one line, its middle left out if it is long."""
+    text = str(value)
+    text = " ".join((text if len(text) < 2000 else f"{text[:1000]}{text[-1000:]}").split()).rstrip(".")
+    text = "".join(character if character.isprintable() else "?" for character in text)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 60]} ... {text[-50:]}"
+
+
+_OF_SYSTEM = {
+    errno.ENOSPC: "there is no space left on its disk; make room and run the command again",
+    errno.EDQUOT: "your quota of its disk is used up; make room and run the command again",
+    errno.EFBIG: "the file would be larger than its disk or `ulimit -f` allows",
+    errno.EACCES: "you do not have permission to read or write it",
+    errno.EPERM: "you do not have permission to change it",
+    errno.EROFS: "its disk can only be read; choose another place",
+    errno.ENAMETOOLONG: "the name is too long for its disk; choose a shorter one",
+    errno.EISDIR: "it is a folder, expected a file",
+    errno.ENOTDIR: "a part of the path is a file, expected a folder",
+    errno.ENOENT: "there is no such file or folder",
+    errno.EEXIST: "there is already something of this name",
+    errno.ELOOP: "its links lead round in a ring",
+    errno.EMFILE: "too many files are open (`ulimit -n`)",
+    errno.EIO: "its disk reports an error; look at the system's log",
+}
+
+
+def of_system(error: OSError) -> str:
+    """What the operating system refused, and what to do: one sentence for `t3d` to print."""
+    paths = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    why = _OF_SYSTEM.get(error.errno or 0, error.strerror or str(error))
+    return f"{short(' to '.join(paths)) or 'a file, or what this prints'}: {why}."

@@ -3,10 +3,10 @@
 import sys
 import time
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as RichProgress
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
 
 _SECONDS_BETWEEN_LINES = 10.0
 
@@ -19,15 +19,19 @@ class Progress:
         self.title, self.total, self.done, self.before = title, total, done, done
         self.started = self.shown = time.monotonic()
         self.bar: RichProgress | None = None
-        console = Console(file=sys.stderr)
-        if console.is_terminal:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            console = Console(file=sys.stderr)
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self.bar = RichProgress(*columns, TextColumn("{task.fields[numbers]}"), console=console)
+            self.bar = Bar(*columns, TextColumn("{task.fields[numbers]}"), console=console)
             self.bar.start()
             self.task = self.bar.add_task(title, total=total, completed=done, numbers="")
 
     def due(self) -> bool:
-        """Whether a call of `update` would show something; saves computing what nobody sees."""
+        """Whether a call of `update` would show something, so that numbers which are not shown need not be computed."""
         wait = 0.2 if self.bar else _SECONDS_BETWEEN_LINES
         return time.monotonic() - self.shown >= wait
 

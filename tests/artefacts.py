@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from t3d.distillation import trainer
-from t3d.evaluation import answers, factorisation
+from t3d.evaluation import answers, factorisation, scores
 from t3d.params import Experiment
 from t3d.prompts import sets, sources
 from t3d.provenance import lineage, store, writer
@@ -45,6 +45,8 @@ def made(experiment: Experiment, folder: Path, *artefacts: str) -> Path:
             trainer.make(experiment, name, origins[0], origins[1:], folder / "work", at)
         elif kind == "answers":
             answers.make(experiment, rest[0], rest[1], *origins, at)
+        elif kind == "scores":
+            scores.make(experiment, *origins, at)
         elif kind == "factorisation":
             factorisation.make(experiment, origins[0], rest[0], origins[1:], at)
     return at

@@ -47,7 +47,18 @@ def write_causal(folder, kind="qwen2", vocabulary=VOCABULARY, **changes):
     return folder
 
 
+def experiment_of(folder, content):
+    """Read an experiment from its file."""
+    (folder / "converted.yaml").write_text(yaml.safe_dump(content))
+    return params.load(folder / "converted.yaml")
+
+
 def experiment_file(folder, model, **changes):
+    return experiment_of(folder, content_of(folder, model) | changes)
+
+
+def content_of(folder, model):
+    """An experiment that converts the model in a folder."""
     rows = folder / "rows"
     rows.mkdir(exist_ok=True)
     (rows / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
@@ -58,7 +69,7 @@ def experiment_file(folder, model, **changes):
 
     columns = {"question": "question", "answer": "answer"}
     asked = {"domain": "questions", "source": "rows", "columns": columns, "suffix": " Think."}
-    content = {
+    return {
         "device": "cpu",
         "sources": {"qwen": source("model", model), "rows": source("dataset", rows)},
         "teachers": {
@@ -84,6 +95,3 @@ def experiment_file(folder, model, **changes):
         "generations": {"own": {"prompts": "train", "samples": 3, "max_new_tokens": 40, "shards": 2}},
         "trajectories": {"r": {"prompts": "again", "budget": "b4s4", "max_new_tokens": 12}},
     }
-    path = folder / "converted.yaml"
-    path.write_text(yaml.safe_dump(content | changes))
-    return params.load(path)

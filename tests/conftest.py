@@ -1,19 +1,22 @@
 """Small real models: an SDAR with random weights, and the shipped teacher with its tokenizer; processes that meet."""
 
+import gc
 import multiprocessing
 import os
+import shutil
 import socket
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from filelock import FileLock
 
-from t3d.distributed import collectives
-from t3d.models.folder import SDARConfig, load_tokenizer
-from t3d.models.sdar import SDARForCausalLM, load_model
-from t3d.sandbox.sandbox import Sandbox
+if TYPE_CHECKING:
+    # The process of pytest that only hands out tests reads this file, too, and need not load PyTorch.
+    from transformers import PreTrainedModel
+
+    from t3d.models.sdar import SDARForCausalLM
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "data" / "shipped" / "pocket-sdar"
@@ -25,14 +28,59 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: "workflow" not in item.path.parts)
 
 
+def pytest_collection_finish():
+    """What is loaded by now stays: no collection of garbage looks at it again (statsmodels asks for one a table)."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread():
     """Jobs of the workflow are single-threaded; so are the tests, which may run beside each other."""
+    import torch
+
     torch.set_num_threads(1)
 
 
-def tiny_model(seed: int = 0, **changes) -> SDARForCausalLM:
+@pytest.fixture(scope="session", autouse=True)
+def one_commit():
+    """Git is asked once for the commit of this repository, not twice for every artefact that a test writes."""
+    from t3d.provenance import environment
+
+    asked = environment.git_commit
+    here = asked()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(environment, "git_commit", lambda code=None: asked(code) if code else here)
+        yield
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """`once(name, make)`: the folder that `make(folder)` fills, made by the first process of pytest that needs it."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+
+    def made(name, make):
+        folder, done = shared / name, shared / f"{name}-made"
+        with FileLock(shared / f"{name}.lock"):
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                done.touch()
+        return folder
+
+    return made
+
+
+def tiny_model(seed: int = 0, **changes) -> "SDARForCausalLM":
     """An SDAR of two layers with random weights large enough that its predictions differ from place to place."""
+    import torch
+
+    from t3d.models.folder import SDARConfig
+    from t3d.models.sdar import SDARForCausalLM
+
     torch.manual_seed(seed)
     shape = {
         "vocab_size": 97,
@@ -60,8 +108,10 @@ SHAPES = {"qwen3": {}, "qwen2": {"qkv_bias": True, "qk_norm": False}}
 """What `tiny_model` takes to have the layers of Qwen3 or of Qwen2."""
 
 
-def tiny_autoregressive(kind: str, seed: int = 0, **changes) -> PreTrainedModel:
+def tiny_autoregressive(kind: str, seed: int = 0, **changes) -> "PreTrainedModel":
     """A Qwen2 or Qwen3 of transformers with the shape and the weights of `tiny_model`."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
     model = tiny_model(seed, **(SHAPES[kind] | changes))
     fields = model.config.to_dict()
     for name in ("model_type", "architectures", "block_size", "qkv_bias", "qk_norm", "attention_bias"):
@@ -72,22 +122,28 @@ def tiny_autoregressive(kind: str, seed: int = 0, **changes) -> PreTrainedModel:
 
 
 @pytest.fixture
-def model() -> SDARForCausalLM:
+def model():
     return tiny_model()
 
 
 @pytest.fixture(scope="session")
-def teacher() -> SDARForCausalLM:
+def teacher():
+    from t3d.models.sdar import load_model
+
     return load_model(SHIPPED)
 
 
 @pytest.fixture(scope="session")
 def tokenizer():
+    from t3d.models.folder import load_tokenizer
+
     return load_tokenizer(SHIPPED)
 
 
 @pytest.fixture(scope="session")
 def box():
+    from t3d.sandbox.sandbox import Sandbox
+
     with Sandbox() as kept:
         yield kept
 
@@ -96,8 +152,18 @@ def box():
 def in_processes():
     """Run a function of the rank in several processes that meet, and return what it returned in each.
 
-    None for one that died; the others are then ended, as a launcher would end them. Forked, they load no PyTorch again.
+    None for one that died; the others are then ended, as a launcher would end them. Forked, they load no PyTorch again,
+    and how tensors are spread over two was worked out before: half a second of each.
     """
+    import torch.distributed
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    from t3d.distributed import collectives
+    from tests.training import SPREAD, trained
+
+    torch.distributed.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+    trained(SPREAD)
+    torch.distributed.destroy_process_group()
 
     def run(function, rank, there, said):
         os.environ |= there | {"RANK": str(rank), "LOCAL_RANK": str(rank)}

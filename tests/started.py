@@ -1,10 +1,13 @@
-"""`t3d` as it is typed, in a working directory of its own."""
+"""`t3d`, Snakemake and DVC as they are typed, in a working directory of its own; most in forks of this process."""
 
+import logging
 import os
+import shutil
+import signal
 import subprocess
 import sys
-import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 
 from t3d import cli
@@ -20,8 +23,24 @@ def set_up(folder: Path, name: str, experiment: str) -> Path:
     return folder
 
 
-def t3d(project: Path, arguments: list[str], **environment: str) -> subprocess.Popen:
-    """Start `t3d <arguments>` in `project`."""
+def clone(folder: Path) -> Path:
+    """Make `folder` a working directory with the project's parameters and the teacher that is shipped."""
+    shutil.copytree(ROOT / "params", folder / "params")
+    (folder / "data").mkdir()
+    (folder / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
+    return folder
+
+
+def vllm_environment(folder: Path, python: str) -> Path:
+    """What is taken for an environment of vLLM, with this interpreter."""
+    (folder / "environment" / "bin").mkdir(parents=True)
+    (folder / "environment" / "bin" / "python").symlink_to(python)
+    (folder / "environment" / "installed").touch()
+    return folder / "environment"
+
+
+def t3d(project: Path, arguments: list[str], start=subprocess.Popen, **environment: str) -> subprocess.Popen:
+    """Start `t3d <arguments>` in `project`; `start=Fork`: in a fork of this process, and what it starts in others."""
     outside = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
     # What a user once told accelerate must not matter.
     home = project / "home" / "accelerate"
@@ -29,25 +48,97 @@ def t3d(project: Path, arguments: list[str], **environment: str) -> subprocess.P
     (home / "default_config.yaml").write_text("distributed_type: MULTI_GPU\nnum_processes: 7\nmixed_precision: fp16\n")
     environment = outside | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HOME": str(home.parent)} | environment
     line = [sys.executable, "-m", "t3d.cli", *arguments]
-    return subprocess.Popen(line, cwd=project, env=environment, stdout=-1, stderr=-1, text=True)
+    return start(line, cwd=project, env=environment, stdout=-1, stderr=-1, text=True)
+
+
+FORKED = ("t3d", "snakemake", "dvc")
+"""Commands that need not be started anew: what they need is loaded here, which costs a process of its own seconds."""
+
+ELASTIC = "torch.distributed.elastic.multiprocessing"
+
+
+class Fork(subprocess.Popen):
+    """`subprocess.Popen`; `python -m` with T3D, Snakemake or DVC is a fork of this process, and has its code.
+
+    So are those of these commands that it starts itself.
+    """
+
+    def _execute_child(self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *others):
+        pipes, start_new_session = others[3:9], others[14]
+        if not (argv := _forked(args)):
+            return super()._execute_child(args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *others)
+        main = import_module(f"{argv[0]}.cli").main
+        self.pid = os.fork()
+        if not self.pid:
+            _become(main, argv, (pipes[0], pipes[3], pipes[5]), cwd, env, start_new_session)
+        self._child_created = True
+        self._close_pipe_fds(*pipes)
+
+
+def _forked(command):
+    """What `python -m` would have in `sys.argv`, if it is one of those commands."""
+    if isinstance(command, (str, bytes, os.PathLike)):
+        return None
+    python, *words = [word for word in command if word not in ("-P", "-u")]
+    name = words[1].removesuffix(".cli") if len(words) > 1 and words[0] == "-m" else None
+    return [name, *words[2:]] if python == sys.executable and name in FORKED else None
+
+
+def _become(main, argv, files, cwd, env, start_new_session):
+    """Be a process that runs `main`, and end as it would."""
+    status = 1
+    try:
+        # Nothing waits for ever for one that hangs.
+        signal.alarm(900)
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        if start_new_session:
+            os.setsid()
+        for number, file in enumerate(files):
+            if file != -1:
+                os.dup2(file, number)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
+        os.chdir(cwd or ".")
+        if env is not None:
+            os.environ.clear()
+            os.environ.update(env)
+        logging.disable(logging.NOTSET)
+        subprocess.Popen = Fork
+        if launcher := sys.modules.get(
+            "torch.distributed.elastic.multiprocessing.subprocess_handler.subprocess_handler"
+        ):
+            launcher.Popen = Fork
+        if argv[0] == "dvc":
+            # It logs to what its standard output was when it was loaded.
+            for name in ("dvc", "dvc_objects", "dvc_data"):
+                logging.getLogger(name).handlers.clear()
+            sys.modules["dvc.logger"].setup()
+        sys.argv = argv
+        try:
+            status = main() or 0
+        except SystemExit as end:
+            status = end.code if isinstance(end.code, int) else int(end.code is not None)
+            if isinstance(end.code, str):
+                print(end.code, file=sys.stderr)
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(status)
+
+
+def run(command, **options) -> subprocess.CompletedProcess:
+    """`subprocess.run` with output as text, forked if that can be."""
+    with Fork(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as process:
+        said = process.communicate(timeout=900)
+    return subprocess.CompletedProcess(command, process.returncode, *said)
 
 
 def forked(project: Path, line: list[str]) -> subprocess.CompletedProcess:
-    """`t3d <line>` in `project`, in a fork of this process: nothing that is loaded here is loaded again."""
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as errors:
-        child = os.fork()
-        if child == 0:
-            sys.stdout, sys.stderr, end = out, errors, None
-            try:
-                end = typed(project, line)
-                out.flush()
-                errors.flush()
-            finally:
-                os._exit(0 if end == "SystemExit: 0" else 1 if end == "SystemExit: 1" else 2)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        for file in (out, errors):
-            file.seek(0)
-        return subprocess.CompletedProcess(line, status, out.read(), errors.read())
+    """`t3d <line>` in `project`, in a fork of this process."""
+    return run([sys.executable, "-m", "t3d.cli", *line], cwd=project)
 
 
 def finish(process):

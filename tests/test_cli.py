@@ -1,6 +1,5 @@
 """Wrong input at the command line: one message that names file and field, exit status 1, nothing half-written."""
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,16 +10,12 @@ from t3d import params
 from t3d.cli import app
 from t3d.provenance import lineage
 from tests.conftest import ROOT
-from tests.started import forked
+from tests.started import clone, forked
 
 
 @pytest.fixture
 def project(tmp_path):
-    """A working directory with the demo's parameters and the shipped teacher."""
-    shutil.copytree(ROOT / "params", tmp_path / "params")
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
-    return tmp_path
+    return clone(tmp_path)
 
 
 def files(project):

@@ -9,6 +9,7 @@ include: "rules/evaluate.smk"
 
 
 rule models:
+    """Make everything that models make for the default tables and figures."""
     default_target: True
     input:
         [manifest(artefact) for artefact in lineage.artefacts_of(E, lineage.targets(E).values())],

@@ -11,6 +11,7 @@ include: "rules/report.smk"
 
 
 rule report:
+    """Make the default tables and figures from scores that are here."""
     default_target: True
     input:
         results(),

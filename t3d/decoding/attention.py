@@ -1,7 +1,7 @@
 """Attention of blocks over the cached prefix: each block of queries sees the keys of its slot up to the block's end.
 
 A cache row is one position of one slot, `[slots * capacity, 2, key/value heads, head width]` for keys and values. On a
-GPU a Triton kernel reads of each slot only what is there; elsewhere PyTorch does the same (`attend_plainly`), which is
+GPU a Triton kernel reads only the filled part of each slot. Elsewhere `attend_plainly` does the same in PyTorch; it is
 the reference in the tests.
 """
 
@@ -34,7 +34,7 @@ def attend(queries: Tensor, cache: Tensor, slots: Tensor, ends: Tensor, capacity
     Returns:
         `[blocks, block size, heads, head width]`.
     """
-    if triton is None or (queries.device.type == "cpu" and not _interpreted()):
+    if triton is None or queries.device.type == "cpu":
         return attend_plainly(queries, cache, slots, ends, capacity)
     return _attend_by_kernel(queries, cache, slots, ends, capacity)
 
@@ -53,12 +53,6 @@ def attend_plainly(queries: Tensor, cache: Tensor, slots: Tensor, ends: Tensor, 
         enable_gqa=True,
     )
     return attended.transpose(1, 2)
-
-
-def _interpreted() -> bool:
-    import os
-
-    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def splits_for(blocks: int, heads: int, capacity: int, device: torch.device) -> int:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from t3d.decoding import remasking, sampling
-from t3d.decoding.request import Request, Response, checked
+from t3d.decoding.request import DecodingOptions, Request, Response, checked
 from t3d.models.masks import PADDING, block_causal
 from t3d.models.sdar import SDARForCausalLM
-from t3d.params import Budget, Sampling
+from t3d.params import Budget
 
 
 @torch.inference_mode()
@@ -21,26 +21,17 @@ def decode(
     model: SDARForCausalLM,
     requests: Sequence[Request],
     budget: Budget,
-    *,
-    mask_id: int,
-    stop_ids: frozenset[int],
-    max_new_tokens: int,
-    sample: Sampling | None = None,
-    batch_size: int = 32,
+    options: DecodingOptions,
     on_finished: Callable[[int], None] | None = None,
     engine: bool | None = None,
 ) -> list[Response]:
-    """Decode every request; the result does not depend on `batch_size` or on the order of requests.
+    """Decode every request; the result does not depend on the batch size or on the order of requests.
 
     Args:
         model: an SDAR, in `eval` mode.
         requests: what to decode, any lengths.
         budget: block size, and steps or threshold.
-        mask_id: id of the mask token.
-        stop_ids: ids that end a response; the block that holds one is completed and kept.
-        max_new_tokens: a response stops with finish reason `length` at the end of the block that reaches it.
-        sample: how tokens are drawn; greedy by default.
-        batch_size: sequences decoded together. Memory grows with it, tokens do not change.
+        options: how; see there.
         on_finished: called with the number of responses that finished, for progress.
         engine: whether `t3d/decoding/engine.py` decodes, or the plain decoder of this file; on a GPU unless given.
 
@@ -50,31 +41,20 @@ def decode(
     Raises:
         DecodingError: the model computes NaN or infinity; the message names the request.
     """
-    sample = sample or Sampling()
     if engine is None:
         engine = model.device.type == "cuda"
     if engine:
         from t3d.decoding import engine as fast
 
-        return fast.run(
-            model,
-            requests,
-            budget,
-            mask_id=mask_id,
-            stop_ids=stop_ids,
-            max_new_tokens=max_new_tokens,
-            sample=sample,
-            batch_size=batch_size,
-            on_finished=on_finished,
-        )
+        return fast.run(model, requests, budget, options, on_finished)
     # Prompts of like length share a batch, so that little of the cache is padding.
     order = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids))
     responses: list[Response | None] = [None] * len(requests)
-    for start in range(0, len(order), batch_size):
-        chunk = order[start : start + batch_size]
-        batch = _Batch(model, [requests[i] for i in chunk], budget, mask_id, max_new_tokens)
+    for start in range(0, len(order), options.batch_size):
+        chunk = order[start : start + options.batch_size]
+        batch = _Batch(model, [requests[i] for i in chunk], budget, options)
         while batch.rows:
-            finished = batch.write_block(stop_ids, sample)
+            finished = batch.write_block()
             for row, response in finished:
                 responses[chunk[row]] = checked(requests[chunk[row]], response)
             if on_finished is not None and finished:
@@ -115,9 +95,9 @@ class _Batch:
     """
 
     def __init__(
-        self, model: SDARForCausalLM, requests: Sequence[Request], budget: Budget, mask_id: int, max_new_tokens: int
+        self, model: SDARForCausalLM, requests: Sequence[Request], budget: Budget, options: DecodingOptions
     ) -> None:
-        self.model, self.budget, self.mask_id, self.max_new_tokens = model, budget, mask_id, max_new_tokens
+        self.model, self.budget, self.options, self.mask_id = model, budget, options, options.mask_id
         device = model.device
         size = budget.block_size
         self.rows = list(range(len(requests)))
@@ -131,7 +111,7 @@ class _Batch:
         columns = max(len(prompt) // size for prompt in prompts) * size
         self.key_blocks = torch.full((len(prompts), columns), PADDING, device=device)
         # The last block that may be written holds the token that reaches max_new_tokens.
-        self.cache = _PrefixCache(columns + (max_new_tokens // size + 2) * size)
+        self.cache = _PrefixCache(columns + (options.max_new_tokens // size + 2) * size)
         if columns:
             ids = torch.zeros(len(prompts), columns, dtype=torch.long, device=device)
             for row, prompt in enumerate(prompts):
@@ -149,9 +129,9 @@ class _Batch:
     def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
         return self.model.hidden_states(ids, mask, positions, past_key_values=self.cache, use_cache=True)
 
-    def write_block(self, stop_ids: frozenset[int], sample: Sampling) -> list[tuple[int, Response]]:
+    def write_block(self) -> list[tuple[int, Response]]:
         """Denoise and commit the next block of every row; return the rows that finished with it."""
-        size, device = self.budget.block_size, self.model.device
+        size, device, sample = self.budget.block_size, self.model.device, self.options.sample
         count = len(self.rows)
         tokens = torch.full((count, size), self.mask_id, device=device)
         for row, tail in enumerate(self.tails):
@@ -182,7 +162,7 @@ class _Batch:
             step_map = torch.where(chosen, step[:, None], step_map)
             confidence = torch.where(chosen, sampling.confidence(log_odds), confidence)
             masked = masked & ~chosen
-        finished, going = self._record(tokens, step_map, confidence, step, stop_ids)
+        finished, going = self._record(tokens, step_map, confidence, step)
         keep = torch.tensor(going, dtype=torch.long, device=device)
         self._drop_all_but(keep)
         if going:
@@ -193,7 +173,7 @@ class _Batch:
             self.next_block = self.next_block + 1
         return finished
 
-    def _record(self, tokens, step_map, confidence, step, stop_ids) -> tuple[list[tuple[int, Response]], list[int]]:
+    def _record(self, tokens, step_map, confidence, step) -> tuple[list[tuple[int, Response]], list[int]]:
         """Add the block to each row's record; return the rows that finished with it, and those that go on."""
         finished: list[tuple[int, Response]] = []
         going: list[int] = []
@@ -201,11 +181,12 @@ class _Batch:
         for row, (ids, steps, confidences, taken) in enumerate(columns):
             new = list(zip(ids, steps, confidences, strict=True))[len(self.tails[row]) :]
             record = self.records[row]
-            stop = next((len(record) + i for i, (token, _, _) in enumerate(new) if token in stop_ids), None)
+            stops = self.options.stop_ids
+            stop = next((len(record) + i for i, (token, _, _) in enumerate(new) if token in stops), None)
             record.extend(new)
             self.steps[row] += taken
             self.blocks[row] += 1
-            if stop is None and len(record) < self.max_new_tokens:
+            if stop is None and len(record) < self.options.max_new_tokens:
                 going.append(row)
                 continue
             finished.append((self.rows[row], self._response(row, stop)))

@@ -1,13 +1,13 @@
 """Block-diffusion decoding at the speed of the GPU; token for token what the plain decoder writes.
 
-Sequences live in slots. A tick is one forward: it denoises every slot's block, and beside it writes the final keys of
-the blocks that the tick before finished and those of prompts that have just been admitted, so that neither costs an
-extra forward. Everything a tick decides stays on the GPU and is replayed as a CUDA graph. The host learns which
-sequences have ended, and gives their slots to the next ones, once per block (static remasking), while the next block is
-already being written, or once per tick (dynamic).
+Sequences live in slots. A tick is one forward, which denoises every slot's block. The same forward writes the final
+keys of the blocks that the last tick finished, and the keys of newly admitted prompts, so that neither costs an extra
+forward. What a tick decides stays on the GPU, and the tick is replayed as a CUDA graph. The host learns which sequences
+have ended, and gives their slots to waiting ones: once per block with static remasking, while the next block is already
+being written, or once per tick with dynamic remasking.
 
-An autoregressive model is decoded alike (`causal.py`), in blocks of one token: a tick then reads the token before the
-one that is written, where a diffusion LM reads a mask at its place.
+An autoregressive model is decoded in the same way, token by token, p(x_i | x_<i): in blocks of one token without a
+commit pass. Its tick reads the token before the one that is written, where a diffusion LM reads a mask.
 """
 
 from collections import deque
@@ -20,16 +20,17 @@ from torch import Tensor
 from t3d.decoding import drawing, remasking, sampling
 from t3d.decoding.memory import check_memory
 from t3d.decoding.network import Network
-from t3d.decoding.request import Request, Response, checked
+from t3d.decoding.request import DecodingOptions, Request, Response, checked
 from t3d.errors import MemoryTooSmallError
-from t3d.params import Budget, Sampling
+from t3d.params import Budget
 
 _PREFILL = 512
 """Blocks of a forward that only reads prompts."""
 _PREFILL_TOKENS = 4096
-"""The same of an autoregressive model, whose blocks are tokens."""
+"""The same for an autoregressive model, whose blocks are tokens."""
 _MIN_BLOCKS = 32
-"""Shapes of blocks beside the denoised ones are rounded up to this times a power of two: each is one graph."""
+"""The number of blocks beside the denoised ones is rounded up to this times a power of two; each number is one
+graph."""
 
 
 @torch.inference_mode()
@@ -37,17 +38,13 @@ def run(
     model: Any,
     requests: Sequence[Request],
     budget: Budget | None,
-    *,
-    mask_id: int,
-    stop_ids: frozenset[int],
-    max_new_tokens: int,
-    sample: Sampling,
-    batch_size: int,
+    options: DecodingOptions,
     on_finished: Callable[[int], None] | None = None,
 ) -> list[Response]:
     """Decode every request; arguments and result as in `t3d.decoding.decoder.decode`.
 
-    Without a budget `model` is autoregressive (`causal.py`).
+    Without a budget, `model` is autoregressive: a Qwen2 or Qwen3 of transformers, in `eval` mode. Its prompts have at
+    least one token.
 
     Raises:
         MemoryTooSmallError: so many sequences of this length do not fit into the GPU's memory; the message says how
@@ -57,13 +54,13 @@ def run(
     if not requests:
         return []
     size = budget.block_size if budget else 1
-    slots = min(batch_size, len(requests))
+    slots = min(options.batch_size, len(requests))
     longest = max(len(request.prompt_ids) for request in requests)
     # The last block that may be written holds the token that reaches max_new_tokens.
-    capacity = -(-(longest + max_new_tokens + size) // 64) * 64
-    check_memory(model, slots, capacity, size, sample)
+    capacity = -(-(longest + options.max_new_tokens + size) // 64) * 64
+    check_memory(model, slots, capacity, size, options.sample)
     try:
-        engine = _Engine(model, budget, mask_id, stop_ids, max_new_tokens, sample, slots, capacity)
+        engine = _Engine(model, budget, options, slots, capacity)
         return engine.run(requests, on_finished)
     except torch.cuda.OutOfMemoryError as error:
         raise MemoryTooSmallError(
@@ -93,27 +90,17 @@ class _Flags:
 
 
 class _Engine:
-    """Slots, what is written in them, and the graphs that move them on."""
+    """The slots, what they hold, and the CUDA graphs that advance them."""
 
-    def __init__(
-        self,
-        model: Any,
-        budget: Budget | None,
-        mask_id: int,
-        stop_ids: frozenset[int],
-        max_new_tokens: int,
-        sample: Sampling,
-        slots: int,
-        capacity: int,
-    ) -> None:
+    def __init__(self, model: Any, budget: Budget | None, options: DecodingOptions, slots: int, capacity: int) -> None:
         self.causal = budget is None
         budget = budget or Budget(block_size=1, steps=1)
-        self.model, self.budget, self.mask_id, self.sample = model, budget, mask_id, sample
-        self.max_new_tokens, self.slots = max_new_tokens, slots
+        self.model, self.budget, self.slots = model, budget, slots
+        self.mask_id, self.sample, self.max_new_tokens = options.mask_id, options.sample, options.max_new_tokens
         self.network = Network(model, slots, capacity, budget.block_size)
         device, size = model.device, budget.block_size
         self.device = device
-        self.stops = torch.tensor(sorted(stop_ids) or [-1], device=device)
+        self.stops = torch.tensor(sorted(options.stop_ids) or [-1], device=device)
         self.numbers = torch.arange(slots, device=device)
         self.places = torch.arange(size, device=device)
 
@@ -126,7 +113,7 @@ class _Engine:
         self.ended = whole(dtype=torch.bool)
         # ... the block that is denoised, ...
         self.starts, self.step = whole(), whole()
-        self.tokens, self.step_map = whole(size, value=mask_id), whole(size)
+        self.tokens, self.step_map = whole(size, value=self.mask_id), whole(size)
         self.masked = whole(size, dtype=torch.bool)
         self.confidence = whole(size, dtype=torch.float32)
         # ... the block before it, whose final keys are not written yet (of a causal model the token before), ...
@@ -140,7 +127,7 @@ class _Engine:
         self.prompt_tokens = torch.zeros(self.prefill, size, dtype=torch.long, device=device)
         self.prompt_slots = torch.full((self.prefill,), self.network.scratch_slot, device=device)
         self.prompt_starts = torch.zeros(self.prefill, dtype=torch.long, device=device)
-        self.draw = drawing.of(sample, compiled=self.network.compiled and slots * size > 1)
+        self.draw = drawing.of(self.sample, compiled=self.network.compiled and slots * size > 1)
         self.graphs: dict[tuple[str, int, int], torch.cuda.CUDAGraph] = {}
         self.pool: Any = None
 
@@ -178,7 +165,7 @@ class _Engine:
         self._replay("settle", 0, 0)
 
     def _admit(self, requests, waiting: deque[int], free: list[int], owners: dict[int, int]) -> int:
-        """Give free slots to waiting requests; the number of prompt blocks that the next tick has to write."""
+        """Give free slots to waiting requests; returns how many prompt blocks the next tick has to write."""
         size = self.budget.block_size
         blocks: list[tuple[int, int, Sequence[int]]] = []
         admitted = []

@@ -1,4 +1,4 @@
-"""What a batch takes of a GPU's memory, said before anything is decoded."""
+"""How much of a GPU's memory a batch takes, checked before anything is decoded."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from t3d.params import Sampling
 
 
 def check_memory(model: Any, slots: int, capacity: int, size: int, sample: Sampling) -> None:
-    """Compare what a decoding will need with what the GPU has; nothing on a CPU.
+    """Compare the memory that decoding needs with what the GPU has free; does nothing on a CPU.
 
     Raises:
         MemoryTooSmallError: it does not fit; the message says which batch size does.

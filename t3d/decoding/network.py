@@ -1,9 +1,9 @@
 """The model as the engine runs it: one forward over blocks of tokens, against a cache of fixed size.
 
 A block is `block size` tokens of one slot (sequence) at one place. In every layer all blocks first write their keys and
-values and then look up to their own end. So one forward may hold, side by side, blocks that are denoised, finished
-blocks whose final keys are written, and the blocks of a prompt. Weights are the model's own; those that are read
-together lie together.
+values and then attend up to their own end. So one forward may hold, side by side, blocks that are denoised, finished
+blocks whose final keys are written, and the blocks of a prompt. The weights are the model's own; weights that are read
+together are stored together.
 """
 
 from typing import Any, NamedTuple
@@ -20,7 +20,8 @@ class Network:
     """An SDAR, or an autoregressive Qwen2 or Qwen3, and the keys and values of its slots."""
 
     def __init__(self, model: Any, slots: int, capacity: int, block_size: int) -> None:
-        """Set up a cache for `slots` sequences of `capacity` positions; one more slot takes what nobody needs."""
+        """Set up a cache for `slots` sequences of `capacity` positions; one more slot takes keys and values that nobody
+        needs."""
         config = model.config
         self.model, self.capacity, self.block_size = model, capacity, block_size
         self.scratch_slot = slots
@@ -99,7 +100,7 @@ class _Layer(NamedTuple):
 
 
 def _pack(layer: Any) -> _Layer:
-    """Take a layer's weights; of those that are put together the model's own become views."""
+    """Take a layer's weights. Where several are fused into one, the model's own become views of it."""
     attention, mlp = layer.self_attn, layer.mlp
     projections = (attention.q_proj, attention.k_proj, attention.v_proj)
     return _Layer(

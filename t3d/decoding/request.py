@@ -2,9 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from t3d.errors import DecodingError
+from t3d.params import Sampling
+
+NO_MASK = -1
+"""No token's id."""
 
 
 @dataclass(frozen=True)
@@ -14,6 +18,23 @@ class Request:
     prompt_ids: Sequence[int]
     seed: int
     name: str = "a prompt"
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """How requests are decoded.
+
+    A response stops with finish reason `length` at the end of the block that reaches `max_new_tokens`. Every id in
+    `stop_ids` ends a response; the block that holds it is completed and kept. `mask_id` is the mask token, which is
+    never written; an autoregressive model has none (`NO_MASK`). `sample` says how tokens are drawn, greedily by
+    default. `batch_size` sequences are decoded together: memory grows with it, tokens do not change.
+    """
+
+    max_new_tokens: int
+    stop_ids: frozenset[int]
+    mask_id: int
+    sample: Sampling = field(default_factory=Sampling)
+    batch_size: int = 32
 
 
 @dataclass(frozen=True)

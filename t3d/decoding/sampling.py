@@ -45,7 +45,7 @@ def draw(logits: Tensor, sampling: Sampling, seeds: Tensor, positions: Tensor, s
 def confidence(log_odds: Tensor) -> Tensor:
     """Probabilities of log-odds; NaN where a logit was NaN or infinite, which the log-odds show.
 
-    Whoever reads a confidence (`request.checked`) thereby learns of it, without a look at the logits of every step.
+    `request.checked` finds the NaN, so that nobody has to look at the logits of every step.
     """
     return torch.where(log_odds.isfinite(), log_odds.sigmoid(), torch.nan)
 

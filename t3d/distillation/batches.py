@@ -27,8 +27,9 @@ Pass = tuple[Batch, float, bool]
 class TrainingJob:
     """What a training run needs besides its models.
 
-    `packed`: these are large and on a GPU (`models/packed.py`); `block_sizes`: they take turns by step, in place of the
-    student's one; `causal`: a frozen autoregressive model and its share of the loss, for `losses.with_causal`.
+    `packed`: the models are large and on a GPU, so that rows are packed (`models/packed.py`). `block_sizes`: sizes that
+    take turns by step, instead of the student's one. `causal`: a frozen autoregressive model and its share of the loss,
+    for `losses.with_causal`.
     """
 
     student: Student
@@ -58,7 +59,8 @@ class Batches:
         return _passes(self.setting, step)
 
     def draw_ahead(self, step: int) -> None:
-        """Draw the first micro-batch of a step, while a GPU still computes the one before: 14 ms for 32 rows."""
+        """Draw the first micro-batch of a step, while a GPU still computes the step before: drawing takes 14 ms for 32
+        rows."""
         if step < self.setting.student.optimizer.steps and runs_apart(self.setting.device):
             passes = _passes(self.setting, step)
             self._drawn = step, chain([next(passes)], passes)
@@ -67,8 +69,8 @@ class Batches:
 def _passes(setting: TrainingJob, step: int) -> Iterator[Pass]:
     """This process's micro-batches of an optimizer step, the weight of each in the loss, and whether it is the last.
 
-    All processes make as many passes, since a layer is gathered from all of them: one that has a micro-batch less than
-    others repeats its last with weight 0, while it would have to wait anyway.
+    All processes make the same number of passes, since every layer is gathered from all of them. A process with one
+    micro-batch less than others repeats its last with weight 0; it would have to wait anyway.
     """
     spec = setting.student.optimizer
     passes = math.ceil(spec.batch_size / (spec.micro_batch_size or spec.batch_size) / collectives.world_size())
@@ -86,8 +88,8 @@ def _passes(setting: TrainingJob, step: int) -> Iterator[Pass]:
 def micro_batches(setting: TrainingJob, step: int, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
     """The states of an optimizer step, in parts of at most `micro_batch_size` rows.
 
-    Where rows are padded, those of like length are together; where they are packed, every part gets short and long
-    ones, as many tokens as the others. The parts are the same for any number of processes; process `rank` gets every
+    Padded rows of similar length are put together. Of packed rows every part gets short and long ones, so that all
+    parts have about as many tokens. The parts are the same for any number of processes; process `rank` gets every
     `ranks`-th of them.
     """
     rows = rows_of(setting, step)

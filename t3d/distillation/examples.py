@@ -19,8 +19,9 @@ from t3d.trajectories.record import Trajectory
 
 @dataclass(frozen=True)
 class Example:
-    """One response x_0 with its prompt; `step_map` (1..S per response token) and `confidence` (the teacher's, when it
-    committed the token) only where a teacher decoded it. `left_out`: how many tokens longer the prompt was then."""
+    """One response x_0 with its prompt. `step_map` (1..S per response token) and `confidence` (the teacher's, when it
+    committed the token) are None unless a model decoded it. `left_out`: how many tokens of the decoded prompt are left
+    out."""
 
     id: str
     prompt_ids: list[int]
@@ -42,6 +43,7 @@ def load(
     tokenizer: PreTrainedTokenizerBase,
     stop_ids: frozenset[int],
     seed: int = 0,
+    vocabulary: int = 2**31,
 ) -> tuple[list[Example], int]:
     """Read the examples of a student, and the number of steps S of their step maps (0 for gold answers).
 
@@ -53,13 +55,15 @@ def load(
         tokenizer: the teacher's.
         stop_ids: the teacher's ids that end a response, for `rows.terminal_block: cut`.
         seed: of the student that learns; rollouts by another student are taken from the same seed.
+        vocabulary: the model's; token numbers are below.
 
     Raises:
         DataError: the data were decoded on another block grid, or have no scores and `keep` asks for them.
     """
     if student.prompts:
         filler = tokenizer.pad_token_id
-        gold = [_gold(prompt, student.block_size, filler) for manifest in data for prompt in read_prompts(manifest)]
+        prompts = [prompt for manifest in data for prompt in read_prompts(manifest, vocabulary)]
+        gold = [_gold(prompt, student.block_size, filler) for prompt in prompts]
         _check_distinct(gold)
         return gold, 0
     specs = {name: experiment.trajectories[name] for name in student.trajectories}
@@ -80,7 +84,9 @@ def load(
     }
     rollouts: dict[str, list[Trajectory]] = {name: [] for name in specs}
     for manifest in (m for m in data if m.artefact in shard_artefacts):
-        rollouts[shard_artefacts[manifest.artefact]] += shards.read(manifest.file(".parquet"))[0]
+        read = shards.read(manifest.file(".parquet"), vocabulary)[0]
+        manifest.check_count("trajectories", len(read))
+        rollouts[shard_artefacts[manifest.artefact]] += read
     examples = []
     for name, trajectories in rollouts.items():
         for t in trajectories if student.keep is None else likeliest(name, trajectories, student.keep):
@@ -116,7 +122,7 @@ def likeliest(name: str, trajectories: Sequence[Trajectory], share: float) -> li
 def _whole_blocks(student: Student, prompt_length: int) -> int:
     """Response tokens that a row keeps: up to the end of the last whole block within `rows.max_response_tokens`.
 
-    `prompt_length` is the rollout's, whose blocks a row has on the global grid.
+    `prompt_length` is that of the rollout: on the global grid a row keeps the rollout's blocks.
     """
     limit = student.rows.max_response_tokens
     if limit is None:

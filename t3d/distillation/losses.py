@@ -33,8 +33,9 @@ def compute(
         steps: S of the step maps, for the path term.
 
     Returns:
-        The loss, and of each part its value, for the DDO terms also the norm of its gradient with respect to the
-        log-probabilities of its tokens, and `disagreement`, the share of fake tokens that are not the real ones.
+        The loss and its parts: the value of each term, for the DDO terms also the norm of the gradient with respect to
+        the log-probabilities of their tokens, and `disagreement`, the share of fake tokens that differ from the real
+        ones.
     """
     reduce = objectives.sample_mean if objective.log_probability == "mean" else objectives.sample_sum
     masked, real_ids = batch.masked, batch.at_masked(batch.layout.noisy_ids)
@@ -44,7 +45,7 @@ def compute(
         fake_ids, of_reference = predict(reference, batch, objective.fake)
         tokens = torch.stack([real_ids, fake_ids])
     states, entropy_term = masked_states(student, batch), None
-    # The head's weight may be there only after the model's forward.
+    # A model that is spread over processes has its head's weight only after its forward.
     weight = student.lm_head.weight
     temperature = objective.entropy_temperature if objective.has_entropy_term else None
     if temperature is not None:
@@ -73,7 +74,7 @@ def compute(
 
 
 def with_causal(student: SDARForCausalLM, causal: PreTrainedModel, weight: float, batch: Batch) -> tuple[Tensor, Parts]:
-    """The loss of a conversion that also looks at what the frozen autoregressive model expects, and its parts.
+    """The loss of a conversion that also learns from the frozen autoregressive model, and its parts.
 
     (1 - weight) times the cross-entropy of masked tokens, and weight times KL(p_AR(x_i | x_<i) || p(x_i | x_t)).
 
@@ -87,9 +88,8 @@ def with_causal(student: SDARForCausalLM, causal: PreTrainedModel, weight: float
     with torch.no_grad():
         frozen = batch.at_masked(batch.layout.states_before(causal))
     states = masked_states(student, batch)
-    scores, divergence, _, _ = lm_head.divergence(
-        states, student.lm_head.weight, real_ids[None], frozen, causal.lm_head.weight
-    )
+    weights = student.lm_head.weight, causal.lm_head.weight
+    scores, divergence = lm_head.divergence(states, weights[0], real_ids[None], frozen, weights[1])
     likelihood = objectives.redi(spread(scores[0], batch), masked)
     kl = objectives.sample_mean(spread(divergence, batch), masked).mean()
     parts = {"likelihood_term": likelihood.detach(), "ar_term": kl.detach()}

@@ -35,7 +35,7 @@ class Batch:
     seeds: Tensor
 
     def at_masked(self, values: Tensor) -> Tensor:
-        """Of `values [batch, N, ...]` those at the masked positions; unlike a boolean mask, nobody waits for a GPU."""
+        """The `values [batch, N, ...]` at the masked positions. Unlike a boolean mask, this does not wait for a GPU."""
         return values.flatten(0, 1)[self.places]
 
 
@@ -145,7 +145,7 @@ def draw_ratios(states: States, steps: int, count: int, rng: np.random.Generator
 def ratio_distribution(states: States, steps: int) -> dict[float, float]:
     """Mask ratio -> probability of trajectory states whose rollout took `steps` steps a block.
 
-    A draw depends on the order of its choices. Here it follows from the ratios: a recipe digest does not hold the order
+    A draw depends on the order of its choices. They are sorted by ratio, since a recipe digest does not cover the order
     in which a file lists them.
     """
     if isinstance(states.mask_ratios, dict):
@@ -174,7 +174,7 @@ def trajectory_mask(
 def dynamic_forwards(
     step_map: np.ndarray, confidence: np.ndarray, block: np.ndarray, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which forward of its block dynamic remasking would commit each token in, going by a full-step rollout.
+    """The forward of its block in which dynamic remasking would commit each token, judged by a full-step rollout.
 
     A forward commits every token whose confidence exceeds the threshold, or else the best one. Tokens that the teacher
     committed one after another, each above the threshold, are taken for one forward.

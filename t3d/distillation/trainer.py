@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from t3d.distillation import examples as data
 from t3d.distillation import losses
@@ -30,11 +30,13 @@ from t3d.distributed.gpus import pick_device
 from t3d.errors import TrainingError
 from t3d.models import packed
 from t3d.models.device import autocast, fetch, runs_apart, worth_compiling
-from t3d.models.folder import load_tokenizer, mask_id, stop_ids
+from t3d.models.folder import load_tokenizer, mask_id, read_config, stop_ids
 from t3d.models.sdar import SDARForCausalLM, load_model
 from t3d.params import Experiment, Optimizer
 from t3d.progress import Progress
 from t3d.provenance import lineage, store, writer
+from t3d.provenance.lineage import LOG
+from t3d.provenance.writer import ArtefactWriter
 from t3d.seeds import seed_for
 
 _TERMINATED = 128 + signal.SIGTERM
@@ -68,18 +70,20 @@ def make(experiment: Experiment, run: str, teacher: Path, inputs: Sequence[Path]
             student = experiment.students[name]
             artefact = f"students/{run}"
             manifests = store.read_inputs(experiment, artefact, [teacher, *inputs])
+            job = None
             if collectives.is_main():
                 making = writer.writing(experiment, artefact, out, inputs=manifests, device=device)
                 job = stack.enter_context(making)
-        # Then, so that the states which another process has begun to write are not removed.
+        # Only with the artefact's lock: the states that another process writes must not be removed.
         with collectives.raise_on_all_ranks():
             # Models come first: the teacher, and the run that training begins with if that is another.
             models = 1 if lineage.initial_of(experiment, run) is None else 2
             folder, weights, learned = manifests[0].folder(), manifests[models - 1].folder(), manifests[models:]
             tokenizer = load_tokenizer(folder)
-            examples, steps = data.load(experiment, student, learned, tokenizer, stop_ids(folder), run_seed)
+            size = read_config(folder)["vocab_size"]
+            examples, steps = data.load(experiment, student, learned, tokenizer, stop_ids(folder), run_seed, size)
             checkpoints = Checkpoints(work / run, writer.run_key(experiment, artefact, manifests))
-            # Parts of a model that is spread go to the GPU by themselves.
+            # A model that is spread over processes goes to the GPU part by part.
             model = load_model(weights, device if collectives.world_size() == 1 else "cpu")
         seed = seed_for(experiment.seed, "student", run_seed)
         large = worth_compiling(model.config.hidden_size, device)
@@ -88,20 +92,12 @@ def make(experiment: Experiment, run: str, teacher: Path, inputs: Sequence[Path]
         )
         pace: list[StepTime] = []
         log = train(model, setting, checkpoints, title=f"distill {run}", pace=pace)
-        speed = speed_of(pace)
-        if device.startswith("cuda"):
-            speed["peak_gpu_memory_mb"] = round(collectives.all_reduce_max(torch.cuda.max_memory_allocated() / 2**20))
-        # Published settings of sampling may not even be valid; of them only what ends a response is needed.
+        # Published sampling settings may be invalid. Only the ids that end a response are needed.
         kept = {name: getattr(model.generation_config, name) for name in ("eos_token_id", "pad_token_id")}
-        whole = fsdp.gather_full_model(model)
-        if collectives.is_main():
-            whole.generation_config = GenerationConfig(**{name: ids for name, ids in kept.items() if ids is not None})
-            whole.save_pretrained(job.folder())
-            tokenizer.save_pretrained(job.folder())
-            lines = "".join(json.dumps(entry) + "\n" for entry in log)
-            (job.folder() / "training.jsonl").write_text(lines)
+        ends = GenerationConfig(**{name: ids for name, ids in kept.items() if ids is not None})
+        save(job, model, tokenizer, ends, log, pace, device)
+        if job is not None:
             job.facts |= {"examples": len(examples), "steps": student.optimizer.steps}
-            job.receipt |= speed
     if collectives.is_main():
         checkpoints.remove()
     collectives.destroy_process_group()
@@ -126,7 +122,7 @@ def train(
         pace: filled with how long each step took.
         after_step: called in every process after some steps, with the log so far; it may add to the last entry or end
             the training by raising an error.
-        pauses_after: which steps these are, counted from 1.
+        pauses_after: the steps after which it is called, counted from 1.
 
     Returns:
         One log entry per optimizer step.
@@ -165,9 +161,9 @@ def train(
             unread.append((step, _step(model, reference, optimizer, batches, step)))
             last, pauses = step + 1 == spec.steps, step + 1 in pauses_after
             due = (step + 1) % student.checkpoint_every == 0
-            # A scheduler may warn one node before another: whoever is asked, all end after the same step.
+            # A scheduler may warn one node before another. If one process is asked to end, all end after the same step.
             asked = collectives.any_of(termination.asked)
-            # While the numbers of a step are awaited, a GPU has the next one to do.
+            # A GPU computes the next step while the host waits for the numbers of this one.
             ahead = 1 if runs_apart(setting.device) and not (last or pauses or due or asked) else 0
             while len(unread) > ahead:
                 number, read = unread.popleft()
@@ -180,7 +176,7 @@ def train(
                 after_step(log)
             if checkpoints is not None and not last and (due or asked):
                 checkpoints.save(step + 1, fsdp.to_local(_state(step + 1, model, reference, optimizer, log)))
-            # After saving: who reads this may have been ended by the same signal.
+            # After saving: the process that reads this output may have been ended by the same signal.
             if progress is not None and log:
                 progress.update(len(log), loss=log[-1]["loss"])
             if asked and not last:
@@ -193,8 +189,46 @@ def train(
     return log
 
 
+def save(
+    job: ArtefactWriter | None,
+    model: SDARForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    ends: GenerationConfig,
+    log: Sequence[dict[str, Any]],
+    pace: Sequence[StepTime],
+    device: str,
+) -> None:
+    """Save a trained model with its tokenizer and log, and note the speed in the receipt; all processes must call this.
+
+    Args:
+        job: the artefact being made; None in all processes but the main one.
+        model: the model, spread over the processes.
+        tokenizer: its tokenizer.
+        ends: its generation config.
+        log: of `train`.
+        pace: of `train`.
+        device: of this process.
+    """
+    steady = pace[1:] or pace
+    # Of the steps since the run began or was resumed the first, which warms up, is left out.
+    speed = {
+        "processes": collectives.world_size(),
+        "seconds_per_step": statistics.median(step.seconds for step in steady),
+        "tokens_per_second": sum(step.tokens for step in steady) / sum(step.seconds for step in steady),
+    }
+    if device.startswith("cuda"):
+        speed["peak_gpu_memory_mb"] = round(collectives.all_reduce_max(torch.cuda.max_memory_allocated() / 2**20))
+    whole = fsdp.gather_full_model(model)
+    if job is not None:
+        whole.generation_config = ends
+        whole.save_pretrained(job.folder())
+        tokenizer.save_pretrained(job.folder())
+        (job.folder() / LOG).write_text("".join(json.dumps(entry) + "\n" for entry in log))
+        job.receipt |= speed
+
+
 def recompute_activations(model: SDARForCausalLM) -> None:
-    """Let the layers of `model` keep their inputs alone while it trains."""
+    """Enable activation checkpointing: while `model` trains, each layer keeps its inputs alone."""
     with warnings.catch_warnings():
         # Every transformers 5 has this name; some of them say that version 6 will not.
         warnings.simplefilter("ignore", FutureWarning)
@@ -202,7 +236,8 @@ def recompute_activations(model: SDARForCausalLM) -> None:
 
 
 def _adamw(model: SDARForCausalLM, spec: Optimizer) -> torch.optim.AdamW:
-    # One kernel reads and writes each value once; on a CPU it would round otherwise than the published students did.
+    # The fused kernel reads and writes each value once. On a CPU it would round otherwise than for the published
+    # students.
     fused = True if all(parameter.is_cuda for parameter in model.parameters()) else None
     return torch.optim.AdamW(
         model.parameters(), lr=spec.learning_rate, betas=spec.betas, weight_decay=spec.weight_decay, fused=fused
@@ -213,8 +248,8 @@ def _step(model, reference, optimizer, batches: Batches, step: int) -> Callable[
     """One optimizer step: accumulate the gradients of its micro-batches, clip, update.
 
     Returns:
-        What gives its log entry, and raises an error where a number is not finite. The weights are spoilt then, and
-        not kept.
+        A function that returns the step's log entry, or raises an error where a number is not finite. The weights are
+        damaged then, and are not saved.
     """
     setting = batches.setting
     student = setting.student
@@ -243,7 +278,7 @@ def _step(model, reference, optimizer, batches: Batches, step: int) -> Callable[
     def read() -> dict[str, float]:
         *values, norm = fetched()
         totals = dict.fromkeys(names, 0.0)
-        # A process that stopped alone would let the others wait for its part of a layer.
+        # If one process stopped alone, the others would wait for its part of a layer.
         with collectives.raise_on_all_ranks():
             for index, (ids, share) in enumerate(done):
                 found = values[index * len(names) : (index + 1) * len(names)]
@@ -268,16 +303,6 @@ def learning_rate(spec: Optimizer, step: int) -> float:
     done = (step - spec.warmup_steps) / max(1, spec.steps - 1 - spec.warmup_steps)
     cosine = 0.5 * (1 + math.cos(math.pi * done))
     return spec.learning_rate * (spec.final_fraction + (1 - spec.final_fraction) * cosine)
-
-
-def speed_of(pace: Sequence[StepTime]) -> dict[str, Any]:
-    """What a receipt says of the steps since the run began or was resumed; the first, which warms up, is left out."""
-    steady = pace[1:] or pace
-    return {
-        "processes": collectives.world_size(),
-        "seconds_per_step": statistics.median(step.seconds for step in steady),
-        "tokens_per_second": sum(step.tokens for step in steady) / sum(step.seconds for step in steady),
-    }
 
 
 def _say(text: str) -> None:

@@ -100,7 +100,7 @@ class Checkpoints:
             if step == 0:
                 return None
             parts = self._states()[step]
-            # Each file is read by one process, whoever wrote it.
+            # Each file is read by one process, no matter which one wrote it.
             faults = [
                 fault for path in parts[collectives.rank() :: collectives.world_size()] if (fault := _fault_of(path))
             ]
@@ -126,7 +126,7 @@ class Checkpoints:
         partial = path.with_suffix(".partial")
         digest = _digest_of(path)
         try:
-            # The digest first: a file with one that is not its own is found, one without is not a state.
+            # The digest first: a file beside a wrong digest is found out, and a file without a digest is not a state.
             with partial.open("wb") as file, _Hashing(file) as hashing:
                 torch.save(part, hashing)  # type: ignore[arg-type]  # it calls `write` and `flush` alone
             digest.write_text(f"{hashing.hexdigest()}  {path.name}\n")

@@ -1,8 +1,8 @@
 """Processes that do one job together, one GPU each: what they tell each other. `launch.py` starts them.
 
 Of a student, every process computes its share of a step's micro-batches and updates its part (`fsdp.py`). When they
-decode, each decodes its share of the requests (`share`). Where there is one process, every function here does nothing
-or answers for it alone.
+decode, each decodes its share of the requests (`map_over_ranks`). Where there is one process, every function here does
+nothing or answers for it alone.
 """
 
 import ctypes

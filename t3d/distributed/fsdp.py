@@ -136,12 +136,12 @@ def to_local(state: Any) -> Any:
 
 
 def load_model(model: PreTrainedModel, part: dict[str, Tensor]) -> None:
-    """Give `model` the weights that `part_of` made of its `state_dict()`."""
+    """Give `model` the weights that `to_local` made of its `state_dict()`."""
     model.load_state_dict({name: _placed(part[name], like) for name, like in model.state_dict().items()})
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, part: dict[str, Any]) -> None:
-    """Give `optimizer` the state that `part_of` made of its `state_dict()`."""
+    """Give `optimizer` the state that `to_local` made of its `state_dict()`."""
     (group,) = optimizer.param_groups
     moments = {
         index: {name: _placed(value, group["params"][index]) for name, value in values.items()}

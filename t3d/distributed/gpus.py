@@ -60,7 +60,7 @@ def claim_gpus(count: int) -> list[int]:
 def jobs_on_gpu(device: str) -> int | None:
     """How many jobs of this user have claimed the GPU that this process computes on, itself among them.
 
-    None on a CPU, and where claims cannot be read or its own is not among them: then nobody knows.
+    None on a CPU, and where the number is not known: claims cannot be read, or this process's own is not among them.
     """
     if not device.startswith("cuda"):
         return None
@@ -149,7 +149,8 @@ def _count(prefix: str, name: str, folder: Path) -> int:
 
 
 def _is_held(claim: Path) -> bool:
-    """Whether the process that made a claim lives; a claim of one that does not is removed, what is none is not."""
+    """Whether the process that made a claim lives. The claim of a dead process is removed; a file that is not a claim
+    is left alone."""
     try:
         with _opened(claim, os.O_RDONLY) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -117,7 +117,7 @@ def command(
         spread = [f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1"]
         # Inside a job step, whose resources it shares; when one launcher fails the others have nothing to wait for.
         inside = ["--overlap", "--kill-on-bad-exit=1", f"--export=ALL,{RENDEZVOUS}={meet},{NODES}={nodes}"]
-        return ["srun", *spread, *inside, sys.executable, "-m", "t3d.cli", *arguments]
+        return ["srun", *spread, *inside, sys.executable, "-P", "-m", "t3d.cli", *arguments]
     here = processes // nodes
     threads = environment.get("OMP_NUM_THREADS") or str(max(1, len(os.sched_getaffinity(0)) // here))
     options = {

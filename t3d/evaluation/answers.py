@@ -12,33 +12,21 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from t3d.decoding.request import DecodingOptions, Request
 from t3d.distributed import collectives
 from t3d.distributed.gpus import jobs_on_gpu, pick_device
 from t3d.errors import ParameterError
 from t3d.evaluation import harness, vllm_client
 from t3d.models import autoregressive
-from t3d.models.folder import load_tokenizer, stop_ids
+from t3d.models.folder import load_tokenizer, mask_id, read_config, stop_ids
 from t3d.models.sdar import load_model
-from t3d.params import AUTOREGRESSIVE, Budget, Experiment, PromptSet
+from t3d.params import AUTOREGRESSIVE, Budget, Experiment, PromptSet, read_budget
 from t3d.progress import Progress
 from t3d.prompts.reader import Prompt, encode_prompt, read_prompts
 from t3d.provenance import lineage, store, writer
 from t3d.provenance.environment import device_name
+from t3d.provenance.parquet import ANSWERS
 from t3d.seeds import seed_for
-
-_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("text", pa.string()),
-        ("response_ids", pa.list_(pa.int32())),
-        ("step_map", pa.list_(pa.int16())),
-        ("confidence", pa.list_(pa.float32())),
-        ("response_tokens", pa.int32()),
-        ("denoising_steps", pa.int32()),
-        ("commit_passes", pa.int32()),
-        ("finish_reason", pa.string()),
-    ]
-)
 
 
 def make(experiment: Experiment, benchmark: str, budget: str, model: Path, prompts: Path, out: Path) -> None:
@@ -63,6 +51,7 @@ def make(experiment: Experiment, benchmark: str, budget: str, model: Path, promp
         with collectives.raise_on_all_ranks():
             if benchmark not in experiment.benchmarks:
                 raise ParameterError(f"experiment {experiment.name} has no benchmark {benchmark!r}.")
+            read_budget(budget)
             name = store.read(model).artefact.partition("/")[2]
             artefact = f"answers/{name}/{benchmark}/{budget}"
             source, questions = inputs = store.read_inputs(experiment, artefact, [model, prompts])
@@ -78,18 +67,18 @@ def make(experiment: Experiment, benchmark: str, budget: str, model: Path, promp
             rows, speed = _decoded(experiment, benchmark, budget, source, questions, device)
         with collectives.raise_on_all_ranks():
             if collectives.is_main():
-                pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), job.file(".parquet"), compression="zstd")
+                pq.write_table(pa.Table.from_pylist(rows, schema=ANSWERS), job.file(".parquet"), compression="zstd")
                 job.facts["questions"] = len(rows)
                 batch_size = experiment.benchmarks[benchmark].batch_size
                 job.receipt["decoding"] = speed | {"batch_size": batch_size, "device": _devices(device)}
-                # The fewer jobs there were on its GPU, the more its speed says.
+                # A speed says less the more jobs shared the GPU.
                 if before and (after := jobs_on_gpu(device)):
                     job.receipt["decoding"]["gpu_jobs"] = max(before, after)
     collectives.destroy_process_group()
 
 
 _Answered = tuple[list[dict[str, Any]], dict[str, Any]]
-"""A row of `_SCHEMA` per question, and what the receipt says of the speed."""
+"""A row of `ANSWERS` per question, and what the receipt says of the speed."""
 
 
 def _decoded(
@@ -102,19 +91,16 @@ def _decoded(
 ) -> _Answered:
     with collectives.raise_on_all_ranks():
         spec, name, folder = experiment.benchmarks[benchmark], source.artefact.partition("/")[2], source.folder()
-        advance = None
-        if collectives.is_main():
-            advance = Progress(f"answers {name} {benchmark} {budget}", questions.facts["prompts"]).advance
         tokenizer = load_tokenizer(folder)
-        _check_prompts(experiment.prompt_sets[spec.prompts], read_prompts(questions), tokenizer, name)
+        prompts = read_prompts(questions, read_config(folder)["vocab_size"])
+        title = f"answers {name} {benchmark} {budget}"
+        advance = Progress(title, len(prompts)).advance if collectives.is_main() else None
+        _check_prompts(experiment.prompt_sets[spec.prompts], prompts, tokenizer, name)
         lm = harness.BlockDiffusionLM(
             load_model(folder, device, lineage.dtype_of(experiment, name)),
             tokenizer,
             Budget.parse(budget),
-            stop_ids=stop_ids(folder),
-            max_new_tokens=spec.max_new_tokens,
-            sampling=spec.sampling,
-            batch_size=spec.batch_size,
+            DecodingOptions(spec.max_new_tokens, stop_ids(folder), mask_id(tokenizer), spec.sampling, spec.batch_size),
             seed_of=lambda item: seed_for(experiment.seed, "answer", item),
             on_finished=advance,
         )
@@ -133,17 +119,19 @@ def _served(
     tokenizer = autoregressive.load_tokenizer(folder)
     # Its own chat template asks the same text; where that is the teacher's, the ids are those of the prompt set.
     # Qwen3's chat models would think aloud first, which the diffusion LMs made of them do not.
-    prompts = {p.id: encode_prompt(tokenizer, p.text + suffix, enable_thinking=False) for p in read_prompts(questions)}
-    settings: dict[str, Any] = {
-        "device": device,
-        "dtype": lineage.dtype_of(experiment, name),
-        "stop_ids": stop_ids(folder),
-        "seed_of": lambda item: seed_for(experiment.seed, "answer", item),
-    }
+    requests = [
+        Request(
+            encode_prompt(tokenizer, prompt.text + suffix, enable_thinking=False),
+            seed_for(experiment.seed, "answer", prompt.id),
+            prompt.id,
+        )
+        for prompt in read_prompts(questions)
+    ]
+    dtype = lineage.dtype_of(experiment, name)
     if experiment.teachers[name].engine is None:
-        found = vllm_client.answer(folder, questions.file(".jsonl"), prompts, spec, **settings)
+        found = vllm_client.answer(folder, questions.file(".jsonl"), requests, spec, device, dtype)
     else:
-        found = vllm_client.answer_here(folder, prompts, spec, **settings)
+        found = vllm_client.answer_here(folder, requests, spec, device, dtype)
     rows = [_row(key, harness.text_of(tokenizer, r.ids), r) for key, r in found.responses.items()]
     alone = found.one_at_a_time
     return rows, {

@@ -4,7 +4,7 @@
 the program's own classes, a builtin around a call may be given any value, what comes back is plain data, and what is
 expected is never shown to the program. `assert f(1)` and `assert not f(1)` ask for `bool(f(1))`.
 
-Nothing of a test is executed on this side: comparisons, displays, arithmetic and a few names have their meaning here.
+Python executes no test on this side: comparisons, displays, arithmetic and a few names are evaluated by this module.
 """
 
 import ast

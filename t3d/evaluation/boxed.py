@@ -20,9 +20,9 @@ _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
 
 
 def last_box(text: str) -> str:
-    r"""Content of the last `\boxed{...}` of a text; empty if there is none or it never closes.
+    r"""Content of the last `\boxed{...}` of a text; empty if there is no box, or if the last one never closes.
 
-    A box that a token limit cut does not fall back on one before it: it was to replace that one.
+    If a token limit cut the last box, an earlier one does not count: the last box was to replace it.
     """
     start = max((match.end() for match in _OPENING.finditer(text)), default=-1)
     if start < 0:

@@ -130,7 +130,7 @@ def _same_sets(gold: Node, answer: Node) -> bool:
 
 
 def _as_set(node: Node) -> Any:
-    """A node as a set of sympy's; None if it is none, or an empty interval, which is a pair."""
+    """A node as a set of sympy's; None if it is not a set, or is an empty interval, which counts as a pair."""
     from sympy import And, FiniteSet, Interval, Rel, Set, Union
 
     if isinstance(node, Leaf):

@@ -1,9 +1,9 @@
 r"""The process that compares answers; `boxed.py` starts it and asks it.
 
-No alarm can end the one power that `9^{9^{9^{9}}}` asks for: Python hears it between two of its operations. So each
-pair is compared (`comparison.py`) in a fork of this process, with limits on processor time and memory that the kernel
-keeps. What sympy remembers from one pair is gone before the next, so that a verdict does not depend on the questions
-before it.
+An alarm cannot end the one power that `9^{9^{9^{9}}}` asks for: Python handles signals only between two operations. So
+each pair is compared (`comparison.py`) in a fork of this process, with limits on processor time and memory that the
+kernel enforces. What sympy remembers from one pair is gone before the next, so that a verdict does not depend on the
+questions before it.
 """
 
 import json

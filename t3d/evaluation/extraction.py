@@ -208,7 +208,8 @@ def _readable(lines: list[str]) -> str:
             return source.rstrip("\n")
         if error is None:
             break
-        # No program that has the line of the error can be read; a function that is cut in the middle is none.
+        # A program that keeps the line of the error cannot be parsed; a function that is cut in the middle does not
+        # count.
         last = min(error.lineno or 1, len(lines)) - 1
         ends = (end for end in range(last, 0, -1) if not lines[end - 1].strip() and lines[end][:1].strip())
         lines = lines[: next(ends, 0)]

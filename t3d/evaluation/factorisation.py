@@ -19,7 +19,7 @@ import pandas as pd
 
 from t3d.distributed.gpus import pick_device
 from t3d.errors import DataError, DecodingError, ParameterError
-from t3d.models.folder import load_tokenizer, mask_id
+from t3d.models.folder import load_tokenizer, mask_id, read_config
 from t3d.models.sdar import SDARForCausalLM, load_model
 from t3d.params import Budget, Experiment
 from t3d.progress import Progress
@@ -35,8 +35,8 @@ _BATCH_SIZE = 32
 class Chain:
     """One full-step rollout as a model sees it.
 
-    `log_p [S, response]` holds log p(x_0^i | x_k) for the states k = 0..S-1, not a number where token i is visible
-    already; `step_map [response]` is the step 1..S that committed each token, `blocks [response]` its block.
+    `log_p [S, response]` holds log p(x_0^i | x_k) for the states k = 0..S-1, NaN where token i is visible already;
+    `step_map [response]` is the step 1..S that committed each token, `blocks [response]` its block.
     """
 
     log_p: np.ndarray
@@ -169,5 +169,10 @@ def _read(
         raise ParameterError(
             f"{source.path}: {source.artefact} is neither {teacher}, whose rollouts are scored, nor its student."
         )
-    rollouts = [t for manifest in shard_manifests for t in shards.read(manifest.file(".parquet"))[0]]
+    vocabulary = read_config(source.folder())["vocab_size"]
+    rollouts: list[Trajectory] = []
+    for manifest in shard_manifests:
+        read = shards.read(manifest.file(".parquet"), vocabulary)[0]
+        manifest.check_count("trajectories", len(read))
+        rollouts += read
     return sorted(rollouts, key=lambda t: (len(t.prompt_ids) + len(t.response_ids), t.prompt_id))

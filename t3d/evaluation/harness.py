@@ -27,16 +27,16 @@ from lm_eval.tasks import TaskManager
 
 from t3d.errors import DataError
 from t3d.evaluation import boxed
-from t3d.params import Budget, Sampling
+from t3d.params import Budget
 
 if TYPE_CHECKING:
-    from t3d.decoding.request import Response
+    from t3d.decoding.request import DecodingOptions, Response
     from t3d.models.sdar import SDARForCausalLM
 
 TASKS = Path(__file__).parent / "tasks"
 
 
-class _GenerationOnly(LM):
+class GenerationOnly(LM):
     """A model for `generate_until` tasks."""
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
@@ -46,7 +46,7 @@ class _GenerationOnly(LM):
         return self.loglikelihood(requests)  # type: ignore[return-value]
 
 
-class BlockDiffusionLM(_GenerationOnly):
+class BlockDiffusionLM(GenerationOnly):
     """Decodes each question at one budget; of several processes all ask it the same, and each decodes its share.
 
     `responses` keeps what was decoded, by question id, and `seconds` how long decoding took, all processes together.
@@ -57,19 +57,14 @@ class BlockDiffusionLM(_GenerationOnly):
         model: "SDARForCausalLM",
         tokenizer,
         budget: Budget,
-        *,
-        stop_ids: frozenset[int],
-        max_new_tokens: int,
-        sampling: Sampling,
-        batch_size: int,
+        options: "DecodingOptions",
         seed_of: Callable[[str], int],
         on_finished: Callable[[int], None] | None = None,
     ) -> None:
         """Wrap a model; the arguments are those of `decode`, and `seed_of` gives the seed of a question's draws."""
         super().__init__()
-        self.model, self.tokenizer, self.budget = model, tokenizer, budget
-        self.stop_ids, self.max_new_tokens, self.sampling = stop_ids, max_new_tokens, sampling
-        self.batch_size, self.seed_of, self.on_finished = batch_size, seed_of, on_finished
+        self.model, self.tokenizer, self.budget, self.options = model, tokenizer, budget, options
+        self.seed_of, self.on_finished = seed_of, on_finished
         self.responses: dict[str, Response] = {}
         self.seconds = 0.0
 
@@ -79,22 +74,11 @@ class BlockDiffusionLM(_GenerationOnly):
         from t3d.decoding.decoder import decode
         from t3d.decoding.request import Request
         from t3d.distributed import collectives
-        from t3d.models.folder import mask_id
 
         started = time.monotonic()
         responses = collectives.map_over_ranks(
             [Request(r.doc["prompt_ids"], self.seed_of(r.doc["id"]), r.doc["id"]) for r in requests],
-            lambda some, on_finished: decode(
-                self.model,
-                some,
-                self.budget,
-                mask_id=mask_id(self.tokenizer),
-                stop_ids=self.stop_ids,
-                max_new_tokens=self.max_new_tokens,
-                sample=self.sampling,
-                batch_size=self.batch_size,
-                on_finished=on_finished,
-            ),
+            lambda some, on_finished: decode(self.model, some, self.budget, self.options, on_finished),
             self.on_finished,
         )
         self.seconds += time.monotonic() - started
@@ -102,7 +86,7 @@ class BlockDiffusionLM(_GenerationOnly):
         return [text_of(self.tokenizer, response.ids[: response.length]) for response in responses]
 
 
-class RecordedAnswers(_GenerationOnly):
+class RecordedAnswers(GenerationOnly):
     """Returns answers that were decoded before."""
 
     def __init__(self, texts: dict[str, str]) -> None:

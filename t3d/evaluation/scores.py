@@ -19,18 +19,11 @@ from t3d.params import Benchmark, Experiment
 from t3d.progress import Progress
 from t3d.prompts.reader import Prompt, read_prompts
 from t3d.provenance import store, writer
+from t3d.provenance.parquet import ANSWERS, VERDICTS, of_artefact
 from t3d.sandbox.sandbox import Sandbox
 
-_SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("extracted", pa.string()),
-        ("correct", pa.bool_()),
-        ("reason", pa.string()),
-        ("response_tokens", pa.int32()),
-        ("denoising_steps", pa.int32()),
-    ]
-)
+COUNTS = ("response_tokens", "denoising_steps", "commit_passes")
+"""Columns of answers whose sums a score holds."""
 
 
 def make(experiment: Experiment, answers: Path, prompts: Path, out: Path) -> None:
@@ -45,9 +38,12 @@ def make(experiment: Experiment, answers: Path, prompts: Path, out: Path) -> Non
     _, model, benchmark, budget = store.read(answers, kind="answers").artefact.split("/")
     artefact = f"scores/{model}/{benchmark}/{budget}"
     source, questions = inputs = store.read_inputs(experiment, artefact, [answers, prompts])
-    recorded = {row["id"]: row for row in pq.read_table(source.file(".parquet")).to_pylist()}
+    columns = ["id", "text", *COUNTS, "finish_reason"]
+    recorded = {row["id"]: row for row in of_artefact(source, ANSWERS, columns).to_pylist()}
     texts = {key: row["text"] for key, row in recorded.items()}
     asked = read_prompts(questions)
+    if missing := [prompt.id for prompt in asked if prompt.id not in recorded]:
+        raise DataError(f"{source.path}: no answer is recorded for {len(missing)} questions (e.g. {missing[0]}).")
     spec = experiment.benchmarks[benchmark]
     with writer.writing(experiment, artefact, out, inputs=inputs) as job:
         if asked and asked[0].domain in PROGRAMS:
@@ -56,12 +52,12 @@ def make(experiment: Experiment, answers: Path, prompts: Path, out: Path) -> Non
             judged = _compare_answers(spec, questions.file(".jsonl"), texts)
         if len(judged) != len(recorded):
             raise DataError(f"{source.path}: {len(recorded)} answers for {len(judged)} questions of {questions.path}.")
-        counts = ("response_tokens", "denoising_steps")
-        rows = [{"id": key, **found, **{name: recorded[key][name] for name in counts}} for key, found in judged.items()]
-        pq.write_table(pa.Table.from_pylist(rows, schema=_SCHEMA), job.file(".parquet"), compression="zstd")
+        counts = {key: {name: row[name] for name in COUNTS[:2]} for key, row in recorded.items()}
+        rows = [{"id": key, **found, **counts[key]} for key, found in judged.items()]
+        pq.write_table(pa.Table.from_pylist(rows, schema=VERDICTS), job.file(".parquet"), compression="zstd")
         totals = {"model": model, "benchmark": benchmark, "budget": budget, **_totals(rows, list(recorded.values()))}
         job.file(".json").write_text(json.dumps(totals, indent=1) + "\n")
-        job.receipt["decoding"] = store.read_receipt(source)["decoding"]
+        job.receipt["decoding"] = store.decoding_of(source)
 
 
 def _compare_answers(spec: Benchmark, questions: Path, texts: dict[str, str]) -> dict[str, dict]:
@@ -83,9 +79,6 @@ def _compare_answers(spec: Benchmark, questions: Path, texts: dict[str, str]) ->
 
 def _run_programs(spec: Benchmark, prompts: list[Prompt], texts: dict[str, str], title: str) -> dict[str, dict]:
     """By question id, the program in each text and what its hidden tests said."""
-    missing = [prompt.id for prompt in prompts if prompt.id not in texts]
-    if missing:
-        raise DataError(f"no answer is recorded for {len(missing)} questions (e.g. {missing[0]}).")
     progress = Progress(title, len(prompts))
     programs = [program_in(texts[prompt.id], json.loads(prompt.answer)["entry_point"]) for prompt in prompts]
 
@@ -105,9 +98,7 @@ def _run_programs(spec: Benchmark, prompts: list[Prompt], texts: dict[str, str],
 
 def _totals(rows: list[dict], recorded: list[dict]) -> dict:
     correct = sum(row["correct"] for row in rows)
-    tokens, steps, commits = (
-        sum(row[key] for row in recorded) for key in ("response_tokens", "denoising_steps", "commit_passes")
-    )
+    tokens, steps, commits = (sum(row[key] for row in recorded) for key in COUNTS)
     return {
         "n": len(rows),
         "correct": correct,

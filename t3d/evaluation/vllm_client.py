@@ -9,16 +9,17 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from t3d.decoding.request import Request, Response
+from t3d.decoding.request import NO_MASK, DecodingOptions, Request, Response
 from t3d.errors import DataError, MissingInputError, ServingError
 from t3d.models import autoregressive
+from t3d.models.folder import stop_ids
 from t3d.params import Benchmark
 from t3d.provenance.lineage import VLLM
 
@@ -52,29 +53,24 @@ class Served:
 def answer(
     folder: Path,
     questions: Path,
-    prompts: Mapping[str, list[int]],
+    requests: Sequence[Request],
     benchmark: Benchmark,
-    *,
     device: str,
     dtype: str,
-    stop_ids: frozenset[int],
-    seed_of: Callable[[str], int],
 ) -> Served:
     """Answer a benchmark with a Qwen2 or Qwen3 folder, by vLLM.
 
     Args:
         folder: the model.
         questions: the prompt set's `.jsonl`, which the benchmark's lm-eval task reads.
-        prompts: question id -> prompt ids.
+        requests: the questions, each under its id.
         benchmark: task, sampling, longest answer, and how many sequences are decoded together.
         device: `cpu` or `cuda`, which vLLM must be built for.
         dtype: number format, `float32` or `bfloat16`.
-        stop_ids: ids that end a response.
-        seed_of: seed of a question's draws.
 
     Raises:
         MissingInputError: vLLM's environment is not there.
-        ServingError: vLLM ended without answers; what it said stands in the log before.
+        ServingError: vLLM ended without answers; the log above says why.
         DataError: a question has no answer.
         CorruptArtefactError: the model's weights are not whole.
     """
@@ -82,67 +78,51 @@ def answer(
         raise MissingInputError(
             f"{VLLM}/installed is missing: `make vllm-env` makes vLLM's environment (docs/vllm.md)."
         )
-    # vLLM would serve whatever the files hold.
+    # vLLM itself would serve damaged weights without an error.
     autoregressive.load_model(folder, dtype=dtype)
     sampling = benchmark.sampling.model_dump(include={"temperature", "top_p", "top_k"})
-    request = {
-        "model": str(folder.resolve()),
-        "task": benchmark.task,
-        "questions": str(questions.resolve()),
-        "prompts": dict(prompts),
-        "seeds": {key: seed_of(key) for key in prompts},
-        "stop_ids": sorted(stop_ids),
-        "sampling": sampling,
-        "max_new_tokens": benchmark.max_new_tokens,
-        "batch_size": benchmark.batch_size,
-        "one_at_a_time": ONE_AT_A_TIME,
-        "device": device,
-        "dtype": dtype,
-    }
-    found = _run(request)
-    missing = [key for key in prompts if key not in found["responses"]]
+    found = _run(
+        {
+            "model": str(folder.resolve()),
+            "task": benchmark.task,
+            "questions": str(questions.resolve()),
+            "prompts": {request.name: request.prompt_ids for request in requests},
+            "seeds": {request.name: request.seed for request in requests},
+            "stop_ids": sorted(stop_ids(folder)),
+            "sampling": sampling,
+            "max_new_tokens": benchmark.max_new_tokens,
+            "batch_size": benchmark.batch_size,
+            "one_at_a_time": ONE_AT_A_TIME,
+            "device": device,
+            "dtype": dtype,
+        }
+    )
+    missing = [request.name for request in requests if request.name not in found["responses"]]
     if missing:
-        raise DataError(f"vLLM left {len(missing)} of {len(prompts)} questions unanswered (e.g. {missing[0]}).")
+        raise DataError(f"vLLM left {len(missing)} of {len(requests)} questions unanswered (e.g. {missing[0]}).")
     return Served(
-        {key: _response(**found["responses"][key]) for key in prompts},
+        {request.name: _response(**found["responses"][request.name]) for request in requests},
         found["seconds"],
         found["one_at_a_time"],
         found["engine"],
     )
 
 
-def answer_here(
-    folder: Path,
-    prompts: Mapping[str, list[int]],
-    benchmark: Benchmark,
-    *,
-    device: str,
-    dtype: str,
-    stop_ids: frozenset[int],
-    seed_of: Callable[[str], int],
-) -> Served:
-    """The same with the engine of `t3d/decoding/causal.py`; arguments as in `answer`.
+def answer_here(folder: Path, requests: Sequence[Request], benchmark: Benchmark, device: str, dtype: str) -> Served:
+    """The same with the engine of `t3d/decoding/engine.py`; arguments as in `answer`.
 
     Raises:
         MemoryTooSmallError: so many sequences do not fit into the GPU's memory.
     """
     # Imported here: with vLLM nothing of it is needed.
-    from t3d.decoding import causal
+    from t3d.decoding import engine
 
-    model = autoregressive.load_model(folder, device, dtype)
-    requests = [Request(ids, seed_of(key)) for key, ids in prompts.items()]
+    model, stops = autoregressive.load_model(folder, device, dtype), stop_ids(folder)
 
     def ask(some: Sequence[Request], together: int) -> tuple[list[Response], float]:
         started = time.monotonic()
-        found = causal.generate(
-            model,
-            some,
-            stop_ids=stop_ids,
-            max_new_tokens=benchmark.max_new_tokens,
-            sample=benchmark.sampling,
-            batch_size=together,
-        )
-        return found, time.monotonic() - started
+        options = DecodingOptions(benchmark.max_new_tokens, stops, NO_MASK, benchmark.sampling, together)
+        return engine.run(model, some, None, options), time.monotonic() - started
 
     responses, seconds = ask(requests, benchmark.batch_size)
     alone, seconds_alone = ask(requests[:ONE_AT_A_TIME], 1)
@@ -151,7 +131,8 @@ def answer_here(
         "response_tokens": sum(response.length for response in alone),
         "seconds": seconds_alone,
     }
-    return Served(dict(zip(prompts, responses, strict=True)), seconds, one_at_a_time, "t3d")
+    names = (request.name for request in requests)
+    return Served(dict(zip(names, responses, strict=True)), seconds, one_at_a_time, "t3d")
 
 
 def _run(request: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,6 @@
 `t3d/evaluation/vllm_client.py` asks them, and `t3d/teachers/convert.py` makes block-diffusion teachers of them.
 """
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,9 +28,10 @@ def check_folder(folder: str | Path) -> Path:
         ParameterError: it holds another kind of model, or one with sliding windows.
     """
     folder = folders.check_folder(folder, KINDS, " of a teacher with attention: causal")
-    config = folder / "config.json"
-    if json.loads(config.read_text()).get("use_sliding_window"):
-        raise ParameterError(f"{config}: use_sliding_window is true; only models with full attention are supported.")
+    if folders.read_config(folder).get("use_sliding_window"):
+        raise ParameterError(
+            f"{folder}/config.json: use_sliding_window is true; only models with full attention are supported."
+        )
     return folder
 
 
@@ -42,11 +42,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
         MissingInputError: there is no such folder, or no tokenizer in it.
         ParameterError: the folder holds another kind of model, or the tokenizer has no chat template.
     """
-    folder = check_folder(folder)
-    tokenizer = folders.read_tokenizer(folder)
-    if tokenizer.chat_template is None:
-        raise ParameterError(f"{folder}: the tokenizer has no chat template.")
-    return tokenizer
+    return folders.read_tokenizer(check_folder(folder))
 
 
 def load_model(folder: str | Path, device: "str | torch.device" = "cpu", dtype: str = "float32") -> "PreTrainedModel":
@@ -56,14 +52,19 @@ def load_model(folder: str | Path, device: "str | torch.device" = "cpu", dtype: 
         MissingInputError, ParameterError: as `check_folder`.
         CorruptArtefactError: not all weights are there, or not all are finite.
     """
-    # Imported here: who only tokenises starts two seconds sooner.
+    # Imported here: commands that only tokenise start two seconds sooner.
     import torch
-    from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
-    from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
 
     from t3d.models.sdar import load_weights
 
     folder = check_folder(folder)
-    is_qwen2 = json.loads((folder / "config.json").read_text())["model_type"] == "qwen2"
-    kind: type[PreTrainedModel] = Qwen2ForCausalLM if is_qwen2 else Qwen3ForCausalLM
-    return load_weights(kind, folder, device, dtype=getattr(torch, dtype), attn_implementation="sdpa").eval()
+    dtype = getattr(torch, dtype)
+    return load_weights(class_of(folder), folder, device, dtype=dtype, attn_implementation="sdpa").eval()
+
+
+def class_of(folder: Path) -> "type[PreTrainedModel]":
+    """The class of the model that a checked folder holds."""
+    from transformers.models.qwen2.modeling_qwen2 import Qwen2ForCausalLM
+    from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
+
+    return Qwen2ForCausalLM if folders.read_config(folder)["model_type"] == "qwen2" else Qwen3ForCausalLM

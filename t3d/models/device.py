@@ -10,12 +10,12 @@ _WIDE = 768
 
 
 def worth_compiling(hidden_size: int, device: str | torch.device) -> bool:
-    """Whether fused kernels save a model as wide as this what compiling takes."""
+    """Whether fused kernels save more time than compiling takes, for a model of this width."""
     return torch.device(device).type == "cuda" and hidden_size >= _WIDE
 
 
 def runs_apart(device: str | torch.device) -> bool:
-    """Whether a device is only given its work, so that the host can go on meanwhile."""
+    """Whether a device works asynchronously, so that the host can go on meanwhile."""
     return torch.device(device).type == "cuda"
 
 
@@ -25,14 +25,15 @@ def autocast(device: str | torch.device) -> torch.autocast:
 
 
 def send(values: Tensor, device: str | torch.device) -> Tensor:
-    """`values` on `device`; a GPU takes them when it comes to them, and nobody waits for that."""
+    """`values` on `device`; nobody waits for the copy to a GPU."""
     if not runs_apart(device) or values.is_cuda:
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)
 
 
 def fetch(values: Tensor) -> Callable[[], list[float]]:
-    """What gives the numbers of a vector: it waits until a GPU has them, not for what that was given to do since."""
+    """A function that returns the numbers of a vector. It waits until a GPU has computed them, and not for later
+    work."""
     if not values.is_cuda:
         return values.tolist
     copied, arrived = values.to("cpu", non_blocking=True), torch.cuda.Event()

@@ -31,7 +31,7 @@ class Layout:
     `clean_ids [batch, C]` and `noisy_ids [batch, N]` hold x_0; `is_response [batch, N]` marks the positions that a
     state may mask (the first noisy block can begin with the prompt's tail). N is a whole number of blocks of
     `block_size`. `clean_blocks`, `noisy_blocks` are block numbers (`PADDING` outside a row), `positions [batch, C + N]`
-    global ones. `packed` is there for a model that takes its rows end to end.
+    global ones. `packed` is set for a model that takes its rows end to end.
     """
 
     clean_ids: Tensor
@@ -56,7 +56,7 @@ class Layout:
     def attention_mask(self) -> Tensor:
         """Who sees whom, bool `[batch, C + N, C + N]`."""
         mask = clean_and_noisy(self.clean_blocks, self.noisy_blocks)
-        # A padded query sees itself, since a softmax over nothing is not a number; nobody sees it.
+        # A padded query sees itself, since softmax over an empty row is NaN; no other token sees it.
         return mask | torch.eye(mask.shape[1], dtype=torch.bool, device=mask.device)
 
     def hidden_states(self, model: SDARForCausalLM, noisy_input: Tensor) -> Tensor:
@@ -77,7 +77,7 @@ class Layout:
         """
         clean = self.clean_ids.shape[1]
         there = torch.cat([self.clean_blocks, self.noisy_blocks], dim=1) != PADDING
-        # Where both copies hold a position they hold the same token. What is after a row's end nobody in it sees.
+        # Positions that both copies hold have the same token. No token of a row sees what comes after its end.
         width = int(self.positions.max()) + 2
         places = torch.where(there, self.positions, width - 1)
         rows = torch.zeros(len(places), width, dtype=torch.long, device=places.device)

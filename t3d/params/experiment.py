@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from t3d.params.base import Budget, Name, Positive, Strict
+from t3d.params.base import Budget, Name, Seed, Small, Strict
 from t3d.params.data import Generations, PromptSet, Source, Teacher, Trajectories
 from t3d.params.reporting import (
     AnyFigure,
@@ -36,18 +36,18 @@ class Experiment(Strict):
 
     name: Name
     """Set from the file's name."""
-    seed: int = 0
-    """Base of every random draw but the students', which add their own."""
+    seed: Seed = 0
+    """Base of every random draw; students add their own seed."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where expensive rules run; `auto` takes a GPU where there is one."""
-    gpus: Annotated[int, Field(ge=0)] = 0
+    gpus: Annotated[int, Field(ge=0, le=4096)] = 0
     """GPUs an expensive job asks the scheduler for; training and decoding ask for one per process, unless this is 0."""
-    training_processes: Positive = 1
-    """Processes, one GPU each, that train a student together and hold a part of it each. Changes speed and memory,
-    never which states are seen."""
-    decoding_processes: Positive = 1
+    training_processes: Small = 1
+    """Processes, one GPU each, that train a student together; each holds a part of it. Changes speed and memory, never
+    the training states."""
+    decoding_processes: Small = 1
     """Processes, one GPU each, that decode a shard of trajectories or of generations, or the answers to a benchmark,
-    together, each with `batch_size` sequences at a time. Like that, it changes speed, never tokens."""
+    together, each with `batch_size` sequences at a time. Changes speed, never tokens."""
     sources: dict[Name, Source] = {}
     """What is fetched from the hub."""
     teachers: Annotated[dict[Name, Teacher], Field(min_length=1)]

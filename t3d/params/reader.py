@@ -1,14 +1,23 @@
 """The reader of experiment files: YAML to parameters, and what is said of a key or value that is not allowed."""
 
+import ast
+import inspect
 import json
+import reprlib
+import textwrap
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from t3d.errors import ParameterError
+from t3d.errors import ParameterError, short
+from t3d.params.base import Strict
 from t3d.params.experiment import Experiment
 from t3d.params.yaml_files import read_yaml
+
+_MOST = 20
+"""Faults that a message lists."""
+_LONGEST_NAME = 150
 
 
 def load(path: str | Path) -> Experiment:
@@ -19,22 +28,29 @@ def load(path: str | Path) -> Experiment:
             the message gives file, field path or line, what was found and what is allowed.
     """
     path = Path(path)
-    if not path.is_file():
+    if len(path.name) > _LONGEST_NAME or not path.is_file():
         there = ", ".join(sorted(p.stem for p in path.parent.glob("*.yaml"))) or "none"
-        raise ParameterError(f"unknown experiment {path.stem!r}: no file {path}. Experiments there: {there}.")
+        name, file = short(repr(path.stem)), short(path)
+        raise ParameterError(f"unknown experiment {name}: no file {file}. Experiments there: {short(there)}.")
     raw = read_yaml(path)
     if not isinstance(raw, dict):
         raise ParameterError(f"{path}: expected a mapping of parameters, found {type(raw).__name__}.")
     if "name" in raw:
         raise ParameterError(f"{path}: `name` follows from the file's name; remove the key.")
     try:
-        return Experiment(name=path.stem, **raw)
+        return Experiment.model_validate({"name": path.stem, **raw})
     except ValidationError as error:
-        raise ParameterError(f"{path}:\n" + "\n".join(_explain(e) for e in error.errors())) from error
+        told = list(dict.fromkeys(map(_explain, error.errors())))
+        more = [f"  and {len(told) - _MOST} more"] if told[_MOST:] else []
+        raise ParameterError("\n".join([f"{path}:", *told[:_MOST], *more])) from error
 
 
 def find(experiment: str) -> Experiment:
     """Read `params/<experiment>.yaml` of the working directory."""
+    if not experiment or "/" in experiment:
+        raise ParameterError(
+            f"experiment {short(repr(experiment))}: it is the name of a file in params/, without .yaml."
+        )
     return load(Path("params") / f"{experiment}.yaml")
 
 
@@ -46,12 +62,13 @@ def _explain(error: Any) -> str:
             # Pydantic puts the chosen kind of table or figure into the path; the file has no such key.
             groups = [group for group in groups if _has_kind(group, part)]
             continue
-        where.append(str(part))
+        where.append(short(part))
         last, groups = groups, _children(groups, part)
     place = ".".join(where) or "(top level)"
     if error["type"] == "extra_forbidden":
         return f"  {place}: unknown key. Allowed here: {', '.join(last[0].model_fields)}."
-    found = "" if error["type"] in ("missing", "value_error") else f" Found: {error['input']!r}."
+    # An alias of an alias may stand for more than memory holds; this shows the beginning.
+    found = "" if error["type"] in ("missing", "value_error") else f" Found: {short(reprlib.repr(error['input']))}."
     return f"  {place}: {error['msg'].removeprefix('Value error, ')}.{found}"
 
 
@@ -76,5 +93,29 @@ def _children(groups: list[type[BaseModel]], part: str | int) -> list[type[BaseM
 
 
 def schema() -> str:
-    """The JSON schema of an experiment file, as text."""
+    """The JSON schema of an experiment file, as text; the docstrings of attributes describe them."""
+    groups = _groups(Strict)
+    said = {group: _docstrings(group) for group in groups}
+    for group in groups:
+        for name, field in group.model_fields.items():
+            if field.description is None:
+                texts = (said[base][name] for base in group.__mro__ if name in said.get(base, {}))
+                field.description = next(texts, None)
+    for group in groups:
+        group.model_rebuild(force=True)
     return json.dumps(Experiment.model_json_schema(), indent=2) + "\n"
+
+
+def _groups(group: type[BaseModel]) -> list[type[BaseModel]]:
+    return [group, *(inner for derived in group.__subclasses__() for inner in _groups(derived))]
+
+
+def _docstrings(group: type[BaseModel]) -> dict[str, str]:
+    """Attribute -> the string below it, in the source of a class."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(group))).body
+    assert isinstance(definition, ast.ClassDef)
+    found = {}
+    for line, below in zip(definition.body, definition.body[1:], strict=False):
+        if isinstance(line, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            found[ast.unparse(line.target)] = inspect.cleandoc(str(below.value.value))
+    return found

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from t3d.params.base import Budget, BudgetText, Caption, Label, Name, Positive, Sampling, Strict
+from t3d.params.base import Budget, BudgetText, Caption, Label, Length, Name, Sampling, Strict
 
 
 class Benchmark(Strict):
@@ -20,21 +20,22 @@ class Benchmark(Strict):
     """Where programs are run. `process` has limits on time and memory only: files and network stay open to them."""
     sampling: Sampling = Sampling()
     """How answers are decoded; greedy by default."""
-    max_new_tokens: Positive = 256
+    max_new_tokens: Length = 256
     """Answers longer than this end with finish reason `length`."""
-    batch_size: Positive = 32
+    batch_size: Length = 32
     """Sequences decoded together; changes speed, never tokens."""
 
 
 class Row(Strict):
-    """A row of several students, one per domain, or of a model decoded in another way than the columns say."""
+    """A row that shows several students, one per domain, or a model decoded with other settings than the columns
+    have."""
 
     label: Label
     """Its name in the table."""
     model: Name | dict[Name, Name]
-    """A student, or the teacher; or column -> the student whose answers stand in it."""
+    """A student, or the teacher; or column -> the student whose answers it shows."""
     benchmarks: dict[Name, Name] = {}
-    """Column -> the benchmark whose answers stand in it, and which asks the same; the column's own unless given."""
+    """Column -> the benchmark whose answers it shows, which asks the same questions; by default the column's own."""
 
     def models(self, columns: tuple[str, ...]) -> dict[str, str]:
         """Column -> model, in the order of `columns`; the first one gives the row its looks."""
@@ -51,13 +52,13 @@ class Comparison(Strict):
     students: tuple[Name, ...]
     """The rows after it."""
     rows: tuple[Row, ...] = ()
-    """Rows after these, of models decoded in another way."""
+    """More rows, after the students."""
     benchmarks: tuple[Name, ...]
     """What is answered."""
-    budgets: tuple[BudgetText, ...]
+    budgets: Annotated[tuple[BudgetText, ...], Field(min_length=1)]
     """How it is decoded."""
     on_request: bool = False
-    """Made only when its file is asked for by name, with what only it shows."""
+    """Made only when its file is asked for by name, together with the artefacts that only it needs."""
 
     @model_validator(mode="after")
     def _is_shown_once(self) -> Self:
@@ -84,8 +85,8 @@ class ServedTable(Table):
     """A table that may have the autoregressive row."""
 
     autoregressive: Name | None = None
-    """An autoregressive teacher, which vLLM serves: a row more, once per benchmark since it has no budget. Where its
-    scores are not made for want of vLLM (`make vllm-env`), the row is absent and the table says so."""
+    """An autoregressive teacher, shown in one more row: once per benchmark, since it has no budget. Where its scores
+    are missing because vLLM is not installed (`make vllm-env`), the table leaves the row out and says so."""
 
 
 class AccuracyTable(ServedTable):
@@ -94,7 +95,7 @@ class AccuracyTable(ServedTable):
     kind: Literal["accuracy"] = "accuracy"
     """Accuracy with intervals and paired tests."""
     base: Name | None = None
-    """The row that the others are compared with; the teacher unless given."""
+    """The row that the others are compared with; by default the teacher."""
 
     @model_validator(mode="after")
     def _base_is_shown(self) -> Self:
@@ -116,7 +117,8 @@ class ParallelismTable(Table):
     kind: Literal["parallelism"]
     """Accuracy under parallelism."""
     best_accuracy: dict[Name, Annotated[float, Field(gt=0.0, le=100.0)]]
-    """y_max of each benchmark, percent: declared, so that a new method changes no other's AUP."""
+    """y_max of each benchmark, in percent. It is declared, so that a new method does not change the AUP of the
+    others."""
 
     @model_validator(mode="after")
     def _every_benchmark_has_a_best(self) -> Self:
@@ -160,7 +162,7 @@ class TrainingFigure(Strict):
     students: tuple[Name, ...]
     """Whose curves."""
     teachers: tuple[Name, ...] = ()
-    """Converted teachers whose curves are there as well; a point for each moment at which prompts were decoded."""
+    """Converted teachers whose curves are drawn too, with a point for each time the probes were decoded."""
     on_request: bool = False
     """Made only when its file is asked for by name."""
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from t3d.params.base import Label, Name, Names, Positive, Probability, Strict
+from t3d.params.base import Label, Length, Name, Names, Positive, Probability, Seed, Small, Strict
 
 
 class States(Strict):
@@ -16,21 +16,21 @@ class States(Strict):
     masked."""
     mask_ratios: Literal["released", "uniform"] | dict[float, Probability] = "released"
     """Trajectory states: share of a block that is still masked -> its probability. `released`: 1, .75, .5, .25 weighted
-    by ratio^8; `uniform`: every step of the rollout alike, s/S for s in 1..S."""
+    by ratio^8; `uniform`: s/S for s in 1..S, all equally likely."""
     mask_ratio_per: Literal["sample", "block"] = "sample"
     """Trajectory states: one ratio is drawn per sample (released), or one per block."""
     mask_order: Literal["committed", "reversed"] = "committed"
     """Trajectory states: `committed`: tokens the teacher committed first are visible; `reversed`: masked (released)."""
     threshold: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    """Trajectory states: those that dynamic remasking with this threshold would meet, all alike, instead of
-    `mask_ratios`. Tokens that the teacher committed one after another, each with a higher confidence than this, become
-    visible together; every other token alone."""
+    """Trajectory states, instead of `mask_ratios`: the states that dynamic remasking with this threshold would pass
+    through, all equally likely. Tokens that the teacher committed one after another, each with a confidence above the
+    threshold, become visible together; every other token becomes visible alone."""
     complement: bool = False
     """Random states: learn from each state and from its complement, so that every token is masked once (dParallel)."""
     random_tokens: Probability = 0.0
     """Share of masked inputs that hold a random token instead of the mask; they stay in the loss. Released: 0.1."""
     redraw: Literal["epoch", "never"] = "epoch"
-    """A sample's state is drawn anew each epoch, or once for all of them (released)."""
+    """`epoch`: a sample's state is drawn anew each epoch; `never`: once for all epochs (released)."""
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
@@ -77,22 +77,22 @@ class Objective(Strict):
     name: Literal["sft", "redi", "dparallel", "naive_td", "ddo", "t3d"]
     """`sft`, `redi`, `dparallel`, `naive_td` are likelihoods; `ddo` is trajectory DDO (6), `t3d` DDO plus path (10)."""
     log_probability: Literal["mean", "sum"] = "mean"
-    """log p of a sample: the mean over its masked positions (released), or their sum (the equations' letter)."""
-    alpha: Annotated[float, Field(ge=0.0)] = 0.5
+    """log p of a sample: the mean over its masked positions (released), or their sum (the equations as written)."""
+    alpha: Annotated[float, Field(ge=0.0, le=1e6)] = 0.5
     """DDO: weight of the fake term. Released value."""
-    beta: Annotated[float, Field(gt=0.0)] = 0.1
+    beta: Annotated[float, Field(gt=0.0, le=1e6)] = 0.1
     """DDO: scale of the log-ratio. Released value."""
     fake: Literal["draw", "argmax"] = "draw"
-    """DDO: the reference's fake tokens are drawn from it (6), or its argmax (released)."""
+    """DDO: fake tokens are drawn from the reference (6), or are its argmax (released)."""
     refresh_every: Positive = 10
-    """DDO: optimizer steps of a round, after which the reference becomes the student. The paper's value."""
-    path_weight: Annotated[float, Field(ge=0.0)] = 0.0
-    """lambda of (10), the path term's weight. t3d: the paper's 0.2 unless given; naive_td: 0."""
+    """DDO: optimizer steps of a round. After each round the reference is set to the student. The paper's value."""
+    path_weight: Annotated[float, Field(ge=0.0, le=1e6)] = 0.0
+    """Weight of the path term, lambda of (10). By default the paper's 0.2 for t3d, and 0 for naive_td."""
     path_weights: Literal["equation", "released"] = "equation"
     """Path term: w_i = (S - pi_i + 1) / S of (9); `released`: 0.75 for the first half of the steps, then 0.25."""
-    entropy_weight: Annotated[float, Field(ge=0.0)] = 0.0
+    entropy_weight: Annotated[float, Field(ge=0.0, le=1e6)] = 0.0
     """Weight of the entropy of masked tokens that are already predicted right. dParallel's official recipe: 2."""
-    entropy_temperature: Annotated[float, Field(gt=0.0)] = 0.5
+    entropy_temperature: Annotated[float, Field(gt=0.0, le=1e6)] = 0.5
     """Temperature of that entropy. The value of dParallel's official recipe."""
 
     @property
@@ -124,22 +124,23 @@ class Optimizer(Strict):
 
     steps: Positive
     """Optimizer steps."""
-    batch_size: Positive
+    batch_size: Length
     """Sequences per optimizer step, over all micro-batches."""
-    micro_batch_size: Positive | None = None
+    micro_batch_size: Length | None = None
     """Sequences per forward; gradients accumulate over batch_size / micro_batch_size of them. Default: batch_size."""
     recompute_activations: bool = False
-    """Activation checkpointing: only each layer's input is kept, the rest is computed again in the backward. A third
-    more arithmetic in the student's passes, for memory that larger micro-batches can use; results do not change."""
-    learning_rate: Annotated[float, Field(gt=0.0)]
+    """Activation checkpointing: only each layer's input is kept, and the rest is computed again in the backward. The
+    student's passes take a third more arithmetic; the freed memory allows larger micro-batches. Results do not
+    change."""
+    learning_rate: Annotated[float, Field(gt=0.0, le=10.0)]
     """Peak learning rate."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = 0
     """Linear warm-up from 0."""
     final_fraction: Probability = 0.1
     """The cosine ends at this share of the peak. Released value."""
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    weight_decay: Annotated[float, Field(ge=0.0, le=100.0)] = 0.01
     """Decoupled weight decay. Released value."""
-    clip: Annotated[float, Field(gt=0.0)] = 1.0
+    clip: Annotated[float, Field(gt=0.0, le=1e6)] = 1.0
     """Gradient norm limit. Released value."""
     betas: tuple[Probability, Probability] = (0.9, 0.999)
     """Adam's moment decays. Released values."""
@@ -153,7 +154,7 @@ class Optimizer(Strict):
         return self
 
     def fault_of(self, processes: int) -> str | None:
-        """Why so many processes cannot share a step's micro-batches and what to choose, or None if they can."""
+        """Why so many processes cannot share a step's micro-batches, and what to choose; None if they can."""
         size = self.micro_batch_size or self.batch_size
         if self.batch_size // size >= processes:
             return None
@@ -166,20 +167,22 @@ class Optimizer(Strict):
 
 
 class ExampleOptions(Strict):
-    """How a training row is made of a rollout. The defaults are what the decoder saw, the others released behaviour."""
+    """How a rollout becomes a training row. The defaults keep what the decoder saw; other values are released
+    behaviour."""
 
     block_grid: Literal["global", "response"] = "global"
     """Blocks are counted from the first token of the prompt, as in decoding, or of the response (released)."""
     terminal_block: Literal["whole", "cut"] = "whole"
     """The block that holds the end-of-text token is kept whole, or cut after that token (released)."""
     prompt: Literal["recorded", "bare"] = "recorded"
-    """The rollout's prompt ids, or the question without the prompt set's suffix (released). The blocks of the response
-    stay those it was decoded in: on the global grid the bare prompt begins as many tokens later as it is shorter."""
+    """The rollout's prompt ids, or the question without the prompt set's suffix (released). The response keeps the
+    blocks it was decoded in: on the global grid, a bare prompt that is n tokens shorter begins n positions later."""
     rollout_blocks: Literal["equal", "any"] = "equal"
-    """Rollouts were decoded in blocks of the student's size, or of any size (released: 4, trained in blocks of 8)."""
-    max_response_tokens: Positive | None = None
-    """Longer responses are cut at the end of the last whole block within this, so at least a block. The public code:
-    1024."""
+    """`equal`: rollouts must have the student's block size; `any`: they may have another (released: decoded in blocks
+    of 4, trained in blocks of 8)."""
+    max_response_tokens: Length | None = None
+    """Longest response of a row, at least one block. A longer one is cut at the end of the last whole block that fits.
+    The public code: 1024."""
 
 
 _BUNDLES: dict[str, dict[str, dict[str, Any]]] = {
@@ -200,8 +203,9 @@ class Student(Strict):
     """One row of the tables: a copy of the teacher, or of another student, tuned by an objective on a data set."""
 
     recipe: Literal["ours", "paper", "released"] = "ours"
-    """Values of what is not given below. `ours`: the documented defaults; `paper`: the equations' letter (log p a sum,
-    alpha and beta 1) with random tokens; `released`: every switch as in the public code."""
+    """Values of the options that are not given below. `ours`: the documented defaults; `paper`: the equations as
+    written (log p is a sum, alpha and beta are 1), with random tokens; `released`: every option as in the public
+    code."""
     label: Label
     """Its row in the tables, as the paper writes it."""
     trajectories: Names = ()
@@ -209,22 +213,22 @@ class Student(Strict):
     prompts: Names = ()
     """Prompt sets whose gold worked answers it learns from (sft)."""
     keep: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    """Of each of its `trajectories`, which must be `scored`, it learns from this share alone: those with the highest
-    scores, of equal ones the first by id. The number is rounded, but at least one. All of them unless given."""
+    """Share of each of its `trajectories` to learn from: the rollouts with the highest scores, ties by id. The number
+    is rounded and at least one. The trajectories must be `scored`. All rollouts by default."""
     initial: Name | None = None
-    """Key of another student of the same teacher: training begins with the weights of its run of the same seed, in
-    place of the teacher's. DDO's first reference is what training begins with."""
+    """Key of another student of the same teacher. Training begins with the weights of that student's run of the same
+    seed instead of the teacher's; so does DDO's first reference."""
     objective: Objective
     """The loss."""
     states: States
     """How training states are drawn."""
     rows: ExampleOptions = ExampleOptions()
     """How training rows are made."""
-    block_size: Positive = 8
+    block_size: Small = 8
     """Training block size (the paper: 8)."""
     optimizer: Optimizer
     """Steps, batch, learning rate."""
-    seeds: tuple[int, ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     """One student is trained per seed."""
     checkpoint_every: Positive = 50
     """Optimizer steps between resumable checkpoints in `work/`."""
@@ -267,7 +271,7 @@ class Student(Strict):
 
 
 def run_name(student: str, seed: int) -> str:
-    """What the training of a student with a seed is called: `t3d-seed0`."""
+    """Name of the training of a student with a seed: `t3d-seed0`."""
     return f"{student}-seed{seed}"
 
 

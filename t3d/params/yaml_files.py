@@ -5,8 +5,10 @@ from typing import Any
 
 import yaml
 
-from t3d.errors import ParameterError
+from t3d.errors import MissingInputError, ParameterError, reading
 
+_MAX_BYTES = 2**24
+"""Of a file, 400 times the longest here; dvc.lock of an experiment has thousands of lines, too."""
 _MERGE = "tag:yaml.org,2002:merge"
 
 
@@ -20,12 +22,24 @@ class _Loader(yaml.SafeLoader):
         for key_node in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             # By value, since `1` and `1.0` are one key.
             key = key_node.value if key_node.tag == _MERGE else self.construct_object(key_node)
+            if not isinstance(key, str | int | float):
+                raise yaml.composer.ComposerError(
+                    f"{key_node.value!r} is no key, on line {key_node.start_mark.line + 1}"
+                )
             line = key_node.start_mark.line + 1
             if key in lines:
                 where = f"on line {line}" if lines[key] == line else f"on lines {lines[key]} and {line}"
                 raise yaml.composer.ComposerError(f"key {key!r} stands twice in one mapping, {where}")
             lines[key] = line
         return node
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Add what is merged, each key once, in its first place with its last value: copies of copies do not grow."""
+        super().flatten_mapping(node)
+        last = {}
+        for key, value in node.value:
+            last[key.tag, key.value if isinstance(key, yaml.ScalarNode) else id(key)] = key, value
+        node.value = list(last.values())
 
 
 def read_yaml(path: Path) -> Any:
@@ -34,7 +48,9 @@ def read_yaml(path: Path) -> Any:
     Raises:
         ParameterError: it is not YAML, or a key stands twice in one mapping; the message gives file, key and lines.
     """
-    try:
+    if not path.is_file():
+        raise MissingInputError(f"{path} is missing, or is no plain file.")
+    if path.stat().st_size > _MAX_BYTES:
+        raise ParameterError(f"{path} has more than {_MAX_BYTES} bytes; parameters are shorter.")
+    with reading(path, "Correct it.", ParameterError, "is not valid YAML"):
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParameterError(f"{path} is not valid YAML: {error}.") from error

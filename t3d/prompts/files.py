@@ -1,14 +1,14 @@
 """Rows of a file of questions: JSON lines, a JSON list, or parquet."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
-from t3d.errors import CorruptArtefactError, DataError, ParameterError
+from t3d.errors import DataError, ParameterError, reading, short
+from t3d.params.json_files import read_json, read_lines
 
+_COPY = "Fetch or copy it again; a file of JSON lines ends in .jsonl."
 ENDINGS = (".jsonl", ".json", ".parquet")
 
 
@@ -21,17 +21,20 @@ def read(path: Path) -> list[dict[str, Any]]:
     """
     if path.suffix not in ENDINGS:
         raise ParameterError(f"{path}: questions are read from {', '.join(ENDINGS)}.")
-    try:
-        if path.suffix == ".parquet":
+    if path.suffix == ".parquet":
+        with reading(path, _COPY):
             return pq.read_table(path).to_pylist()
-        text = path.read_text(encoding="utf-8")
-        rows = [json.loads(line) for line in text.split("\n") if line.strip()] if path.suffix == ".jsonl" else None
-        rows = json.loads(text) if rows is None else rows
-    except (pa.ArrowInvalid, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise CorruptArtefactError(f"{path} cannot be read: {error}.") from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise CorruptArtefactError(f"{path}: expected a list of rows, each with named columns.")
-    return rows
+    if path.suffix == ".jsonl":
+        return list(read_lines(path, dict[str, Any], _COPY))
+    return read_json(path, list[dict[str, Any]], _COPY)
+
+
+def text(path: Path, number: int, row: dict[str, Any], column: str, may_be_empty: bool = False) -> str:
+    """A row's value in a column as text; raises as `value`, also of what is neither a text nor a number, or empty."""
+    found = value(path, number, row, column)
+    if not isinstance(found, str | int | float) or not (may_be_empty or str(found).strip()):
+        raise DataError(f"{path}, row {number}: {column} is no text: {short(repr(found))}.")
+    return str(found)
 
 
 def value(path: Path, number: int, row: dict[str, Any], column: str) -> Any:
@@ -41,5 +44,5 @@ def value(path: Path, number: int, row: dict[str, Any], column: str) -> Any:
         DataError: the row has no such column, or nothing in it; the message names file, row and the columns it has.
     """
     if row.get(column) is None:
-        raise DataError(f"{path}, row {number}: no {column!r}. Its columns: {', '.join(map(str, row))}.")
+        raise DataError(f"{path}, row {number}: no {column!r}. Its columns: {short(', '.join(map(str, row)))}.")
     return row[column]

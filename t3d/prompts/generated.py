@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from t3d.errors import CorruptArtefactError
+from t3d.provenance.parquet import read_table
 
 _SCHEMA = pa.schema(
     [
@@ -38,17 +39,13 @@ def write(rows: Sequence[Generation], path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([asdict(row) for row in rows], schema=_SCHEMA), path)
 
 
-def read(path: Path) -> list[Generation]:
-    """Read a shard.
+def read(path: Path, vocabulary: int = 2**31) -> list[Generation]:
+    """Read a shard; token numbers are below `vocabulary`.
 
     Raises:
         CorruptArtefactError: it is not one, or a row's answer is empty.
     """
-    try:
-        table = pq.read_table(path, schema=_SCHEMA)
-    except (pa.ArrowException, OSError) as error:
-        raise CorruptArtefactError(f"{path} is not a shard of generations: {error}.") from error
-    rows = [Generation(**row) for row in table.to_pylist()]
+    rows = [Generation(**row) for row in read_table(path, _SCHEMA, vocabulary=vocabulary).to_pylist()]
     for number, row in enumerate(rows):
         if not row.prompt_ids or not row.response_ids:
             raise CorruptArtefactError(f"{path}, row {number}: prompt_ids or response_ids is empty.")
@@ -56,5 +53,5 @@ def read(path: Path) -> list[Generation]:
 
 
 def complete(rows: Sequence[Generation]) -> list[Generation]:
-    """Those that came to an end by themselves."""
+    """The answers that ended with a stop token, not at the length limit."""
     return [row for row in rows if row.finish_reason == "stop"]

@@ -164,7 +164,7 @@ def equations_hold(sentence: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _gsm_symbolic():
-    # Imported here: reasoning-gym loads a hundred task families, which costs two seconds nobody else should pay.
+    # Imported here: reasoning-gym loads a hundred task families, which takes two seconds.
     from reasoning_gym.arithmetic.gsm_symbolic import gsm_symbolic as source
 
     dataset = source.GSMSymbolicDataset(source.GSMSymbolicDatasetConfig(seed=0, size=1))

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from t3d.errors import DataError
+from t3d.errors import DataError, reading
 from t3d.prompts.entry_points import entry_point_of
-from t3d.prompts.files import value
+from t3d.prompts.files import text, value
 from t3d.prompts.questions import Question
 
 _INSTRUCTION = "Write a Python function. Answer with the whole function in a code block.\n\n"
@@ -26,8 +26,8 @@ def problems(path: Path, rows: list[dict[str, Any]], split: str | None) -> Itera
     """Yield the tasks of a file that belong to `split`, or all tasks if that is None, in the file's order.
 
     Raises:
-        DataError: a row lacks a column, its number is none, or none of its assertions calls a function of its reference
-            solution; or the file has no task of the split.
+        DataError: a row lacks a column, its task number is not a number, or its assertions call no function of its
+            reference solution; or the file has no task of the split.
     """
     tasks = [_task(path, number, row) for number, row in enumerate(rows)]
     if split is not None and not any(task in SPLITS[split] for task in tasks):
@@ -39,9 +39,10 @@ def problems(path: Path, rows: list[dict[str, Any]], split: str | None) -> Itera
         if split is not None and tasks[number] not in SPLITS[split]:
             continue
         # The sanitized edition calls the task `prompt` and lists imports, the full one `text` and has one setup.
-        text = row.get("text") or value(path, number, row, "prompt")
-        tests, code = list(value(path, number, row, "test_list")), value(path, number, row, "code")
-        setup = row.get("test_setup_code") or "\n".join(row.get("test_imports") or ())
+        asked, code = text(path, number, row, "text" if row.get("text") else "prompt"), text(path, number, row, "code")
+        with reading(f"{path}, row {number}", "Fetch or copy it again.", DataError):
+            tests = list(value(path, number, row, "test_list"))
+            setup = row.get("test_setup_code") or "\n".join(row.get("test_imports") or ())
         try:
             entry_point = entry_point_of(code, tests)
         except DataError as error:
@@ -50,7 +51,7 @@ def problems(path: Path, rows: list[dict[str, Any]], split: str | None) -> Itera
         shown = "\n".join(tests)
         yield Question(
             id=str(tasks[number]),
-            question=f"{_INSTRUCTION}{text}\n\nYour function should satisfy:\n{shown}",
+            question=f"{_INSTRUCTION}{asked}\n\nYour function should satisfy:\n{shown}",
             answer=json.dumps(checks),
             solution=f"```python\n{code}\n```",
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from t3d.errors import DataError
 from t3d.params import Columns
-from t3d.prompts.files import value
+from t3d.prompts.files import text
 
 _LONGEST = 1000
 """Characters of an answer; what is longer is equal to none (`t3d/evaluation/equality.py`)."""
@@ -32,7 +32,7 @@ def problems(path: Path, rows: list[dict[str, Any]], columns: Columns) -> Iterat
             response to it would be wrong; the message names file and row.
     """
     for number, row in enumerate(rows):
-        answer = str(value(path, number, row, columns.answer)) if columns.answer else ""
+        answer = text(path, number, row, columns.answer, may_be_empty=True) if columns.answer else ""
         if columns.answer_pattern:
             match = re.search(columns.answer_pattern, answer)
             if match is None:
@@ -46,10 +46,10 @@ def problems(path: Path, rows: list[dict[str, Any]], columns: Columns) -> Iterat
                 "part of it is by columns.answer_pattern; or remove columns.answer, where no benchmark asks these."
             )
         yield Question(
-            id=str(value(path, number, row, columns.id)) if columns.id else str(number),
-            question=str(value(path, number, row, columns.question)),
+            id=text(path, number, row, columns.id) if columns.id else str(number),
+            question=text(path, number, row, columns.question),
             answer=answer,
-            solution=str(value(path, number, row, columns.reference)) if columns.reference else "",
+            solution=text(path, number, row, columns.reference) if columns.reference else "",
         )
 
 

@@ -1,53 +1,96 @@
-"""Read a prompt set. Whoever only reads imports no generator and no tokenizer."""
+"""Read a prompt set. This module imports no generator and no tokenizer."""
 
-import json
+import signal
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Annotated
 
-from t3d.errors import CorruptArtefactError, DataError
+from pydantic import Field
+
+from t3d.errors import AGAIN, CorruptArtefactError, DataError, ParameterError, reading
 from t3d.params import Experiment
+from t3d.params.data import Domain
+from t3d.params.json_files import exactly, read_lines
 from t3d.provenance import store
 
+_TokenId = Annotated[int, Field(ge=0, lt=2**31)]
+_SECONDS = 5
+"""CPU time in which a chat template renders a question: it may be a program that never ends."""
 
+
+@exactly
 @dataclass(frozen=True)
 class Prompt:
     """One question with its ids and its gold answer."""
 
     id: str
-    domain: str
+    domain: Domain
     split: str
     text: str
-    prompt_ids: list[int]
+    prompt_ids: Annotated[list[_TokenId], Field(min_length=1)]
     reference: str
-    reference_ids: list[int]
+    reference_ids: list[_TokenId]
     answer: str
 
 
 def encode_prompt(tokenizer, text: str, **switches: bool) -> list[int]:
-    """Ids of one user turn in the chat template, up to where the answer begins; a template ignores what it lacks."""
+    """Ids of one user turn in the chat template, up to where the answer begins; a template ignores what it lacks.
+
+    Raises:
+        ParameterError: the template fails, does not end, or leaves the text out.
+    """
     messages = [{"role": "user", "content": text}]
-    rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **switches)
+    of = f"{tokenizer.name_or_path}/chat_template.jinja"
+    with reading(of, "Correct the template.", ParameterError, "does not render a question"), _limited():
+        rendered = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **switches)
+        if text.strip() not in rendered:
+            raise ValueError("what it renders does not hold the question")
     return tokenizer(rendered, add_special_tokens=False)["input_ids"]
 
 
-def read_prompts(manifest: store.Manifest) -> list[Prompt]:
+@contextmanager
+def _limited() -> Iterator[None]:
+    """End what runs after `_SECONDS` of CPU time, by a TimeoutError; threads but the first have no limit."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise TimeoutError(f"it does not end within {_SECONDS} seconds")
+
+    before = signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, _SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def read_prompts(manifest: store.Manifest, vocabulary: int = 2**31) -> list[Prompt]:
     """Read a prompt set.
 
+    Args:
+        manifest: of the prompt set.
+        vocabulary: token numbers are below, those of prompts and of gold answers.
+
     Raises:
-        CorruptArtefactError: a line is not a prompt; the message names file and line.
+        CorruptArtefactError: a line is not a prompt, or of the id of another; the message names file and line.
     """
     path = manifest.file(".jsonl")
-    return list(_lines(path))
-
-
-def _lines(path: Path) -> Iterator[Prompt]:
-    # Not splitlines: a question may hold one of Unicode's other line ends.
-    for number, line in enumerate(path.read_text(encoding="utf-8").removesuffix("\n").split("\n"), start=1):
-        try:
-            yield Prompt(**json.loads(line))
-        except (json.JSONDecodeError, TypeError) as error:
-            raise CorruptArtefactError(f"{path}, line {number}: not a prompt ({error}).") from error
+    prompts = list(read_lines(path, Prompt))
+    seen: set[str] = set()
+    for number, prompt in enumerate(prompts, start=1):
+        if prompt.id in seen:
+            raise CorruptArtefactError(f"{path}, line {number}: id {prompt.id!r} stands on another line too. {AGAIN}")
+        seen.add(prompt.id)
+        if (largest := max(*prompt.prompt_ids, *prompt.reference_ids, 0)) >= vocabulary:
+            raise CorruptArtefactError(
+                f"{path}, line {number}: token {largest}, but the model's vocabulary has {vocabulary}. {AGAIN}"
+            )
+    return prompts
 
 
 def check_prompt_sets(experiment: Experiment) -> None:

@@ -23,9 +23,9 @@ from t3d.provenance import store, writer
 from t3d.seeds import seed_for
 
 _EXAMPLES = 2
-"""Questions before an opening, so that a task is like them."""
+"""Questions placed before an opening, so that the written task resembles them."""
 _TRIES = 100
-"""Problems of a generator that may be too long for each that fits."""
+"""How many problems of a generator may be too long, for each one that fits."""
 
 
 def make(experiment: Experiment, name: str, teacher: Path, out: Path, *origins: Path) -> None:
@@ -48,7 +48,7 @@ def make(experiment: Experiment, name: str, teacher: Path, out: Path, *origins: 
     spec = experiment.prompt_sets[name]
     inputs = store.read_inputs(experiment, f"prompts/{name}", [teacher, *origins])
     folder = inputs[0].folder()
-    # Imported here: who only reads a prompt set, or is told that something is wrong, starts three seconds sooner.
+    # Imported here: without it, reading a prompt set or reporting an error starts three seconds sooner.
     from t3d.models import autoregressive
     from t3d.models.folder import load_tokenizer
 
@@ -116,7 +116,7 @@ def _fitting(
 def _those_that_fit(
     problems: Sequence[Problem], spec: PromptSet, encode: _Encode
 ) -> tuple[list[_Kept], dict[str, int]]:
-    """Those that are not too long, with their own worked answers, and how many are."""
+    """The problems that are not too long, with their own worked answers; and how many are too long."""
     kept = [(p, ids, p.solution) for p, ids in _fitting(problems, spec, encode) if ids is not None]
     return kept, _too_long(spec, len(problems) - len(kept))
 
@@ -137,7 +137,7 @@ def _generated(experiment: Experiment, name: str, encode: _Encode) -> tuple[list
         else:
             reference = DOMAINS[spec.domain].write(problem, Random(seed_for(experiment.seed, "reference", problem.id)))
             kept.append((problem, ids, reference))
-        # A generator need not end; where hardly any problem fits, this does.
+        # A generator may never end; this loop does, even where hardly any problem fits.
         if len(kept) == spec.count or too_long > _TRIES * spec.count:
             break
     if len(kept) < spec.count:
@@ -163,7 +163,7 @@ def _of_file(
     if spec.count is not None and spec.count < len(kept):
         drawn = Random(seed_for(experiment.seed, "prompts")).sample(range(len(kept)), spec.count)
         kept = [kept[index] for index in sorted(drawn)]
-    # Two files of a source may count their rows alike.
+    # Two files of a source may give their rows the same numbers.
     prefix = f"{spec.source}/{Path(spec.file).stem}" if spec.file else spec.source
     kept = [(replace(problem, id=f"{prefix}/{problem.id}"), ids, solution) for problem, ids, solution in kept]
     return kept, left_out | {"of other splits": others}
@@ -195,7 +195,7 @@ def _in_file(experiment: Experiment, name: str, source: store.Manifest) -> tuple
 
 
 def _opened(experiment: Experiment, spec: PromptSet, inputs: list[store.Manifest]) -> list[Problem]:
-    """Beginnings of turns, with other questions before them if the prompt set has `examples`."""
+    """Beginnings of turns; if the prompt set has `examples`, other questions stand before them."""
     assert spec.openings is not None
     asked = isinstance(spec.examples, str)
     questions = [prompt.text for prompt in read_prompts(inputs[0])] if asked else [*(spec.examples or ())]
@@ -219,7 +219,7 @@ def _written(
     assert openings is not None
     shards = [manifest for manifest in inputs if manifest.artefact.startswith("generations/")]
     rows = [row for shard in shards for row in generated.read(shard.file(".parquet"))]
-    # Of what has a pattern, the task can be whole where the solution after it is not.
+    # With a pattern, the task can be complete although the text after it was cut.
     rows = rows if spec.task_pattern else generated.complete(rows)
     rows = sorted(rows, key=lambda row: (int(row.prompt_id), row.sample))
     texts = [

@@ -178,7 +178,7 @@ def _local_pin(source: Source) -> tuple[str, dict[str, str]]:
     names = list(source.files) or [file for file in there if file.endswith(_WANTED[source.kind])]
     if not names or not set(names) <= set(there):
         raise MissingInputError(f"{folder} does not hold {', '.join(names) or 'any file'} of {source.repository}.")
-    # Files without a history have no commit; theirs is a name nobody can mistake for one.
+    # Files without a history have no commit; they get a name that cannot be mistaken for one.
     return source.revision or "0" * 40, {file: store.sha256(folder / file) for file in names}
 
 

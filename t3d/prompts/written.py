@@ -1,9 +1,10 @@
-"""Tasks that an autoregressive teacher writes itself: its chat template's user turn, begun by an opening, goes on.
+"""Tasks that an autoregressive teacher writes itself: it continues a user turn of its chat template that begins with an
+opening.
 
     prompt_sets.openings (domain openings) -> generations -> prompt_sets.tasks (domain written) -> generations
 
-Of what it wrote the complete tasks are kept, each once, and none that shares `NGRAM` words in a row with a question of
-a benchmark of the experiment.
+Complete tasks are kept, each once, unless they share `NGRAM` words in a row with a question of one of the experiment's
+benchmarks.
 """
 
 import hashlib
@@ -16,9 +17,9 @@ from t3d.prompts.questions import Question
 NGRAM = 8
 """Words in a row that a task may not share with a benchmark's question; opening and instruction do not count."""
 _FEWEST_WORDS = 4
-"""A task has at least so many words after its opening."""
+"""The fewest words that a task has after its opening."""
 _MARK = "\u2063opening\u2063"
-"""Stands for the question where the chat template is cut; no template holds it."""
+"""Stands for the question, to find where the chat template has to be cut; no template contains it."""
 
 
 def opening_ids(tokenizer, opening: str) -> list[int]:
@@ -36,7 +37,7 @@ def opening_ids(tokenizer, opening: str) -> list[int]:
 
 
 def opening_of(openings: Sequence[str], number: int) -> str:
-    """The opening of turn `number`: turns take them in turns."""
+    """The opening of turn `number`: turns use the openings in rotation."""
     return openings[number % len(openings)]
 
 

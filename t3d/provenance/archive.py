@@ -52,7 +52,7 @@ def write(experiment: str, manifests: Iterable[Path], lines_of_records: str) -> 
         lines_of_records: content of the member `RECORDS`; the archive is without it if empty.
 
     Raises:
-        PublishError: a file has a name that no archive holds.
+        PublishError: a file's name does not fit into an archive.
     """
     names = {path.as_posix() for manifest in manifests for path in _files_of(manifest)}
     archive, index = paths_of(experiment)
@@ -154,7 +154,7 @@ def _read_index(experiment: str) -> dict[str, str]:
     # Names are those that parameters may have, so no part of one is `..` or begins with a dot.
     line = re.compile(rf"([0-9a-f]{{64}})  (data/{re.escape(experiment)}(?:/[a-z0-9][a-z0-9._-]*)+|{RECORDS})\n")
     found: dict[str, str] = {}
-    # No longer than all lines of allowed length; a file that is no text has characters that no line matches.
+    # The length of a line is limited; a binary file has characters that match no line.
     with index.open(encoding="utf-8", errors="replace", newline="\n") as file:
         for number, text in enumerate(iter(lambda: file.readline(4096), ""), start=1):
             match = line.fullmatch(text)
@@ -194,7 +194,7 @@ def _check_manifests(experiment: str, folder: Path, digests: dict[str, str]) -> 
         try:
             manifest = store.read(folder / name)
             files = {str(PurePosixPath(name).parent / file): entry["sha256"] for file, entry in manifest.files.items()}
-        except (T3DError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except T3DError as error:
             raise _damaged(experiment, f"{name} is not a manifest") from error
         if name != f"data/{experiment}/{manifest.artefact}{MANIFEST}":
             raise _damaged(experiment, f"{name} is the manifest of {manifest.artefact!r}")

@@ -1,9 +1,11 @@
 """How a run went, for receipts: time, device, memory, versions of libraries, and the commit of the code that ran."""
 
+import os
 import platform
 import resource
 import subprocess
 import time
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,28 @@ from typing import Any
 _LIBRARIES = ("t3d", "torch", "transformers", "tokenizers", "numpy", "pyarrow", "lm-eval", "reasoning-gym")
 
 
-def since(started: float, device: str) -> dict[str, Any]:
-    """The circumstances of a run that began at `started` (seconds since 1970) on `device`, and ends now."""
+@dataclass(frozen=True)
+class Beginning:
+    """When a run began: the time, the CPU time of this process and its children till then, and since its start."""
+
+    time: float
+    cpu: float
+    since_start: float
+
+
+def begin() -> Beginning:
+    """The beginning of a run that begins now; a process that was forked started with the fork."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    since_start = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+    return Beginning(time.time(), sum(os.times()[:4]), since_start)
+
+
+def since(begun: Beginning, device: str) -> dict[str, Any]:
+    """The circumstances of a run on `device` that ends now."""
     facts: dict[str, Any] = {
-        "seconds": round(time.time() - started, 2),
+        "seconds": round(time.time() - begun.time, 2),
+        "start_seconds": round(begun.since_start, 2),
+        "cpu_seconds": round(sum(os.times()[:4]) - begun.cpu, 2),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "device": device_name(device),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
@@ -48,8 +68,8 @@ def _version(name: str) -> str | None:
 def git_commit(code: Path = Path(__file__)) -> str | None:
     """The commit of the code, wherever it is run, with `-dirty` where tracked files of its repository differ from it.
 
-    None where the code is no file of a repository, as one that was installed is not; that of another project around it
-    says nothing.
+    None where no repository tracks the code, for example once it is installed; the commit of another project around it
+    would say nothing.
     """
     git = ["git", "-C", str(code.parent)]
     try:

@@ -30,16 +30,16 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def exclusive(folder: Path, name: str) -> Iterator[Path]:
-    """An empty folder below `folder`, which no other process has and which is removed at the end.
+    """An empty folder below `folder` that no other process uses; it is removed at the end.
 
-    A killed process has nothing: what it left in `folder` is removed.
+    What a killed process left in `folder` is removed first.
 
     Args:
-        folder: the same for all that write one thing.
+        folder: the same for all processes that write one thing.
         name: of that thing, for messages.
 
     Raises:
-        BusyError: another process has it; on another machine, too, where they share the file system and its locks.
+        BusyError: another process uses it, also one on another machine that shares the file system and its locks.
     """
     lock = _lock(folder, name)
     try:
@@ -87,8 +87,16 @@ def _lock(folder: Path, name: str) -> int:
                 ) from error
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file), path.lstat()):
-                os.truncate(file, 0)
-                os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                try:
+                    os.truncate(file, 0)
+                    os.write(file, f"process {os.getpid()} on {socket.gethostname()}".encode())
+                except OSError as error:
+                    # Without a name in it the lock would be waited for as long as it lies there.
+                    path.unlink()
+                    with suppress(OSError):
+                        folder.rmdir()
+                    os.close(file)
+                    raise OSError(error.errno, error.strerror, name) from error
                 return file
         os.close(file)
 

@@ -1,7 +1,7 @@
-"""The lineage: what an experiment makes and from what, the edges of the DAG by artefact name.
+"""The lineage: what an experiment makes, and from what. It has the edges of the DAG, by names of artefacts.
 
-The rules of `workflow/` ask here what a job needs, and so do `t3d verify`, `publish` and `trace`: an edge is written
-down once.
+Every edge is written down once: the rules of `workflow/` ask here what a job needs, and so do `t3d verify`, `publish`
+and `trace`.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from t3d.errors import ParameterError
+from t3d.errors import ParameterError, short
 from t3d.params import (
     AUTOREGRESSIVE,
     Comparison,
@@ -41,7 +41,7 @@ class TableRow:
 
     @property
     def model(self) -> str:
-        """The model of its first column, which gives the row its looks and its seeds."""
+        """The model of its first column, which gives the row its colour, marker and seeds."""
         return next(iter(self.models.values()))
 
 
@@ -61,21 +61,26 @@ class TableCell:
 
 
 def inputs_of(experiment: Experiment, artefact: str) -> list[str]:
-    """Artefacts that `artefact` is made from, its model first; of a student and its rollouts that is the teacher.
+    """The artefacts that `artefact` is made from, its model first; for a student and its rollouts, that is the teacher.
 
     Raises:
-        KeyError: the experiment makes no such artefact.
+        ParameterError: the experiment makes no such artefact.
     """
     return [source for sources in named_inputs_of(experiment, artefact).values() for source in sources]
 
 
 @lru_cache(maxsize=2**14)
 def named_inputs_of(experiment: Experiment, artefact: str) -> dict[str, list[str]]:
-    """Option of the verb that makes `artefact` -> the artefacts that are given with it; `inputs_of` in parts.
+    """Option of the verb that makes `artefact` -> the artefacts that are given with it; raises as `inputs_of`."""
+    try:
+        return _named_inputs_of(experiment, artefact)
+    except (KeyError, IndexError) as error:
+        raise ParameterError(
+            f"experiment {experiment.name} makes no {short(repr(artefact))}: unknown {short(str(error))}."
+        ) from error
 
-    Raises:
-        KeyError: the experiment makes no such artefact.
-    """
+
+def _named_inputs_of(experiment: Experiment, artefact: str) -> dict[str, list[str]]:
     kind, _, rest = artefact.partition("/")
     name, *more = rest.split("/")
     if kind == "sources":
@@ -163,7 +168,8 @@ def inputs_of_target(experiment: Experiment, product: Product, here: bool = Fals
     Args:
         experiment: whose product it is.
         product: a table or figure.
-        here: of an autoregressive row only what is here, not what vLLM could make; a table can do without the row.
+        here: of an autoregressive row, take only scores that exist here, not those that vLLM could make; the row is
+            optional.
     """
     if isinstance(product, TrainingFigure | FactorisationFigure):
         students = [run for key in product.students for run in runs_of(experiment, key)]
@@ -186,7 +192,7 @@ def _can_be_made(experiment: Experiment, product: Product) -> bool:
 
 
 def students_of(experiment: Experiment, figure: AnyFigure) -> list[str]:
-    """Students with a colour in a figure; of a row that is another student in each panel, the first."""
+    """Students that have a colour in a figure; of a row that shows another student in each panel, the first."""
     if isinstance(figure, Comparison):
         return [row.model for row in rows_of(experiment, figure) if row.model in experiment.students]
     return list(figure.students)

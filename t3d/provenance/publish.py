@@ -69,7 +69,7 @@ def pull(experiment: Experiment, what: str, source: str | None = None) -> int:
         How many files are here as they were published: each was compared with its sha256.
 
     Raises:
-        ParameterError: `what` is none of them.
+        ParameterError: `what` is not one of these keys.
         MissingInputError: the experiment has not been published.
         CorruptArtefactError: what was published does not fit its index, its manifests or `dvc.lock`.
         PublishError: other files are in the way, or DVC cannot fetch it.
@@ -103,7 +103,7 @@ def remedy(experiment: Experiment, missing: dict[str, Path]) -> str | None:
     """
     _, index = archive.paths_of(experiment.name)
     listed = index.read_text() if index.is_file() else ""
-    # Of answers the archive holds the manifest alone.
+    # The archive holds only the manifests of answers.
     if all(f"  {path}\n" in listed and not artefact.startswith("answers/") for artefact, path in missing.items()):
         return f"t3d pull scores --experiment {experiment.name}"
     return remote.command(experiment.name)

@@ -10,8 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from t3d.errors import MissingInputError, ParameterError
-from t3d.params import Budget, Conversion, Experiment, Teacher
+from t3d.errors import MissingInputError, ParameterError, reading
+from t3d.params import Budget, Conversion, Experiment, Product, Teacher
 from t3d.params.yaml_files import read_yaml
 from t3d.provenance import lineage
 
@@ -123,7 +123,10 @@ def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, An
 def digest(experiment: Experiment, artefact: str) -> str:
     """The recipe digest of `artefact`, a sha256 in hex."""
     stage = artefact.partition("/")[0]
-    content = {"stage": stage, "recipe": _numbers()[stage], "params": artefact_params(experiment, artefact)}
+    # In this order, so that an artefact of no stage is named.
+    values = artefact_params(experiment, artefact)
+    with reading(RECIPES, f"Restore it (git checkout {RECIPES})."):
+        content = {"stage": stage, "recipe": _numbers()[stage], "params": values}
     return hashlib.sha256(canonical(content).encode()).hexdigest()
 
 
@@ -141,12 +144,26 @@ def _content_of(shipped: str) -> str:
 
 
 def code_of(room: str) -> str:
-    """sha256 over the files of a room of `t3d/`: what costs seconds to make follows every change of its code."""
+    """sha256 over the files of a room of `t3d/`: products that take seconds to make are made again after every change
+    of its code."""
     folder = Path(__file__).parents[1] / room
     content = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"):
         content.update(f"{path.relative_to(folder)}\n".encode() + path.read_bytes())
     return content.hexdigest()
+
+
+def shown(experiment: Experiment, product: Product) -> str:
+    """What decides a table's or figure's content besides its material: parameters, code, labels in the order of rows.
+
+    And of a figure the students that all figures show, since its colours follow from them.
+    """
+    groups = (experiment.teachers, experiment.students, experiment.benchmarks)
+    labels = [[(key, model.label) for key, model in models.items()] for models in groups]
+    looks = []
+    if any(product is figure for figure in experiment.figures.values()):
+        looks = [lineage.students_of(experiment, figure) for figure in experiment.figures.values()]
+    return canonical([product.model_dump(mode="json"), labels, looks, code_of("reporting")])
 
 
 def canonical(content: Any) -> str:

@@ -1,7 +1,7 @@
 """Snakemake's own records, published with what they describe.
 
 Beside each output Snakemake notes in `.snakemake/metadata` the parameters, code and input checksums it was made with.
-Without these notes it would take a changed parameter for none and a fresh file time for a change. The archive of an
+Without these notes it would miss a changed parameter, and take a new file time for a change. The archive of an
 experiment holds them, one line per output, so that a clone knows what its artefacts came from.
 """
 
@@ -11,8 +11,9 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from pathlib import Path
 from typing import Any
 
-from t3d.errors import CorruptArtefactError
+from t3d.errors import CorruptArtefactError, reading
 from t3d.params import Experiment
+from t3d.params.json_files import parse_json, read_bytes, read_json
 
 METADATA = Path(".snakemake") / "metadata"
 Records = dict[str, dict[str, Any]]
@@ -25,6 +26,14 @@ def has(output: str) -> bool:
     return _place(output).is_file()
 
 
+def of(output: str) -> dict[str, Any]:
+    """What Snakemake noted of an output; nothing if it does not know it."""
+    try:
+        return json.loads(_place(output).read_bytes())
+    except FileNotFoundError:
+        return {}
+
+
 def collect() -> Records:
     """The record of everything Snakemake made here and what is still there."""
     found = {}
@@ -32,8 +41,9 @@ def collect() -> Records:
         if path.is_file():
             # The parts of a long name are folders that begin with @.
             name = "".join(part.removeprefix("@") for part in path.relative_to(METADATA).parts)
-            output = urlsafe_b64decode(name).decode()
-            record = json.loads(path.read_text())
+            with reading(path, "Delete it: Snakemake then takes its output for one of unknown origin."):
+                output = urlsafe_b64decode(name).decode()
+            record = read_json(path, dict[str, Any], "Delete it.")
             if Path(output).exists() and not record.get("incomplete"):
                 found[output] = record
     return dict(sorted(found.items()))
@@ -61,15 +71,12 @@ def read(experiment: Experiment, path: Path) -> Records:
         CorruptArtefactError: a line is not a record of one of the experiment's outputs.
     """
     name, noted = experiment.name, {}
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
-        try:
-            record = json.loads(line)
-            output = record.pop("output")
-            known = _is_of(experiment, output)
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
-            raise CorruptArtefactError(f"{path.name}, line {number}: not a record of experiment {name}.") from error
-        if not known:
-            raise CorruptArtefactError(f"{path.name}, line {number}: {output!r} is not an output of experiment {name}.")
+    for number, line in enumerate(read_bytes(path).splitlines(), start=1):
+        where = f"{path.name}, line {number}"
+        record = parse_json(line, dict[str, Any], where, f"It is not a record of experiment {name}.")
+        output = record.pop("output", None)
+        if not isinstance(output, str) or not _is_of(experiment, output):
+            raise CorruptArtefactError(f"{where}: {output!r} is not an output of experiment {name}.")
         noted[output] = record
     return noted
 
@@ -90,7 +97,9 @@ def restore(noted: Records) -> None:
 def _is_of(experiment: Experiment, output: str) -> bool:
     """Whether an output is an experiment's own, or a copy of one of its tables."""
     folders = (f"data/{experiment.name}/", f"results/{experiment.name}/")
-    return output.startswith(folders) or output in {f"results/{name}.csv" for name in experiment.tables}
+    return (output.startswith(folders) and ".." not in Path(output).parts) or output in {
+        f"results/{name}.csv" for name in experiment.tables
+    }
 
 
 def _place(output: str) -> Path:

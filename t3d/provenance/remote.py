@@ -1,7 +1,7 @@
 """Weights, trajectories and answers: DVC pushes them to a remote of the user's own and fetches them from it.
 
-A remote may be anybody's. DVC compares files with their md5 (`verify` in .dvc/config), but takes the names in a
-folder's list of files as they are, `../` too: a list is checked here before a file is put into place.
+A remote may be anybody's. DVC compares files with their md5 (`verify` in .dvc/config), but uses the names in a folder's
+list of files as they are, `../` too. So the list is checked here before a file is put into place.
 """
 
 import configparser
@@ -12,9 +12,9 @@ import subprocess
 import sys
 from pathlib import Path, PurePosixPath
 
-import yaml
-
-from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError, PublishError
+from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError, PublishError, reading, short
+from t3d.params.yaml_files import read_yaml
+from t3d.provenance import store
 
 STAGES = ("models", "tables")
 """Stages of `dvc.yaml`; the first one's output is `data/<experiment>`."""
@@ -27,8 +27,10 @@ def check_versioned(experiment: str) -> None:
     Raises:
         ParameterError: it does not.
     """
-    stages = yaml.safe_load(Path("dvc.yaml").read_text())["stages"]
-    without = [stage for stage in STAGES if experiment not in stages[stage]["foreach"]]
+    path = Path("dvc.yaml")
+    with reading(path, "Restore it (git checkout dvc.yaml)."):
+        stages = read_yaml(path)["stages"]
+        without = [stage for stage in STAGES if experiment not in stages[stage]["foreach"]]
     if without:
         raise ParameterError(
             f"dvc.yaml: experiment {experiment} is not in `foreach` of {', '.join(without)}; add it there first."
@@ -72,8 +74,30 @@ def fetch(experiment: str, folders: list[Path], remote: str | None) -> None:
         path = root / name
         if any(path.is_relative_to(folder) for folder in folders) and not (cache / md5[:2] / md5[2:]).is_file():
             raise PublishError(f"the remote does not hold {path}, or holds it damaged; fetch from another (--remote).")
-    # Not --force: DVC leaves a local file alone that it does not know.
-    _dvc("checkout", *map(str, folders))
+    try:
+        # Not --force: DVC leaves a local file alone that it does not know.
+        _dvc("checkout", *map(str, folders))
+    except PublishError as error:
+        if changed := _changed(root, folders, files):
+            shown = "\n  ".join([*changed[:10], *(["..."] if changed[10:] else [])])
+            raise PublishError(
+                f"{len(changed)} files here are not as they were published, and were left as they are; move or delete "
+                f"these, then pull again:\n  {shown}"
+            ) from error
+        raise
+
+
+def _changed(root: Path, folders: list[Path], files: dict[str, str]) -> list[str]:
+    """Files below `folders` that are not those of a list; receipts and work in progress are in no list."""
+    found = []
+    for path in sorted(path for folder in folders for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(root).as_posix()
+        if name.endswith(store.RECEIPT) or re.search(r"\.(partial|states)/", name):
+            continue
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "md5").hexdigest() != files.get(name):
+                found.append(str(path))
+    return found
 
 
 def read_listing(content: bytes, digest: str) -> dict[str, str]:
@@ -93,19 +117,19 @@ def read_listing(content: bytes, digest: str) -> dict[str, str]:
         raise ValueError(f"is not the published one: its md5 is not that in {_LOCK}")
     try:
         files = {str(entry["relpath"]): str(entry["md5"]) for entry in json.loads(content)}
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError("is none of DVC's") from error
     for name, md5 in files.items():
         path = PurePosixPath(name)
         inside = path.parts and ".." not in path.parts and not path.is_absolute() and str(path) == name
-        if not inside or not re.fullmatch("[0-9a-f]{32}", md5):
-            raise ValueError(f"holds {name!r} with md5 {md5!r}")
+        if not inside or not name.isprintable() or not re.fullmatch("[0-9a-f]{32}", md5):
+            raise ValueError(f"holds {short(repr(name))} with md5 {short(repr(md5))}")
     return files
 
 
 def command(experiment: str) -> str | None:
     """The command that fetches everything of an experiment, if something was pushed and there is a remote to ask."""
-    if not _LOCK.is_file() or f"\n  {STAGES[0]}@{experiment}:\n" not in _LOCK.read_text():
+    if not _is_pushed(experiment):
         return None
     config = configparser.ConfigParser(interpolation=None)
     try:
@@ -114,19 +138,23 @@ def command(experiment: str) -> str | None:
         url = config[f"'remote \"{name}\"'"]["url"]
     except (configparser.Error, KeyError):
         return None
-    # Of another machine's remote nothing is known until it is asked; a relative path begins at .dvc.
+    # Nothing is known of a remote on another machine until it is asked. A relative path begins at .dvc.
     return f"t3d pull all --experiment {experiment}" if "://" in url or Path(".dvc", url).is_dir() else None
+
+
+def _is_pushed(experiment: str) -> bool:
+    return _LOCK.is_file() and f"\n  {STAGES[0]}@{experiment}:\n".encode() in _LOCK.read_bytes()
 
 
 def _digest(experiment: str) -> str:
     """md5 of the list of files in `data/<experiment>`, as published."""
-    try:
-        outs = yaml.safe_load(_LOCK.read_text())["stages"][f"{STAGES[0]}@{experiment}"]["outs"]
-        (found,) = [out["md5"] for out in outs if out["path"] == f"data/{experiment}"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+    if not _is_pushed(experiment):
         raise MissingInputError(
             f"{_LOCK} does not hold {STAGES[0]}@{experiment}: the models of experiment {experiment} were not published."
-        ) from error
+        )
+    with reading(_LOCK, f"Restore it (git checkout {_LOCK})."):
+        outs = read_yaml(_LOCK)["stages"][f"{STAGES[0]}@{experiment}"]["outs"]
+        (found,) = [out["md5"] for out in outs if out["path"] == f"data/{experiment}"]
     if not re.fullmatch(r"[0-9a-f]{32}\.dir", str(found)):
         raise CorruptArtefactError(
             f"{_LOCK}: md5 of data/{experiment} is {found!r}; restore it (git checkout {_LOCK})."
@@ -143,5 +171,10 @@ def _dvc(*arguments: str) -> str:
     command = [sys.executable, "-P", "-m", "dvc", *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise PublishError(f"dvc {arguments[0]} failed:\n{(done.stderr + done.stdout).strip()[-2000:]}")
+        said = (done.stderr + done.stdout).strip()[-2000:]
+        held = (
+            "\nA DVC that was killed leaves its lock. If none is running, on any machine that shares this folder, "
+            "remove .dvc/tmp/lock and .dvc/tmp/rwlock, then run the command again."
+        )
+        raise PublishError(f"dvc {arguments[0]} failed:\n{said}{held if 'lock' in said.lower() else ''}")
     return done.stdout

@@ -5,27 +5,60 @@ from: nothing in it varies between equal runs. `<artefact>.receipt.json` has wha
 """
 
 import hashlib
-import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
 
-from t3d.errors import CorruptArtefactError, DataError, MissingInputError, ParameterError
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from t3d.errors import AGAIN, CorruptArtefactError, DataError, MissingInputError
 from t3d.params import Experiment
+from t3d.params.json_files import exactly, open_record, read_json
 from t3d.provenance import lineage
 
 SCHEMA = 1
 MANIFEST, RECEIPT = ".manifest.json", ".receipt.json"
 _TICK = 2 * 10**9
-_AGAIN = "Delete it and run its stage again."
-_FIELDS = ("artefact", "recipe", "recipes", "inputs", "files", "facts")
+
+
+class File(TypedDict):
+    """What a manifest says of a file."""
+
+    size: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+@exactly
+@dataclass(frozen=True)
+class _Content:
+    schema: int
+    artefact: str
+    recipe: str
+    recipes: dict[str, str]
+    inputs: dict[str, str]
+    files: dict[str, File]
+    facts: dict[str, Any]
+
+
+@open_record
+class _Receipt(TypedDict, total=False):
+    """What a receipt may say; `decoding` is there where a model decoded."""
+
+    artefact: str
+    params: dict[str, Any]
+    git_commit: str | None
+    device: str
+    finished: str
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    decoding: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Manifest:
+class Manifest(_Content):
     """A manifest that was read.
 
     `base` is the artefact's path without suffix; `recipes` maps the artefact and all it comes from to recipe digests,
@@ -33,12 +66,6 @@ class Manifest:
     """
 
     path: Path
-    artefact: str
-    recipe: str
-    recipes: dict[str, str]
-    inputs: dict[str, str]
-    files: dict[str, dict[str, Any]]
-    facts: dict[str, Any]
 
     @property
     def base(self) -> Path:
@@ -95,6 +122,13 @@ class Manifest:
                     "its stage again."
                 )
 
+    def check_count(self, name: str, found: int) -> None:
+        """Compare how many rows were found with what `facts` says of them; raises CorruptArtefactError."""
+        if found != self.facts.get(name, found):
+            raise CorruptArtefactError(
+                f"{self.path}: facts.{name} is {self.facts.get(name)!r}, the file has {found} rows. {AGAIN}"
+            )
+
     def check_inputs(self, paths: Mapping[str, Path]) -> None:
         """Compare the manifests that this artefact was made from with those at `paths`.
 
@@ -131,17 +165,18 @@ def read(path: str | Path, kind: str | None = None) -> Manifest:
     path = Path(path)
     if not path.is_file():
         raise MissingInputError(f"{path} is missing: make it first (snakemake {path}).")
-    try:
-        content = json.loads(path.read_text())
-        manifest = Manifest(path, *(content[k] for k in _FIELDS))
-        if content["schema"] != SCHEMA:
-            raise CorruptArtefactError(f"{path}: schema {content['schema']}, this version reads {SCHEMA}.")
-        if unknown := content.keys() - {"schema", *_FIELDS}:
-            raise CorruptArtefactError(f"{path}: unknown key {min(unknown)!r}. {_AGAIN}")
-        if dict(manifest.recipes).get(manifest.artefact) != manifest.recipe:
-            raise CorruptArtefactError(f"{path}: recipes lacks that of {manifest.artefact} itself. {_AGAIN}")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptArtefactError(f"{path} is not a manifest ({error!r}). {_AGAIN}") from error
+    manifest = Manifest(**vars(read_json(path, _Content)), path=path)
+    if manifest.schema != SCHEMA:
+        raise CorruptArtefactError(f"{path}: schema {manifest.schema}, this version reads {SCHEMA}.")
+    if manifest.recipes.get(manifest.artefact) != manifest.recipe:
+        raise CorruptArtefactError(f"{path}: recipes lacks that of {manifest.artefact} itself. {AGAIN}")
+    for name in manifest.files:
+        below = PurePosixPath(name)
+        own = name.startswith((f"{manifest.base.name}.", f"{manifest.base.name}/")) and name != path.name
+        if not own or ".." in below.parts or str(below) != name:
+            raise CorruptArtefactError(
+                f"{path}: files names {name!r}, which is no part of {manifest.base.name}. {AGAIN}"
+            )
     if kind is not None and not manifest.artefact.startswith(kind + "/"):
         raise CorruptArtefactError(f"{path} describes {manifest.artefact}, expected one of {kind}/.")
     return manifest
@@ -152,14 +187,20 @@ def read_receipt(manifest: Manifest) -> dict[str, Any]:
 
     Raises:
         MissingInputError: it is not there.
-        CorruptArtefactError: it is not JSON.
+        CorruptArtefactError: it is no receipt.
     """
-    if not (path := Path(str(manifest.base) + RECEIPT)).is_file():
-        raise MissingInputError(f"{path} is missing: delete {manifest.path} and run its stage again.")
-    try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise CorruptArtefactError(f"{path} is not JSON ({error}). {_AGAIN}") from error
+    path = Path(f"{manifest.base}{RECEIPT}")
+    receipt: Any = read_json(path, _Receipt, f"Delete {manifest.path} and run its stage again.")
+    return receipt
+
+
+def decoding_of(manifest: Manifest) -> dict[str, Any]:
+    """What the receipt of answers or scores says of the decoding's speed; raises as `read_receipt`."""
+    if (decoding := read_receipt(manifest).get("decoding")) is None:
+        raise CorruptArtefactError(
+            f"{manifest.base}{RECEIPT} has no decoding. Delete {manifest.path} and make it again."
+        )
+    return decoding
 
 
 def find_receipt(experiment: Experiment, artefact: str) -> dict[str, Any] | None:
@@ -186,10 +227,7 @@ def read_inputs(experiment: Experiment, artefact: str, paths: Iterable[Path]) ->
         DataError: one is of another artefact, is given twice, or is not given.
         MissingInputError, CorruptArtefactError: as `read`, or one was made from another version of one beside it.
     """
-    try:
-        wanted = lineage.inputs_of(experiment, artefact)
-    except (KeyError, IndexError) as error:
-        raise ParameterError(f"experiment {experiment.name} makes no {artefact!r}: unknown {error}.") from error
+    wanted = lineage.inputs_of(experiment, artefact)
     made_from = f"{artefact} is made from {', '.join(wanted) or 'nothing'}"
     found: dict[str, Manifest] = {}
     for manifest in map(read, paths):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from t3d import params
-from t3d.errors import DataError, ParameterError
+from t3d.errors import DataError, MissingInputError, ParameterError
 from t3d.params import Experiment
 from t3d.provenance import lineage, records, store
 from t3d.provenance.store import manifest_path
@@ -15,7 +15,7 @@ from t3d.provenance.store import manifest_path
 
 @dataclass(frozen=True)
 class Origin:
-    """How one artefact came about; None is what is not known here, because it was not fetched."""
+    """How one artefact was made. None stands for what is not known here because it was not fetched."""
 
     artefact: str
     recipe: str | None
@@ -38,6 +38,8 @@ def table_of(path: Path, experiment: str | None) -> tuple[Experiment, str]:
     Raises:
         ParameterError: there is no such experiment or table, or the copy is no experiment's table.
     """
+    if path.suffix != ".csv":
+        raise ParameterError(f"{path} is no table; name results/table1.csv or results/<experiment>/table1.csv.")
     if experiment is None:
         experiment = path.parent.name if path.parent.name != "results" else _experiment_of_copy(path)
     found = params.find(experiment)
@@ -73,7 +75,7 @@ def trace(
         experiment: whose table it is.
         table: its key.
         cell: one of `cells`.
-        commands: as `commands_of` says, for who traces many cells; read anew unless given.
+        commands: the result of `commands_of`, when many cells are traced; read anew by default.
 
     Returns:
         Model on disk (one per seed) -> origins of its score and of all that it was made from, the score first.
@@ -113,7 +115,10 @@ def _chain(experiment: Experiment, score: str, commands: dict[str, str]) -> list
         path = manifest_path(experiment, artefact)
         if path.is_file():
             digests |= {artefact: store.sha256(path)} | store.read(path).inputs
-        receipt = store.find_receipt(experiment, artefact) or {}
+        try:
+            receipt = store.read_receipt(store.read(path))
+        except MissingInputError:
+            receipt = {}
         values = receipt.get("params", {})
         chain.append(
             Origin(

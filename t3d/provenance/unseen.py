@@ -12,12 +12,33 @@ The rules ask here before anything runs (`workflow/rules/common.smk`), and stop 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from t3d.errors import MissingInputError
+from t3d.errors import MissingInputError, ParameterError
 from t3d.params import Experiment, Product
 from t3d.provenance import lineage, records, verify
 from t3d.provenance.store import MANIFEST, manifest_path
 
 _RESULTS = Path("results")
+
+
+def check_targets(experiment: Experiment, targets: Iterable[str]) -> None:
+    """Check that words of a command line that are files below `data/` and `results/` are made by an experiment.
+
+    Raises:
+        ParameterError: one is not; the message says what there is.
+    """
+    data, results = f"data/{experiment.name}/", f"{_RESULTS}/"
+    for target in map(str, targets):
+        if target.startswith(data) and target.endswith(MANIFEST):
+            lineage.origins_of(experiment, [target.removeprefix(data).removesuffix(MANIFEST)])
+        elif target.startswith(results) and Path(target).suffix in (".csv", ".md", ".tex", ".pdf", ".png"):
+            is_table = Path(target).suffix in (".csv", ".md", ".tex")
+            known = experiment.tables.keys() if is_table else experiment.figures.keys()
+            if Path(target).stem not in known:
+                kind = "table" if is_table else "figure"
+                raise ParameterError(
+                    f"{target}: params/{experiment.name}.yaml has no {kind} {Path(target).stem!r}; it has "
+                    f"{', '.join(known) or 'none'}."
+                )
 
 
 def files_behind(experiment: Experiment, targets: Iterable[str]) -> dict[str, str]:

@@ -24,7 +24,8 @@ def fault(
     Args:
         experiment: whose artefact it is, and whose parameters it should fit.
         artefact: its name, see `t3d.provenance`.
-        files: compare the sizes of its files, or their contents, with its manifest, and its inputs that are here.
+        files: compare the sizes of its files, or their contents, with its manifest, and those inputs that are here with
+            what it was made from.
         receipt: compare its receipt, too.
 
     Returns:
@@ -41,7 +42,7 @@ def fault(
 
 
 def check(experiment: Experiment, manifest: Manifest, *, files: Files | None = None, receipt: bool = False) -> None:
-    """Check an artefact whose manifest was read, wherever it lies; the arguments are those of `fault`.
+    """Check an artefact whose manifest was read, wherever it is; the arguments are those of `fault`.
 
     Raises:
         ParameterError: it, or what it was made from, was made with other parameters.
@@ -49,17 +50,14 @@ def check(experiment: Experiment, manifest: Manifest, *, files: Files | None = N
         MissingInputError: a file or the receipt is not here.
     """
     path, artefact = manifest.path, manifest.artefact
-    # Its own parameters first: what was made from another thing is told by that thing's.
+    # Its own parameters first: a fault of an input is named after the input.
     for made in sorted(manifest.recipes, key=lambda name: name != artefact):
         if recipes.digest(experiment, made) != manifest.recipes[made]:
             raise ParameterError(
                 f"{path}: {made} was made with other parameters than params/{experiment.name}.yaml holds now. Make it "
                 "again, or restore the parameters."
             )
-    try:
-        origins = set(lineage.origins_of(experiment, [artefact]))
-    except (KeyError, IndexError) as error:
-        raise ParameterError(f"{path}: params/{experiment.name}.yaml makes no {artefact} ({error}).") from error
+    origins = set(lineage.origins_of(experiment, [artefact]))
     if wrong := origins ^ manifest.recipes.keys():
         name = min(wrong)
         told = f"lacks {name}, which" if name in origins else f"names {name}, which is nothing that"

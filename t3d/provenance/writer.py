@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -60,7 +59,7 @@ def writing(
         BusyError: another process makes it.
     """
     out = Path(out)
-    if not out.name.endswith(MANIFEST):
+    if not out.name.endswith(MANIFEST) or out.name == MANIFEST:
         raise ParameterError(f"--out must end in {MANIFEST}, found {out}")
     own = manifest_path(experiment, artefact).absolute()
     if out.absolute().is_relative_to(Path("data", experiment.name).absolute()) and out.absolute() != own:
@@ -72,7 +71,7 @@ def writing(
     base = Path(str(out).removesuffix(MANIFEST))
     with exclusive(base.with_name(base.name + ".partial"), artefact) as partial:
         job = ArtefactWriter(base, partial)
-        started = time.time()
+        begun = environment.begin()
         yield job
         files = _listing(partial)
         content = {
@@ -88,10 +87,14 @@ def writing(
         receipt = {
             "artefact": artefact,
             "params": recipes.artefact_params(experiment, artefact),
-            **environment.since(started, device),
+            **environment.since(begun, device),
             **job.receipt,
         }
         _write_json(partial / (base.name + RECEIPT), receipt)
+        # safetensors writes files that their owner alone can read. All get the mode of a file written here.
+        mode = (partial / out.name).stat().st_mode
+        for name in files:
+            (partial / name).chmod(mode)
         _move(partial, out)
 
 

@@ -1,6 +1,7 @@
 """Accuracy with its intervals and paired tests: one row per budget group, method, block size and benchmark.
 
-An autoregressive model has no budget: it stands once per benchmark, without block size, and is compared with none.
+An autoregressive model has no budget: it has one row per benchmark, without block size, and is compared with no other
+row.
 """
 
 from itertools import groupby, product

@@ -1,7 +1,7 @@
 """What decoding costs and what it is worth: speed, latency, steps, length and accuracy (Table 3 of the paper).
 
-An autoregressive model has no budget: it stands once per benchmark, with as many sequences together as the others had,
-and one at a time.
+An autoregressive model has no budget: per benchmark it is shown once with batches as large as the others', and once
+with one sequence at a time.
 """
 
 from itertools import product
@@ -46,11 +46,10 @@ def decoding_table(
         reported: `params/reported.csv`, read when the table has a `paper_table`.
 
     Returns:
-        `COLUMNS`; `metric` is one of `METRICS`: response tokens per second of the whole decoding;
-        latency, seconds per response at that speed; denoising steps and tokens of a response; tokens per denoising
-        step; accuracy in percent with its 95 % Wilson interval. Last, if `totals` has them, the rows of an
-        autoregressive model, whose method is `SATURATED` and `ALONE` of its label; of the latter speed and latency
-        alone.
+        `COLUMNS`; `metric` is one of `METRICS`: response tokens per second of the whole decoding; latency, seconds per
+        response at that speed; denoising steps and tokens of a response; tokens per denoising step; accuracy in percent
+        with its 95 % Wilson interval. Last, if `totals` has them, come the rows of an autoregressive model. Its methods
+        are `SATURATED` and `ALONE` with its label; the latter has speed and latency only.
     """
     theirs = paper.values_of(experiment, table, reported)
     rows = []

@@ -1,4 +1,4 @@
-"""Manifests of what a table or figure is made from: asked for, and made with these parameters."""
+"""The manifests that a table or figure is made from: those that it needs and no others, made with these parameters."""
 
 from collections.abc import Iterable
 from pathlib import Path

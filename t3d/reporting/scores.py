@@ -4,19 +4,46 @@ Before a number of a file is used, it was made with the parameters the experimen
 manifest lists; then the cells are complete and about the same questions. `tables.py` and `figures/` start here.
 """
 
-import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pandas as pd
+from pydantic import Field
 
 from t3d.errors import CorruptArtefactError, DataError
 from t3d.params import Budget, Comparison, Experiment
+from t3d.params.json_files import exactly, read_json
 from t3d.provenance import lineage, store
 from t3d.provenance.lineage import ScoreKey
+from t3d.provenance.parquet import VERDICTS, of_artefact
 from t3d.provenance.store import Manifest
 from t3d.reporting.inputs import by_artefact
+
+_Count = Annotated[int, Field(ge=1)]
+_Least = Annotated[int, Field(ge=0)]
+_Ratio = Annotated[float, Field(ge=0)] | None
+
+
+@exactly
+@dataclass(frozen=True)
+class Totals:
+    """The JSON of a score."""
+
+    model: str
+    benchmark: str
+    budget: str
+    n: _Count
+    correct: _Least
+    response_tokens: _Least
+    denoising_steps: _Least
+    commit_passes: _Least
+    # None where there is nothing to divide by.
+    accuracy: _Ratio = None
+    tokens_per_step: _Ratio = None
+    tokens_per_forward: _Ratio = None
+    finish_reasons: dict[str, int] | None = None
 
 
 def load(experiment: Experiment, product: Comparison, manifests: list[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -89,16 +116,15 @@ def _read(cell: ScoreKey, manifest: Manifest) -> tuple[pd.DataFrame, dict[str, A
         raise CorruptArtefactError(
             f"{manifest.path} lists {listed}; a score is a .json and a .parquet. Delete it and run its stage again."
         )
-    summary = json.loads(files[".json"].read_text())
-    columns = ["id", "correct", "response_tokens", "denoising_steps"]
-    answers = pd.read_parquet(files[".parquet"], columns=columns)
+    summary = vars(read_json(files[".json"], Totals))
+    answers = of_artefact(manifest, VERDICTS, ["id", "correct", "response_tokens", "denoising_steps"]).to_pandas()
     said = tuple(summary[key] for key in ("model", "benchmark", "budget", "n", "correct"))
     holds = (*cell, len(answers), int(answers["correct"].sum()))
     if said != holds:
         raise CorruptArtefactError(
             f"{manifest.path}: the .json says {said}, name and .parquet say {holds}. Delete it and run its stage again."
         )
-    return answers, summary | store.read_receipt(manifest)["decoding"]
+    return answers, summary | store.decoding_of(manifest)
 
 
 def _check_questions(frame: pd.DataFrame) -> None:

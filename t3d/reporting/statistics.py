@@ -1,8 +1,8 @@
 """How sure is an accuracy, and does a student differ from its teacher?
 
-Two things are samples. The questions are, and `wilson`, `paired_test` and `paired_bootstrap` are about them, with the
-trained students given. Training seeds are, and `seed_interval` is about those: how far another seed would move a
-number. `tables.py` and `figures/` use them.
+Two things are samples: questions and training seeds. `wilson`, `paired_test` and `paired_bootstrap` are about
+questions, for given trained students. `seed_interval` is about seeds: how far another seed would move a number.
+`tables.py` and `figures/` use them.
 """
 
 from fractions import Fraction
@@ -60,8 +60,8 @@ def paired_test(ours: ArrayLike, base: ArrayLike) -> float:
     choices whose sum is at least as far from zero as the sum found. For one seed a difference is -1, 0 or 1, the signs
     are tosses of a fair coin, and this is the exact McNemar test.
 
-    A sign test would not do for several seeds: of two models that are right 85 % of the time, the one that is averaged
-    over three seeds is below a single 1 far more often than above a single 0.
+    A sign test is wrong for several seeds. If two models are right 85 % of the time, the mean of one over three seeds
+    is below a single 1 of the other far more often than above a single 0.
 
     Args:
         ours: share of seeds that answer a question correctly, [questions].
@@ -126,7 +126,7 @@ def _whole_differences(ours: ArrayLike, base: ArrayLike) -> tuple[np.ndarray, in
 
 
 def seed_interval(accuracies: ArrayLike) -> tuple[float, float]:
-    """95 % t interval of the mean over training seeds; not a number for a single one.
+    """95 % t interval of the mean over training seeds; NaN for a single seed.
 
     Args:
         accuracies: one per seed.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError
+from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError, reading
 from t3d.params import AccuracyTable, DecodingTable, Experiment
 from t3d.provenance import lineage
 from t3d.provenance.files import atomic_write
@@ -28,6 +28,8 @@ from t3d.reporting.view import View
 
 REPORTED = Path("params", "reported.csv")
 """The paper's numbers, in the working directory as every experiment file."""
+_TYPES: dict[str, type] = dict.fromkeys(("model", "method", "benchmark", "remasking", "metric"), str)
+_TYPES |= dict.fromkeys(("table", "block_size", "tokens_per_step", "value"), float)
 
 
 def write(experiment: Experiment, name: str, manifests: list[Path], out_csv: Path) -> None:
@@ -42,6 +44,8 @@ def write(experiment: Experiment, name: str, manifests: list[Path], out_csv: Pat
         ParameterError: the experiment has no such table, or scores were made with other parameters.
         MissingInputError, CorruptArtefactError, DataError: as `scores.load`.
     """
+    if out_csv.suffix != ".csv":
+        raise ParameterError(f"--out must end in .csv, found {out_csv}.")
     if name not in experiment.tables:
         known = ", ".join(experiment.tables) or "none"
         raise ParameterError(f"params/{experiment.name}.yaml has no table {name!r}. Tables there: {known}.")
@@ -85,11 +89,16 @@ def _reported(name: str, paper_table: int | None) -> pd.DataFrame | None:
         return None
     if not REPORTED.is_file():
         raise MissingInputError(f"{REPORTED} is missing, though tables.{name}.paper_table asks for its values.")
-    return pd.read_csv(REPORTED)
+    with reading(REPORTED, f"Restore it (git checkout {REPORTED})."):
+        reported = pd.read_csv(REPORTED, dtype=_TYPES)[list(_TYPES)]
+        lacking = reported[["table", "model", "method", "benchmark", "metric", "value"]].isna()
+        if reported.empty or lacking.any(axis=None):
+            raise ValueError("a row, or all, lack values")
+        return reported
 
 
 def check_all(experiment: Experiment) -> int:
-    """Check the tables made unasked, as `check`; returns how many."""
+    """Check the default tables, each by `check`; returns how many."""
     names = [name for name, table in experiment.tables.items() if not table.on_request]
     for name in names:
         check(experiment, name)

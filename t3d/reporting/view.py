@@ -17,11 +17,11 @@ from t3d.reporting.csv_format import measured
 
 DAGGER, DASH, MINUS = "†", "–", "\N{MINUS SIGN}"
 POINTS = (2.0, 5.0, 10.0)
-"""From how many points on a cell is shaded more: accuracies, beside the paper's."""
+"""Differences from the paper's accuracy, in points, at which the shade of a cell becomes one level darker."""
 PERCENT = (5.0, 15.0, 40.0)
-"""The same of other measures, in percent of the paper's value."""
+"""The same for other measures, in percent of the paper's value."""
 DIGITS = {"latency_seconds": 2, "tokens_per_step": 2}
-"""Metric -> its decimals, where they are not one."""
+"""Metric -> its number of decimals; other metrics have one."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class Cell:
     """Cells of `t3d trace` that the number is made from."""
     best: bool = False
     differs: bool = False
-    """From the row that the others are compared with, p < 0.05 corrected."""
+    """Whether it differs from the row that the others are compared with, p < 0.05 corrected."""
     reported: str = ""
     """The paper's value."""
     shade: str = ""
     """`over-1` to `over-3` above the paper's value, `under-1` to `under-3` below, `equal`, or nothing to compare."""
     accuracy: float | None = None
-    """Percent, of a cell that is one score's (or the mean of its seeds')."""
+    """In percent, for a cell that shows one score or its mean over seeds."""
 
 
 Row = tuple[str, tuple[Cell, ...]]
@@ -84,7 +84,8 @@ def names_of(experiment: Experiment, table: Comparison) -> Names:
 
 
 def budget_of(row: Any) -> str:
-    """The budget of a tidy row, from its block size and its tokens per step or threshold; of an autoregressive one."""
+    """The budget of a tidy row, from its block size and its tokens per step or threshold; `AUTOREGRESSIVE` without
+    block size."""
     if pd.isna(row.block_size):
         return AUTOREGRESSIVE
     kind = f"t{row.threshold:g}" if pd.isna(row.tokens_per_step) else f"s{row.block_size / row.tokens_per_step:.0f}"

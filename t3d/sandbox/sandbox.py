@@ -95,7 +95,7 @@ class Program:
         """The value that the program's function returns for `arguments`.
 
         Raises:
-            ProgramFailed: it returned none, or one that is not plain data.
+            ProgramFailed: it returned no value, or one that is not plain data.
         """
         return self.call_within((), *arguments)
 

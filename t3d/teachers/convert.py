@@ -6,7 +6,6 @@ stage stop it early: before training, blocks of one token must give the autoregr
 `_CHECKED_AFTER` steps the loss must have fallen. `probes.py` decodes prompts at three moments.
 """
 
-import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,13 +17,13 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from t3d.distillation import trainer
 from t3d.distillation.batches import TrainingJob
 from t3d.distillation.examples import Example
-from t3d.distributed import collectives, fsdp
+from t3d.distributed import collectives
 from t3d.distributed.checkpoints import Checkpoints
 from t3d.distributed.gpus import pick_device
 from t3d.errors import DataError, ParameterError, TrainingError
 from t3d.models import autoregressive
 from t3d.models.device import worth_compiling
-from t3d.models.folder import MASK_TOKEN, SDARConfig, mask_id, stop_ids
+from t3d.models.folder import MASK_TOKEN, SDARConfig, mask_id, stop_ids, without_thinking
 from t3d.models.sdar import SDARForCausalLM
 from t3d.params import Conversion, Experiment, Objective, States, Student
 from t3d.prompts import generated
@@ -55,7 +54,6 @@ _CHECKED_AFTER = 50
 """Optimizer steps after which the loss must be below its start; it falls from about 8 to below 3 in these."""
 _TOLERANCE = 1e-3
 """Largest difference of a logit between the two models, as a share of the largest logit, in float32."""
-_WITHOUT_THINKING = "{%- set enable_thinking = false %}\n"
 
 
 def make(experiment: Experiment, name: str, out: Path, inputs: Sequence[store.Manifest]) -> None:
@@ -77,6 +75,7 @@ def make(experiment: Experiment, name: str, out: Path, inputs: Sequence[store.Ma
     with ExitStack() as stack:
         device = collectives.init_process_group(pick_device(experiment))
         with collectives.raise_on_all_ranks():
+            job = None
             if collectives.is_main():
                 making = writer.writing(experiment, artefact, out, inputs=list(inputs), device=device)
                 job = stack.enter_context(making)
@@ -97,20 +96,12 @@ def make(experiment: Experiment, name: str, out: Path, inputs: Sequence[store.Ma
         probes = Probes(experiment, folder, tokenizer, examples, conversion, device, seed)
         pace: list[trainer.StepTime] = []
         log = train(model, causal, examples, conversion, tokenizer, device, seed, checkpoints, probes, pace)
-        speed = trainer.speed_of(pace)
-        if device.startswith("cuda"):
-            speed["peak_gpu_memory_mb"] = round(collectives.all_reduce_max(torch.cuda.max_memory_allocated() / 2**20))
-        whole = fsdp.gather_full_model(model)
-        if collectives.is_main():
-            whole.generation_config = GenerationConfig(
-                eos_token_id=sorted(stop_ids(folder)), pad_token_id=tokenizer.pad_token_id
-            )
-            whole.save_pretrained(job.folder())
-            tokenizer.save_pretrained(job.folder())
-            (job.folder() / "training.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
+        ends = GenerationConfig(eos_token_id=sorted(stop_ids(folder)), pad_token_id=tokenizer.pad_token_id)
+        trainer.save(job, model, tokenizer, ends, log, pace, device)
+        if job is not None:
             job.facts |= counts
             moments = [{"step": entry["step"]} | entry["probes"] for entry in log if "probes" in entry]
-            job.receipt |= speed | {"training": {"loss": log[-1]["loss"], "probes": moments}}
+            job.receipt |= {"training": {"loss": log[-1]["loss"], "probes": moments}}
     if collectives.is_main():
         checkpoints.remove()
     collectives.destroy_process_group()
@@ -257,10 +248,8 @@ def with_mask(tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreTrainedTok
         tokenizer.add_special_tokens({"mask_token": MASK_TOKEN})
     if tokenizer.pad_token_id is None:
         raise ParameterError(f"{folder}: the tokenizer has no pad_token, which fills the last block of a row.")
-    template = str(tokenizer.chat_template)
-    if "enable_thinking" in template and not template.startswith(_WITHOUT_THINKING):
-        # The answers it learns from were asked for without thinking.
-        tokenizer.chat_template = _WITHOUT_THINKING + template
+    # The answers it learns from were asked for without thinking.
+    without_thinking(tokenizer)
     return tokenizer
 
 

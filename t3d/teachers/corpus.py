@@ -1,7 +1,7 @@
 """The text of pretraining: problems and one phrasing of each worked answer, as rows of ids.
 
-Apart from `pretrain.py`, since the processes that draw rows import it: it must load neither PyTorch nor transformers,
-which would take them longer than their work.
+It is apart from `pretrain.py`, since the processes that draw rows import it. It must load neither PyTorch nor
+transformers, which would take longer than their work.
 """
 
 import multiprocessing
@@ -46,7 +46,7 @@ def draw_rows(tokenizer: Tokenizer, pretraining: Pretraining, seed: int) -> list
                     if len(rows) < enough:
                         rows.setdefault(key, (prompt, response))
                 progress.update(len(rows))
-            # What is still pending is waited for: to cancel it can keep Python 3.11's pool from ever ending.
+            # Pending tasks are waited for: if they are cancelled, Python 3.11's pool may never end.
     return list(rows.values())
 
 

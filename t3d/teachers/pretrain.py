@@ -1,9 +1,9 @@
 """Pretraining a pocket model on procedural problems: an SDAR small enough for a laptop, or a Qwen3 of its shape.
 
 Text and tokenizer are made on the spot, so the stage needs no data set and no network. Each row is a problem and one
-phrasing of its worked answer in chat form; only the answer is learned: masked and predicted in blocks by the SDAR, one
-token from those before it by the Qwen3, of which an SDAR can begin. Where to look next: the problems are in
-`t3d/prompts/gsm.py`, the rows in `text.py`, the layout in `layout.py`.
+phrasing of its worked answer in chat form; only the answer is learned. The SDAR predicts masked tokens in blocks, the
+Qwen3 each token from those before it. Where to look next: the problems are in `t3d/prompts/gsm.py`, the rows in
+`corpus.py`, the layout in `t3d/models/layout.py`.
 """
 
 import math

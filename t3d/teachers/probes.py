@@ -1,7 +1,7 @@
 """Prompts that a model in conversion answers at three moments: is it becoming a decoder, whatever its loss says?
 
-What they are judged by needs no gold answers: how many answers end by themselves, and how likely the autoregressive
-model finds them. The numbers to compare with are those of its own recorded answers to the same prompts.
+No gold answers are needed. What is measured is how many answers end by themselves, and how likely the autoregressive
+model finds them, compared with its own recorded answers to the same prompts.
 """
 
 import random
@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from t3d.decoding.decoder import decode
-from t3d.decoding.request import Request
+from t3d.decoding.request import DecodingOptions, Request
 from t3d.distillation.examples import Example
 from t3d.distributed import collectives, fsdp
 from t3d.models import autoregressive
@@ -62,15 +62,9 @@ class Probes:
         found: dict[str, Any] = {}
         if collectives.is_main():
             stops = stop_ids(self.folder)
-            responses = decode(
-                copied,
-                [Request(example.prompt_ids, self.seed) for example in self.examples],
-                self.budget,
-                mask_id=mask_id(self.tokenizer),
-                stop_ids=stops,
-                max_new_tokens=_MAX_NEW_TOKENS,
-                batch_size=len(self.examples),
-            )
+            requests = [Request(example.prompt_ids, self.seed) for example in self.examples]
+            options = DecodingOptions(_MAX_NEW_TOKENS, stops, mask_id(self.tokenizer), batch_size=len(requests))
+            responses = decode(copied, requests, self.budget, options)
             own = [_until_stop(example.response_ids, stops) for example in self.examples]
             ids = [response.ids[: response.length] for response in responses]
             found = {

@@ -1,11 +1,10 @@
 """Where an untouched model comes from: shipped weights, pretraining on the spot, a folder or a GGUF file of the hub, or
 the conversion of an autoregressive one."""
 
-import json
 import shutil
 from pathlib import Path
 
-from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError
+from t3d.errors import ParameterError
 from t3d.params import Experiment
 from t3d.provenance import store, writer
 
@@ -113,43 +112,10 @@ def check_folder(folder: Path, is_autoregressive: bool = False) -> None:
         ParameterError: it is another kind of model, or its tokenizer lacks the mask token or the chat template.
         CorruptArtefactError: a weight is missing, unexpected or of another shape; the message names it.
     """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    from t3d.models import autoregressive, sdar  # noqa: F401  # `sdar` registers its model
+    from t3d.models import autoregressive
     from t3d.models.folder import load_tokenizer, stop_ids
+    from t3d.models.sdar import SDARForCausalLM, check_weights
 
     (autoregressive.load_tokenizer if is_autoregressive else load_tokenizer)(folder)
     stop_ids(folder)
-    found = _shapes(folder)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
-    wanted = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    if model.config.tie_word_embeddings and "lm_head.weight" not in found:
-        del wanted["lm_head.weight"]
-    for key in sorted(wanted.keys() | found.keys()):
-        if wanted.get(key) != found.get(key):
-            here, there = found.get(key, "missing"), wanted.get(key, "not there")
-            raise CorruptArtefactError(f"{folder}: weight {key} is {here}; by its config.json it should be {there}.")
-
-
-def _shapes(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Weight -> shape, from the headers of the folder's safetensors files."""
-    from safetensors import SafetensorError, safe_open
-
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    else:
-        files = ["model.safetensors"]
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name in files:
-        path = folder / name
-        if not path.is_file():
-            raise MissingInputError(f"{path} is missing: the weights of {folder} are not complete.")
-        try:
-            with safe_open(path, framework="pt") as weights:
-                shapes |= {key: tuple(weights.get_slice(key).get_shape()) for key in weights.keys()}  # noqa: SIM118
-        except SafetensorError as error:
-            raise CorruptArtefactError(f"{path} is not a readable safetensors file: {error}.") from error
-    return shapes
+    check_weights(autoregressive.class_of(folder) if is_autoregressive else SDARForCausalLM, folder)

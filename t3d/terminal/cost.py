@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from t3d.errors import ParameterError
-from t3d.params import Budget, Conversion, Experiment
+from t3d.params import Benchmark, Budget, Conversion, Experiment, Generations, Trajectories
 from t3d.provenance import lineage, recipes
 
 
@@ -81,9 +81,7 @@ def of_artefact(experiment: Experiment, artefact: str, gpu: str = "A100", decodi
         spec = experiment.trajectories[name]
         teacher = experiment.prompt_sets[spec.prompts].teacher
         budget, count = Budget.parse(spec.budget), _count(experiment, spec.prompts) / spec.shards / decoding_processes
-        decoding = _decoding(
-            experiment, artefact, teacher, count, (spec.max_new_tokens, budget, spec.batch_size), GPUS[gpu]
-        )
+        decoding = _decoding(experiment, artefact, teacher, count, spec, budget, GPUS[gpu])
         if not spec.scored:
             return decoding
         # Each step's state is a clean and a noisy copy.
@@ -92,15 +90,9 @@ def of_artefact(experiment: Experiment, artefact: str, gpu: str = "A100", decodi
         seconds = decoding.seconds + scoring.seconds
         return Cost(artefact, seconds, f"{decoding.arithmetic}, scores: {scoring.arithmetic}")
     if kind == "answers":
-        benchmark = experiment.benchmarks[more[0]]
-        return _decoding(
-            experiment,
-            artefact,
-            lineage.teacher_behind(experiment, name),
-            _count(experiment, benchmark.prompts) / decoding_processes,
-            (benchmark.max_new_tokens, Budget.parse(more[1]), benchmark.batch_size),
-            GPUS[gpu],
-        )
+        benchmark, teacher = experiment.benchmarks[more[0]], lineage.teacher_behind(experiment, name)
+        count = _count(experiment, benchmark.prompts) / decoding_processes
+        return _decoding(experiment, artefact, teacher, count, benchmark, Budget.parse(more[1]), GPUS[gpu])
     if kind == "students":
         return _training(experiment, artefact, GPUS[gpu])
     if kind == "generations":
@@ -108,15 +100,7 @@ def of_artefact(experiment: Experiment, artefact: str, gpu: str = "A100", decodi
         count = _count(experiment, asked.prompts) * asked.samples / asked.shards / decoding_processes
         teacher = experiment.prompt_sets[asked.prompts].teacher
         # One token after another: blocks of one token without a pass that writes them.
-        budget = Budget(block_size=1, steps=1)
-        return _decoding(
-            experiment,
-            artefact,
-            teacher,
-            count,
-            (asked.max_new_tokens, budget, asked.batch_size),
-            GPUS[gpu],
-        )
+        return _decoding(experiment, artefact, teacher, count, asked, Budget(block_size=1, steps=1), GPUS[gpu])
     if kind == "teachers" and (converted := experiment.teachers[name]).source == "convert":
         conversion = converted.conversion or Conversion()
         longest = max(experiment.generations[key].max_new_tokens for key in converted.generations or ())
@@ -141,14 +125,14 @@ def _decoding(
     artefact: str,
     teacher: str,
     count: float,
-    how: tuple[int, Budget, int],
+    asked: Trajectories | Benchmark | Generations,
+    budget: Budget,
     gpu: GPU,
 ) -> Cost:
-    max_new_tokens, budget, batch = how
     parameters = experiment.teachers[teacher].parameters
-    batch = min(batch, math.ceil(count))
+    batch = min(asked.batch_size, math.ceil(count))
     steps = budget.steps or budget.block_size / _DYNAMIC
-    forwards = math.ceil(count / batch) * max_new_tokens * _RESPONSE * _LAST / budget.block_size * steps
+    forwards = math.ceil(count / batch) * asked.max_new_tokens * _RESPONSE * _LAST / budget.block_size * steps
     # Beside a block's steps goes the pass that writes it to the cache.
     tokens = batch * budget.block_size * (steps + 1) / steps
     arithmetic = 2 * parameters * tokens / (gpu.arithmetic * _ARITHMETIC)

@@ -6,19 +6,24 @@ The decoder runs undisturbed and its time is taken; what is watched afterwards i
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pyarrow.parquet as pq
-
-from t3d.errors import DataError, ParameterError
-from t3d.params import Budget, Experiment
+from t3d.decoding.request import DecodingOptions, Request, Response
+from t3d.errors import DataError, ParameterError, reading, short
+from t3d.params import Budget, Experiment, read_budget
 from t3d.provenance import lineage, remote, store
+from t3d.provenance.parquet import ANSWERS, of_artefact
 from t3d.provenance.store import manifest_path
+
+_COLUMNS = (
+    *("response_ids", "step_map", "confidence", "response_tokens", "finish_reason"),
+    *("denoising_steps", "commit_passes"),
+)
+"""Columns of recorded answers, in the order of the fields of `Response`."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model to ask: `name` of a teacher or of a student's run, or None for a folder of nobody's."""
+    """A model to ask. `name` is that of a teacher or of a student's run, or None for any other folder."""
 
     label: str
     name: str | None
@@ -79,7 +84,12 @@ def ask(
     """
     if (text is None) == (question is None):
         raise ParameterError("ask one question: its text, or --question with the id of a recorded one.")
-    models = [(find_model(experiment, name, seed), parse_budget(at) if at else None) for name, at in asked]
+    if text is not None:
+        if not text.strip():
+            raise ParameterError("the question is empty.")
+        with reading("the question", "Type it in UTF-8.", ParameterError):
+            text.encode()
+    models = [(find_model(experiment, name, seed), read_budget(at) if at else None) for name, at in asked]
     if question is not None:
         return [recorded(experiment, model, budget, question) for model, budget in models]
     return [answer(experiment, model, budget, str(text), max_new_tokens) for model, budget in models]
@@ -122,18 +132,6 @@ def _made(path: Path) -> Path | None:
     return manifest.base
 
 
-def parse_budget(text: str) -> Budget:
-    """Read `b8s2` or `b8t0.9`.
-
-    Raises:
-        ParameterError: it is not a budget.
-    """
-    try:
-        return Budget.parse(text)
-    except ValueError as error:
-        raise ParameterError(f"--budget: {error}.") from error
-
-
 def answer(experiment: Experiment, model: Model, budget: Budget | None, question: str, max_new_tokens: int) -> Answer:
     """Decode an answer, greedily, with nothing beside it in the batch.
 
@@ -157,7 +155,6 @@ def answer(experiment: Experiment, model: Model, budget: Budget | None, question
     from transformers.utils import logging
 
     from t3d.decoding.decoder import decode
-    from t3d.decoding.request import Request
     from t3d.distributed.gpus import pick_device
     from t3d.models.folder import load_tokenizer, mask_id, stop_ids
     from t3d.models.sdar import load_model
@@ -171,12 +168,17 @@ def answer(experiment: Experiment, model: Model, budget: Budget | None, question
     loaded, tokenizer = load_model(folder, device, dtype), load_tokenizer(folder)
     size = loaded.config.block_size
     chosen = budget or Budget(block_size=size, steps=size)
-    requests = [Request(encode_prompt(tokenizer, question), seed=0, name="the question")]
+    ids = encode_prompt(tokenizer, question)
+    if (total := len(ids) + max_new_tokens) > (most := loaded.config.max_position_embeddings):
+        raise ParameterError(
+            f"the question has {len(ids)} tokens, {total} with --max-new-tokens; {model.label} was made for {most} "
+            "(max_position_embeddings). Ask for less."
+        )
+    requests = [Request(ids, seed=0, name="the question")]
 
     def run(length: int):
-        response = decode(
-            loaded, requests, chosen, mask_id=mask_id(tokenizer), stop_ids=stop_ids(folder), max_new_tokens=length
-        )[0]
+        options = DecodingOptions(length, stop_ids(folder), mask_id(tokenizer))
+        response = decode(loaded, requests, chosen, options)[0]
         if device == "cuda":
             torch.cuda.synchronize()
         return response
@@ -186,14 +188,7 @@ def answer(experiment: Experiment, model: Model, budget: Budget | None, question
     started = time.perf_counter()
     response = run(max_new_tokens)
     seconds = time.perf_counter() - started
-    return _answer(
-        tokenizer,
-        f"{model.label} {chosen}",
-        chosen,
-        (response.ids, response.step_map, response.length),
-        (response.denoising_steps, response.commit_passes, response.finish_reason),
-        seconds,
-    )
+    return _answer(tokenizer, f"{model.label} {chosen}", chosen, response, seconds)
 
 
 def recorded(experiment: Experiment, model: Model, budget: Budget | None, question: str) -> Answer:
@@ -206,7 +201,7 @@ def recorded(experiment: Experiment, model: Model, budget: Budget | None, questi
         question: its id.
 
     Raises:
-        DataError: there is none; the message says what there is.
+        DataError: no such answer is recorded; the message names some that are.
     """
     from t3d.models.folder import load_tokenizer
 
@@ -217,20 +212,16 @@ def recorded(experiment: Experiment, model: Model, budget: Budget | None, questi
         path = manifest_path(experiment, f"answers/{model.name}/{benchmark}/{budget}")
         if not path.is_file():
             continue
-        rows = {row["id"]: row for row in pq.read_table(store.read(path).file(".parquet")).to_pylist()}
+        rows = {row["id"]: row for row in of_artefact(store.read(path), ANSWERS).to_pylist()}
         if budget and question in rows:
-            row: dict[str, Any] = rows[question]
-            return _answer(
-                load_tokenizer(_tokenizer_of(experiment, model)),
-                f"{model.label} {budget} {benchmark}",
-                budget,
-                (row["response_ids"], row["step_map"], row["response_tokens"]),
-                (row["denoising_steps"], row["commit_passes"], row["finish_reason"]),
-                None,
-            )
+            recorded = Response(*(rows[question][column] for column in _COLUMNS))
+            tokenizer = load_tokenizer(_tokenizer_of(experiment, model))
+            return _answer(tokenizer, f"{model.label} {budget} {benchmark}", budget, recorded)
         some += list(rows)[:2]
     if some:
-        raise DataError(f"{model.name} recorded no question {question!r} at {budget}; it did {', '.join(some)}, ...")
+        raise DataError(
+            f"{model.name} recorded no question {short(repr(question))} at {budget}; it did {', '.join(some)}, ..."
+        )
     root = Path("data", experiment.name, "answers", model.name)
     there = sorted({path.name.removesuffix(store.MANIFEST) for path in root.glob(f"*/*{store.MANIFEST}")})
     if not there:
@@ -249,19 +240,11 @@ def _tokenizer_of(experiment: Experiment, model: Model) -> Path:
     return model.folder
 
 
-def _answer(
-    tokenizer,
-    label: str,
-    budget: Budget,
-    response: tuple[list[int], list[int], int],
-    effort: tuple[int, int, str],
-    seconds: float | None,
-) -> Answer:
-    ids, step_map, length = response
-    steps, commits, reason = effort
-    told = length - (reason == "stop")
-    pieces = _pieces(tokenizer, ids[:told]) + [""] * (len(ids) - told)
-    return Answer(label, budget, "".join(pieces), pieces, step_map, length, steps, commits, seconds)
+def _answer(tokenizer, label: str, budget: Budget, response: Response, seconds: float | None = None) -> Answer:
+    told = response.length - (response.finish_reason == "stop")
+    pieces = _pieces(tokenizer, response.ids[:told]) + [""] * (len(response.ids) - told)
+    effort = response.denoising_steps, response.commit_passes
+    return Answer(label, budget, "".join(pieces), pieces, response.step_map, response.length, *effort, seconds)
 
 
 def _pieces(tokenizer, ids: list[int]) -> list[str]:

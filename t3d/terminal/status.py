@@ -5,6 +5,7 @@ what runs (`snakemake -n results/table1.csv`); this shows at a glance where thin
 """
 
 import calendar
+import filecmp
 import json
 import statistics
 import time
@@ -13,18 +14,14 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
-
 from t3d.errors import MissingInputError, T3DError
-from t3d.params import Experiment
-from t3d.provenance import lineage, recipes, store, verify
+from t3d.params import Experiment, Product
+from t3d.provenance import lineage, recipes, records, store, verify
 from t3d.provenance.store import MANIFEST, manifest_path
 from t3d.terminal import cost
 
 MADE, STALE, MISSING, INCOMPLETE = "made", "stale", "missing", "incomplete"
-_STYLES = {MADE: "green", STALE: "yellow", MISSING: "dim", INCOMPLETE: "cyan"}
+_COLOURS = {MADE: 32, STALE: 33, MISSING: 2, INCOMPLETE: 36}
 
 
 @dataclass(frozen=True)
@@ -65,14 +62,14 @@ class Running:
 
 @dataclass(frozen=True)
 class Remaining:
-    """What is stale or missing, and the sum of its jobs' times."""
+    """The jobs that Snakemake would plan, and the sum of their times, start-up included."""
 
     jobs: int
     seconds: float
     unknown: int
     """Jobs of kinds of which none was made yet: their time is not in `seconds`."""
     by: str
-    """`receipts`: the median of what was made; `cost`: `t3d cost` on one A100."""
+    """`records`: the median of what was made, as Snakemake or a receipt recorded it; `cost`: `t3d cost` on one A100."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +98,7 @@ def look(experiment: Experiment) -> Status:
         path = Path("results", experiment.name, name)
         states = [state[artefact] for artefact in behind]
         finished = max((_finished(experiment, a) for a in lineage.inputs_of_target(experiment, product)), default=0.0)
-        seen = _seen(path, finished, states)
+        seen = _seen(experiment, product, path, finished, states)
         targets.append(Target(str(path), seen, states.count(MADE), len(states), product.on_request))
     kinds: dict[str, list[str]] = defaultdict(list)
     for artefact in sorted(wanted, key=lambda artefact: recipes.KINDS.index(artefact.partition("/")[0])):
@@ -112,7 +109,7 @@ def look(experiment: Experiment) -> Status:
         [Stage(kind, *(found.count(s) for s in (MADE, STALE, MISSING))) for kind, found in kinds.items()],
         {artefact: str(fault) for artefact, fault in faults.items() if state[artefact] == STALE},
         [job for artefact in every if (job := _running(experiment, artefact, state[artefact]))],
-        _remaining(experiment, every, [artefact for artefact in wanted if state[artefact] != MADE]),
+        _remaining(experiment, every, *_planned(experiment, wanted, state, {t.path: t.state for t in targets})),
     )
 
 
@@ -122,17 +119,20 @@ def _state(fault: T3DError | None) -> str:
     return MISSING if isinstance(fault, MissingInputError) else STALE
 
 
-def _seen(path: Path, finished: float, behind: list[str]) -> str:
+def _seen(experiment: Experiment, product: Product, path: Path, finished: float, behind: list[str]) -> str:
     """State of a table or figure, from when the last of what it shows was finished and the states of all behind it."""
     if not path.is_file():
         return MISSING
+    known = records.of(str(path)).get("params")
     if STALE in behind or path.stat().st_mtime < finished:
+        return STALE
+    if known is not None and repr(recipes.shown(experiment, product)) not in known:
         return STALE
     return INCOMPLETE if MISSING in behind else MADE
 
 
 def _finished(experiment: Experiment, artefact: str) -> float:
-    """When an artefact was finished, in seconds since 1970; 0 if nobody knows."""
+    """When an artefact was finished, in seconds since 1970; 0 if no receipt says."""
     said = (store.find_receipt(experiment, artefact) or {}).get("finished")
     return calendar.timegm(time.strptime(said, "%Y-%m-%dT%H:%M:%SZ")) if said else 0.0
 
@@ -164,19 +164,70 @@ def _last_step(states: list[Path]) -> int:
     return max(map(step_of, states))
 
 
-def _remaining(experiment: Experiment, every: Iterable[str], left: list[str]) -> Remaining:
+def _planned(
+    experiment: Experiment, wanted: list[str], state: dict[str, str], targets: dict[str, str]
+) -> tuple[list[str], list[str]]:
+    """Artefacts that Snakemake would make for the default tables and figures, and those of the latter it would make.
+
+    It looks for what is missing behind what it makes, not behind what is there; and what is made from something that is
+    made again is made again.
+    """
+    made_from = {artefact: lineage.inputs_of(experiment, artefact) for artefact in wanted}
+    shows: dict[str, list[str]] = {}
+    made: set[str] = set()
+    needed: set[str] = set()
+    for name, product in lineage.targets(experiment).items():
+        path, copy = Path("results", experiment.name, name), Path("results", name)
+        shows[str(path)] = lineage.inputs_of_target(experiment, product)
+        if targets[str(path)] in (MISSING, STALE):
+            made.add(str(path))
+        if path.suffix != ".csv":
+            # The target of all asks for them.
+            needed.update(shows[str(path)])
+            continue
+        shows[str(copy)] = [str(path), *shows[str(path)]]
+        if not copy.is_file() or (path.is_file() and not filecmp.cmp(path, copy, shallow=False)):
+            made.add(str(copy))
+    made |= {artefact for artefact in wanted if state[artefact] == STALE}
+    edges = made_from | shows
+    before = -1
+    while before != len(made):
+        before = len(made)
+        needed.update(source for name in made for source in edges[name])
+        made |= {artefact for artefact in needed if state.get(artefact, MADE) != MADE}
+        made |= {name for name, sources in edges.items() if not made.isdisjoint(sources)}
+    return [artefact for artefact in wanted if artefact in made], [path for path in shows if path in made]
+
+
+def _remaining(experiment: Experiment, every: Iterable[str], left: list[str], products: list[str]) -> Remaining:
+    jobs = len(left) + len(products)
     if experiment.gpus:
-        return Remaining(len(left), sum(cost.of_artefact(experiment, artefact).seconds for artefact in left), 0, "cost")
-    if not left:
-        return Remaining(0, 0.0, 0, "receipts")
+        return Remaining(jobs, sum(cost.of_artefact(experiment, artefact).seconds for artefact in left), 0, "cost")
+    if not jobs:
+        return Remaining(0, 0.0, 0, "records")
     took: dict[str, list[float]] = defaultdict(list)
-    for artefact in every:
-        seconds = (store.find_receipt(experiment, artefact) or {}).get("seconds")
-        if seconds is not None:
-            took[artefact.partition("/")[0]].append(seconds)
-    known = [took[kind] for kind in (artefact.partition("/")[0] for artefact in left) if kind in took]
-    seconds = sum(statistics.median(of_kind) for of_kind in known)
-    return Remaining(len(left), seconds, len(left) - len(known), "receipts")
+    there = {str(Path("results", experiment.name, name)) for name in lineage.targets(experiment, on_request=True)}
+    for name in [*every, *there, *products]:
+        if (seconds := _seconds(experiment, name)) is not None:
+            took[_kind(name)].append(seconds)
+    known = [took[_kind(name)] for name in [*left, *products] if _kind(name) in took]
+    return Remaining(jobs, sum(map(statistics.median, known)), jobs - len(known), "records")
+
+
+def _kind(name: str) -> str:
+    """Jobs of one kind take about as long: stages, tables, figures, copies."""
+    stage, _, rest = name.partition("/")
+    return Path(name).suffix + str(rest.count("/")) if stage == "results" else stage
+
+
+def _seconds(experiment: Experiment, name: str) -> float | None:
+    """How long the job of an artefact, table, figure or copy took, start-up included; None if nobody knows."""
+    is_result = name.startswith("results/")
+    record = records.of(name if is_result else str(manifest_path(experiment, name)))
+    if "endtime" in record:
+        return record["endtime"] - record["starttime"]
+    receipt = {} if is_result else store.find_receipt(experiment, name) or {}
+    return receipt["seconds"] + receipt.get("start_seconds", 0.0) if "seconds" in receipt else None
 
 
 def to_json(status: Status) -> str:
@@ -184,22 +235,25 @@ def to_json(status: Status) -> str:
     return json.dumps(asdict(status), indent=1)
 
 
-def to_rich(status: Status) -> RenderableType:
-    """The status for people."""
-    targets = Table(box=None, show_header=False)
-    for target in _listed(status):
-        state = Text(target.state, _STYLES[target.state])
-        targets.add_row(target.path, state, f"{target.made} of {target.of} artefacts")
-    stages = Table("stage", box=None)
-    for name in (MADE, STALE, MISSING):
-        stages.add_column(name, justify="right")
-    for stage in status.stages:
-        whole = _STYLES[STALE if stage.stale else MISSING if stage.missing else MADE]
-        made = f"{stage.made} of {stage.made + stage.stale + stage.missing}"
-        stages.add_row(stage.kind, Text(made, whole), str(stage.stale), str(stage.missing))
+def to_text(status: Status, colours: bool = False) -> str:
+    """The status for people, with colours for a terminal."""
+
+    def said(state: str, text: str) -> str:
+        return f"\x1b[{_COLOURS[state]}m{text}\x1b[0m" if colours else text
+
+    listed = _listed(status)
+    width = max((len(target.path) for target in listed), default=0)
+    lines = [f"experiment {status.experiment}"]
+    for target in listed:
+        state = said(target.state, f"{target.state:<{len(INCOMPLETE)}}")
+        lines.append(f" {target.path:<{width}}  {state}  {target.made} of {target.of} artefacts")
     above, below = _notes(status)
-    heading = Text(f"experiment {status.experiment}", "bold")
-    return Group(heading, targets, *map(Text, above), Text(), stages, Text(), *map(Text, below))
+    lines += [*above, "", f" {'stage':<13}  {MADE:>12}  {STALE:>7}  {MISSING:>7}"]
+    for stage in status.stages:
+        whole = STALE if stage.stale else MISSING if stage.missing else MADE
+        made = said(whole, f"{f'{stage.made} of {stage.made + stage.stale + stage.missing}':>12}")
+        lines.append(f" {stage.kind:<13}  {made}  {stage.stale:>7}  {stage.missing:>7}")
+    return "\n".join([*lines, "", *below])
 
 
 def _listed(status: Status) -> list[Target]:
@@ -232,7 +286,7 @@ def _left(status: Status) -> str:
         return f"{jobs}, about {left.seconds / 3600:.1f} A100 hours (t3d cost --experiment {status.experiment})."
     if left.unknown == left.jobs:
         return f"{jobs}; nothing of their kind was made yet that would say how long they take."
-    known = f"{jobs}, about {_duration(left.seconds)} as the sum of job times (start-up left out)"
+    known = f"{jobs}, about {_duration(left.seconds)} as the sum of job times"
     return f"{known}, and {left.unknown} of unknown time." if left.unknown else f"{known}."
 
 

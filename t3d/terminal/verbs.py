@@ -1,18 +1,28 @@
-"""The verbs of `t3d` that look at what was made, and make nothing."""
+"""The verbs of `t3d` that no rule calls: they look at what was made, publish it, and fetch it."""
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from t3d import params
 from t3d.errors import ParameterError
+
+if TYPE_CHECKING:
+    from t3d.params import Experiment
 
 app = typer.Typer()
 
 ExperimentName = Annotated[str, typer.Option("--experiment", help="Name of a file in params/, without .yaml.")]
+Remote = Annotated[str | None, typer.Option(help="DVC remote; those of .dvc/config unless given.")]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+def find(experiment: str) -> "Experiment":
+    """Read `params/<experiment>.yaml`; whoever asks for `--help` does without what checks it."""
+    from t3d import params
+
+    return params.find(experiment)
 
 
 @app.command("trace")
@@ -38,16 +48,10 @@ def trace_cell(
 @app.command("status")
 def show_status(experiment: ExperimentName = "demo", json: Json = False) -> None:
     """Show which tables and figures there are, what of each stage is made, what is running and what remains."""
-    from rich.console import Console
-
     from t3d.terminal import status
 
-    found = status.look(params.find(experiment))
-    if json:
-        print(status.to_json(found))
-        return
-    # In a file or a pipe, lines are not wrapped.
-    Console(width=None if sys.stdout.isatty() else 1000).print(status.to_rich(found))
+    found = status.look(find(experiment))
+    print(status.to_json(found) if json else status.to_text(found, colours=sys.stdout.isatty()))
 
 
 @app.command("decode")
@@ -66,7 +70,7 @@ def decode_question(
     question: Annotated[
         str | None, typer.Option(help="Id of a benchmark's question: its recorded answer is shown.")
     ] = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 256,
+    max_new_tokens: Annotated[int, typer.Option(min=1, max=2**20, help="Longest answer.")] = 256,
     pace: Annotated[float, typer.Option(min=0, help="Denoising steps per second to watch; 0 for the end.")] = 12.0,
 ) -> None:
     """Ask a model and watch its answer being written; piped, the answer alone (statistics on stderr)."""
@@ -74,6 +78,8 @@ def decode_question(
 
     from t3d.terminal import decode, replay
 
+    if pace != pace:
+        raise ParameterError("--pace: nan is no number of steps per second.")
     if teacher and student:
         raise ParameterError("give --teacher or --student; --compare shows the other beside it.")
     model = student or teacher
@@ -81,7 +87,7 @@ def decode_question(
     for item in compare or []:
         other, _, how = item.rpartition("@") if "@" in item else (item, "", "")
         asked.append((other or model, how or budget))
-    answers = decode.ask(params.find(experiment), text, question, asked, seed, max_new_tokens)
+    answers = decode.ask(find(experiment), text, question, asked, seed, max_new_tokens)
     console = Console()
     if console.is_terminal:
         replay.show(answers, pace, console)
@@ -89,6 +95,90 @@ def decode_question(
     for answer in answers:
         print(answer.text if len(answers) == 1 else f"[{answer.label}]\n{answer.text}\n")
         print(answer.statistics(), file=sys.stderr)
+
+
+@app.command("verify")
+def verify_made(
+    what: Annotated[Literal["models", "tables"], typer.Argument(help="What models make, or the tables of that.")],
+    experiment: ExperimentName = "demo",
+) -> None:
+    """Check that what is on disk is complete and was made with the experiment's parameters."""
+    from t3d.provenance import verify
+
+    found = find(experiment)
+    if what == "models":
+        from t3d.prompts import reader
+
+        count = verify.models(found)
+        reader.check_prompt_sets(found)
+    else:
+        from t3d.reporting import tables
+
+        count = tables.check_all(found)
+    print(f"{what}: {count} verified")
+
+
+@app.command("publish")
+def publish_experiment(experiment: ExperimentName = "demo", remote: Remote = None) -> None:
+    """Verify what an experiment made, write its archive for git, and push the rest with DVC. Never from a job."""
+    from t3d.prompts import reader
+    from t3d.provenance import publish
+    from t3d.reporting import tables
+
+    kept = publish.publish(find(experiment), remote, (reader.check_prompt_sets, tables.check_all))
+    print("Published. Keep the versions in git:\n  git add " + " ".join(map(str, kept)) + "\n  git commit")
+
+
+@app.command("pull")
+def pull_published(
+    what: Annotated[str, typer.Argument(help="scores (from git), students (through DVC, too), or all.")] = "scores",
+    experiment: ExperimentName = "demo",
+    remote: Remote = None,
+) -> None:
+    """Get back what an experiment published, so that Snakemake knows it and makes nothing again."""
+    from t3d.provenance import publish
+
+    count = publish.pull(find(experiment), what, remote)
+    print(f"{count} files are here as they were published.")
+
+
+CardModel = Annotated[str, typer.Option(help="Key of a teacher, of a student (its first seed) or of one run of it.")]
+License = Annotated[
+    str | None, typer.Option(help="The hub's name of the licence, apache-2.0 for example; that of the base model.")
+]
+
+
+@app.command("card")
+def show_card(model: CardModel, experiment: ExperimentName = "demo", license: License = None) -> None:
+    """Print the model card of a model: what it is, its scores with intervals, how it was made."""
+    from t3d.terminal import card
+
+    print(card.text(find(experiment), model, license, None), end="")
+
+
+@app.command("push")
+def push_model(
+    model: CardModel,
+    repository: Annotated[str, typer.Option(help="Repository on the Hugging Face hub, owner/name.")],
+    experiment: ExperimentName = "demo",
+    license: License = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be uploaded, and upload nothing.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Keep what is uploaded in this folder, which must be empty.")] = None,
+) -> None:
+    """Upload a model with its card and results to the Hugging Face hub (`hf auth login` first)."""
+    import tempfile
+
+    from t3d.terminal import card
+
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = out or Path(temporary)
+        for path in card.write(find(experiment), model, folder, license, repository):
+            print(f"{path.stat().st_size:>14,} {path.relative_to(folder)}")
+        if not dry_run:
+            print(card.push(folder, repository, private))
 
 
 @app.command("cost")
@@ -99,4 +189,4 @@ def estimate_cost(
     """State the GPU hours of an experiment, by stage and by table, and how they are worked out."""
     from t3d.terminal import cost
 
-    print(cost.report(params.find(experiment), gpu))
+    print(cost.report(find(experiment), gpu))

@@ -1,26 +1,25 @@
-"""Answers of an autoregressive teacher to prompts, drawn from it: what its conversion learns from.
+"""Answers that an autoregressive teacher samples to prompts; its conversion learns from them.
 
-An answer depends on its prompt and its number alone: which shard it is in and who shares its batch changes nothing.
+An answer depends on its prompt and its number alone, not on its shard or on the rest of its batch.
 """
 
-import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from t3d.decoding import causal
-from t3d.decoding.request import Request
+from t3d.decoding import engine
+from t3d.decoding.request import NO_MASK, DecodingOptions, Request
 from t3d.distributed import collectives
 from t3d.distributed.gpus import pick_device
 from t3d.errors import DataError, ParameterError
 from t3d.models import autoregressive
 from t3d.models.folder import stop_ids
 from t3d.params import Experiment
-from t3d.progress import Progress
 from t3d.prompts import generated
 from t3d.prompts.reader import read_prompts
 from t3d.provenance import lineage, store, writer
 from t3d.provenance.lineage import shard_names
 from t3d.seeds import seed_for
+from t3d.trajectories.rollout import decode_on_all_ranks
 
 
 def make(experiment: Experiment, name: str, shard: str, teacher: Path, prompts: Path, out: Path) -> None:
@@ -55,26 +54,16 @@ def make(experiment: Experiment, name: str, shard: str, teacher: Path, prompts: 
                 for sample in range(spec.samples)
             ]
             requests = [Request(p.prompt_ids, seed_for(experiment.seed, "generation", p.id, n)) for p, n in asked]
-            advance = None
             if collectives.is_main():
-                advance = Progress(f"generations {name} {shard}", len(requests)).advance
                 job = stack.enter_context(writer.writing(experiment, artefact, out, inputs=inputs, device=device))
             model = autoregressive.load_model(folder, device, dtype)
-        started = time.monotonic()
-        responses = collectives.map_over_ranks(
+            options = DecodingOptions(spec.max_new_tokens, stop_ids(folder), NO_MASK, spec.sampling, spec.batch_size)
+        responses, facts, speed = decode_on_all_ranks(
             requests,
-            lambda some, on_finished: causal.generate(
-                model,
-                some,
-                stop_ids=stop_ids(folder),
-                max_new_tokens=spec.max_new_tokens,
-                sample=spec.sampling,
-                batch_size=spec.batch_size,
-                on_finished=on_finished,
-            ),
-            advance,
+            lambda some, on_finished: engine.run(model, some, None, options, on_finished),
+            options,
+            f"generations {name} {shard}",
         )
-        seconds = time.monotonic() - started
         rows = [
             generated.Generation(p.id, n, p.prompt_ids, r.ids, r.finish_reason, request.seed)
             for (p, n), request, r in zip(asked, requests, responses, strict=True)
@@ -89,11 +78,6 @@ def make(experiment: Experiment, name: str, shard: str, teacher: Path, prompts: 
                 )
             if collectives.is_main():
                 generated.write(rows, job.file(".parquet"))
-                tokens = sum(len(row.response_ids) for row in rows)
-                job.facts |= {"answers": len(rows), "complete": finished, "response_tokens": tokens}
-                job.receipt["speed"] = {
-                    "tokens_per_second": tokens / seconds,
-                    "batch_size": spec.batch_size,
-                    "processes": collectives.world_size(),
-                }
+                job.facts |= {"answers": len(rows), "complete": finished} | facts
+                job.receipt["speed"] = speed
     collectives.destroy_process_group()

@@ -1,21 +1,20 @@
 """Rollouts: a teacher, or a student of it, decodes prompts full-step and every commit is recorded.
 
-A rollout depends on its prompt alone: which shard it is in, which process decodes it, and who shares its batch, changes
-nothing.
+A rollout depends on its prompt alone, not on its shard, on the process that decodes it, or on the rest of its batch.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from t3d.decoding.decoder import decode
-from t3d.decoding.request import Request
+from t3d.decoding.request import DecodingOptions, Request, Response
 from t3d.distributed import collectives
 from t3d.distributed.gpus import pick_device
 from t3d.errors import ParameterError
-from t3d.models.folder import load_tokenizer, mask_id, stop_ids
+from t3d.models.folder import load_tokenizer, mask_id, read_config, stop_ids
 from t3d.models.sdar import SDARForCausalLM, load_model
 from t3d.params import Budget, Experiment, Trajectories
 from t3d.progress import Progress
@@ -69,37 +68,25 @@ def make(
             inputs = store.read_inputs(experiment, artefact, [teacher, prompts, *student])
             decoder = inputs[0] if spec.model is None else inputs[2]
             folder, dtype = inputs[0].folder(), lineage.dtype_of(experiment, inputs[0].artefact.partition("/")[2])
-            mine = read_prompts(inputs[1])[index :: spec.shards]
+            mine = read_prompts(inputs[1], read_config(folder)["vocab_size"])[index :: spec.shards]
             requests = [Request(p.prompt_ids, seed_for(experiment.seed, "rollout", p.id), p.id) for p in mine]
-            advance = None
             if collectives.is_main():
-                advance = Progress(f"rollouts {name} {shard}", len(requests)).advance
                 job = stack.enter_context(writer.writing(experiment, artefact, out, inputs=inputs, device=device))
             model, mask = load_model(decoder.folder(), device, dtype), mask_id(load_tokenizer(folder))
-        started = time.monotonic()
-        responses = collectives.map_over_ranks(
+            options = DecodingOptions(spec.max_new_tokens, stop_ids(folder), mask, spec.sampling, spec.batch_size)
+        responses, facts, speed = decode_on_all_ranks(
             requests,
-            lambda some, on_finished: decode(
-                model,
-                some,
-                budget,
-                mask_id=mask,
-                stop_ids=stop_ids(folder),
-                max_new_tokens=spec.max_new_tokens,
-                sample=spec.sampling,
-                batch_size=spec.batch_size,
-                on_finished=on_finished,
-            ),
-            advance,
+            lambda some, on_finished: decode(model, some, budget, options, on_finished),
+            options,
+            f"rollouts {name} {shard}",
         )
-        seconds = time.monotonic() - started
         trajectories = [
             Trajectory(p.id, p.prompt_ids, r.ids, r.step_map, r.confidence, r.finish_reason, request.seed)
             for p, request, r in zip(mine, requests, responses, strict=True)
         ]
         if spec.scored:
             with collectives.raise_on_all_ranks():
-                if student is not None:
+                if student:
                     # Freed before the teacher takes its place in memory.
                     del model
                     model = load_model(folder, device, dtype)
@@ -109,14 +96,38 @@ def make(
                 digest, temperature = decoder.digest(), spec.sampling.temperature
                 metadata = shards.ShardMetadata(digest, budget.block_size, budget.steps, temperature)
                 shards.write(job.file(".parquet"), trajectories, metadata)
-                tokens = sum(r.length for r in responses)
-                job.facts |= {"trajectories": len(trajectories), "response_tokens": tokens}
-                job.receipt["speed"] = {
-                    "tokens_per_second": tokens / seconds,
-                    "batch_size": spec.batch_size,
-                    "processes": collectives.world_size(),
-                }
+                job.facts |= {"trajectories": len(trajectories)} | facts
+                job.receipt["speed"] = speed
     collectives.destroy_process_group()
+
+
+def decode_on_all_ranks(
+    requests: Sequence[Request],
+    decode: Callable[[Sequence[Request], Callable[[int], None] | None], list[Response]],
+    options: DecodingOptions,
+    title: str,
+) -> tuple[list[Response], dict[str, int], dict[str, float]]:
+    """Decode a shard, shared among the processes.
+
+    Args:
+        requests: the same in every process.
+        decode: decodes this process's share; see `collectives.map_over_ranks`.
+        options: how it does.
+        title: shown with the progress.
+
+    Returns:
+        The responses of all processes, what the manifest says of their length, and what the receipt says of the speed.
+    """
+    started = time.monotonic()
+    advance = Progress(title, len(requests)).advance if collectives.is_main() else None
+    responses = collectives.map_over_ranks(requests, decode, advance)
+    tokens = sum(response.length for response in responses)
+    speed = {
+        "tokens_per_second": tokens / (time.monotonic() - started),
+        "batch_size": options.batch_size,
+        "processes": collectives.world_size(),
+    }
+    return responses, {"response_tokens": tokens}, speed
 
 
 def _scored(
@@ -125,7 +136,7 @@ def _scored(
     budget = Budget.parse(spec.budget)
     assert budget.steps is not None
     options = {"block_size": budget.block_size, "steps": budget.steps, "mask_id": mask}
-    # A row is there twice, all of it at once: fewer fit than when blocks are decoded against a cache.
+    # A row is held twice and as a whole: fewer rows fit than when blocks are decoded against a cache.
     batch_size = max(1, spec.batch_size // 4)
     found = collectives.map_over_ranks(
         trajectories,

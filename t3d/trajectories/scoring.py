@@ -1,4 +1,4 @@
-"""What a model finds of recorded rollouts: log-probabilities of their tokens in the states that decoding went through.
+"""Log-probabilities that a model gives the tokens of recorded rollouts, in the states that decoding went through.
 
 State k of a rollout (k = 0..S-1) is what was visible before step k + 1: of each block what was committed in the first k
 steps, and all blocks before. The training layout computes one state of every block in one forward, so S forwards score
@@ -25,7 +25,7 @@ def scores(model: SDARForCausalLM, trajectories: Sequence[Trajectory], **options
 
     Args:
         model: the teacher.
-        trajectories: the rollouts, whoever decoded them.
+        trajectories: the rollouts, of any model.
         options: the other arguments of `in_states`.
 
     Returns:
@@ -51,11 +51,11 @@ def in_states(
     committed_only: bool = False,
     on_finished: Callable[[int], None] | None = None,
 ) -> list[Tensor]:
-    """log p(x_0^i | state k) of the tokens that are masked in each state of each rollout.
+    """log p(x_0^i | state k) for the masked tokens of each state of each rollout.
 
     Args:
         model: a teacher or a student, in `eval` mode.
-        trajectories: the rollouts, whoever decoded them.
+        trajectories: the rollouts, of any model.
         block_size: tokens per block of the rollouts.
         steps: S, steps per block.
         mask_id: id of the mask token.

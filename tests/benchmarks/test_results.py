@@ -11,10 +11,10 @@ from tests.reporting.helpers import unpack
 
 
 @pytest.fixture(scope="module")
-def pocket(tmp_path_factory):
+def pocket(once):
     """The experiment, in a project with what it published."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(unpack("pocket", tmp_path_factory.mktemp("published")))
+        patch.chdir(once("pocket", unpack))
         yield find("pocket")
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from t3d.decoding.decoder import decode
-from t3d.decoding.request import Request
+from t3d.decoding.request import DecodingOptions, Request
 from t3d.params import Budget
 from tests.conftest import MASK
 
@@ -21,5 +21,6 @@ def requests(count, **kwargs):
 
 
 def run(model, items, budget, **kwargs):
-    settings = {"mask_id": MASK, "stop_ids": frozenset(), "max_new_tokens": 20} | kwargs
-    return decode(model, items, Budget.parse(budget), **settings)
+    others = {name: kwargs.pop(name) for name in ("engine", "on_finished") if name in kwargs}
+    options = {"mask_id": MASK, "stop_ids": frozenset(), "max_new_tokens": 20} | kwargs
+    return decode(model, items, Budget.parse(budget), DecodingOptions(**options), **others)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from t3d.decoding import causal, engine
-from t3d.decoding.request import Request
+from t3d.decoding import engine
+from t3d.decoding.request import NO_MASK, DecodingOptions, Request
 from t3d.params import Sampling
 from tests.conftest import SHAPES, tiny_autoregressive
 
@@ -19,8 +19,8 @@ def prompts(count, shortest=1):
 
 
 def generate(model, items, **changes):
-    settings = {"stop_ids": STOPS, "max_new_tokens": 20, "sample": Sampling(), "batch_size": 4}
-    return causal.generate(model, items, **(settings | changes))
+    options = {"stop_ids": STOPS, "max_new_tokens": 20, "mask_id": NO_MASK, "batch_size": 4} | changes
+    return engine.run(model, items, None, DecodingOptions(**options))
 
 
 @pytest.mark.parametrize("kind", SHAPES)

@@ -7,7 +7,7 @@ from t3d.decoding import remasking
 from t3d.decoding.request import Request
 from t3d.models.masks import block_causal
 from t3d.params import Budget, Sampling
-from tests.conftest import MASK, tiny_model
+from tests.conftest import MASK
 from tests.decoding.small import DYNAMIC, STATIC, prompts, requests, run
 
 
@@ -122,14 +122,6 @@ def test_step_map_and_forward_counts(model, budget):
         assert all(0 < c <= 1 for c in response.confidence)
 
 
-def test_static_budget_sets_tokens_per_step(model):
-    """A prompt of whole blocks: every block takes exactly S steps."""
-    item = Request(prompts(1, shortest=8)[0], 0)
-    for budget, steps in (("b4s1", 1), ("b4s2", 2), ("b4s4", 4)):
-        response = run(model, [item], budget)[0]
-        assert response.denoising_steps == steps * len(response.ids) / 4
-
-
 def test_stop_token_ends_a_response_and_its_block_is_kept_whole(model):
     free = run(model, requests(5), "b4s2")
     stop = free[0].ids[6]
@@ -152,13 +144,3 @@ def test_length_limit(model):
     for response in run(model, requests(5), "b8s4", max_new_tokens=9):
         assert response.finish_reason == "length"
         assert 9 <= len(response.ids) < 9 + 8
-
-
-def test_low_threshold_is_faster_than_high(model):
-    steps = [sum(r.denoising_steps for r in run(model, requests(8), b)) for b in ("b8t0.01", "b8t0.99")]
-    assert steps[0] < steps[1]
-
-
-def test_a_prompt_shorter_than_a_block_decodes():
-    model = tiny_model(block_size=8)
-    assert run(model, [Request([5], 0)], "b8s2", max_new_tokens=7)[0].length == 7

@@ -6,13 +6,12 @@ import pytest
 import torch
 
 from t3d.decoding import attention, engine, memory
-from t3d.decoding.decoder import decode
 from t3d.decoding.request import Request
 from t3d.errors import DecodingError, MemoryTooSmallError
 from t3d.models.folder import mask_id, stop_ids
-from t3d.params import Budget, Sampling
+from t3d.params import Sampling
 from t3d.prompts.reader import encode_prompt
-from tests.conftest import MASK, SHAPES, SHIPPED, tiny_model
+from tests.conftest import SHAPES, SHIPPED, tiny_model
 from tests.decoding.small import DYNAMIC, STATIC, requests, run
 
 
@@ -28,16 +27,15 @@ def assert_same(plain, fast):
         assert replace(one, confidence=other.confidence) == other
 
 
-@pytest.mark.parametrize("budget", [*STATIC, *DYNAMIC])
-def test_the_engine_writes_what_the_plain_decoder_writes(model, budget):
+@pytest.mark.parametrize(
+    ("shape", "budget"),
+    [*(("qwen3", budget) for budget in (*STATIC, *DYNAMIC)), *(("qwen2", b) for b in ("b1s1", "b4s2", "b8t0.3"))],
+)
+def test_the_engine_writes_what_the_plain_decoder_writes(shape, budget):
+    model = tiny_model(**SHAPES[shape])
     plain = run(model, requests(11), budget, engine=False)
     for count, batch_size in ((4, 1), (11, 4), (11, 32)):
         assert_same(plain[:count], run(model, requests(11)[:count], budget, engine=True, batch_size=batch_size))
-
-
-@pytest.mark.parametrize("budget", ["b1s1", "b4s2", "b8t0.3"])
-def test_the_engine_writes_what_the_plain_decoder_writes_with_qwen2s_layers(budget):
-    assert_same(*both(tiny_model(**SHAPES["qwen2"]), requests(11), budget))
 
 
 @pytest.mark.parametrize(
@@ -69,12 +67,12 @@ def test_a_model_that_computes_no_numbers_stops_with_the_item(engine, budget, te
     with torch.no_grad():
         model.model.embed_tokens.weight[odd] = value
         model.lm_head.weight[odd] = model.lm_head.weight[8]  # nobody writes it, or 8 comes first
-    settings = {"mask_id": MASK, "stop_ids": frozenset(), "max_new_tokens": 8, "batch_size": 3, "engine": engine}
-    settings["sample"] = Sampling(temperature=temperature, top_k=1 if temperature else 0)
+    sample = Sampling(temperature=temperature, top_k=1 if temperature else 0)
+    settings = {"max_new_tokens": 8, "batch_size": 3, "engine": engine, "sample": sample}
     for item in items[:3]:
-        assert decode(model, [item], Budget.parse(budget), **settings)
+        assert run(model, [item], budget, **settings)
     with pytest.raises(DecodingError, match=r"^q3: the model computes NaN or infinity at token "):
-        decode(model, items, Budget.parse(budget), **settings)
+        run(model, items, budget, **settings)
 
 
 @pytest.mark.parametrize("engine", [False, True])
@@ -118,8 +116,7 @@ def test_nothing_to_decode(model):
 
 def test_progress_counts_every_response(model):
     seen = []
-    settings = {"mask_id": MASK, "stop_ids": frozenset(), "max_new_tokens": 12}
-    decode(model, requests(7), Budget.parse("b4s2"), **settings, batch_size=3, engine=True, on_finished=seen.append)
+    run(model, requests(7), "b4s2", max_new_tokens=12, batch_size=3, engine=True, on_finished=seen.append)
     assert sum(seen) == 7
 
 

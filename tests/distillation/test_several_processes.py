@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 
 import pytest
 import torch
@@ -12,11 +13,9 @@ from safetensors.torch import load_file
 from t3d import params
 from t3d.distillation import losses, trainer
 from t3d.distributed import collectives
-from t3d.prompts import sets
-from t3d.teachers import teacher
-from t3d.trajectories import rollout
+from tests.artefacts import made
 from tests.conftest import tiny_model
-from tests.started import error_of, finish, set_up, t3d, typed
+from tests.started import Fork, error_of, finish, set_up, t3d, typed
 from tests.training import setting
 
 EXPERIMENT = """
@@ -32,7 +31,7 @@ students:
     states: {kind: trajectory, random_tokens: 0.1}
     rows: {max_response_tokens: 24}
     # Three micro-batches for two processes: one of them has more to do.
-    optimizer: {steps: 7, batch_size: 6, micro_batch_size: 2, learning_rate: 4.0e-4}
+    optimizer: {steps: 5, batch_size: 6, micro_batch_size: 2, learning_rate: 4.0e-4}
     checkpoint_every: 2
 """
 TEACHER, SHARD = "data/small/teachers/pocket.manifest.json", "data/small/trajectories/gsm/0-of-1.manifest.json"
@@ -42,13 +41,10 @@ TEACHER, SHARD = "data/small/teachers/pocket.manifest.json", "data/small/traject
 def project(tmp_path_factory):
     """A working directory with a small experiment, its rollouts, and the student that one process trains."""
     folder = set_up(tmp_path_factory.mktemp("project"), "small", EXPERIMENT)
-    prompts = "data/small/prompts/gsm.manifest.json"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         small = params.find("small")
-        teacher.make(small, "pocket", folder / TEACHER)
-        sets.make(small, "gsm", folder / TEACHER, folder / prompts)
-        rollout.make(small, "gsm", "0-of-1", folder / TEACHER, folder / prompts, folder / SHARD)
+        made(small, folder / "data" / "small", "trajectories/gsm/0-of-1")
         trainer.make(small, "t3d-seed0", folder / TEACHER, [folder / SHARD], folder / "work", out(folder, "one"))
     return folder
 
@@ -82,7 +78,7 @@ def two(project, in_processes):
 def test_two_processes_train_the_same_student(project, two):
     """The log to 1e-5, the weights, which are stored in bfloat16, to one of its 256 steps."""
     one, other = log_of(project, "one"), log_of(project, "two")
-    assert [entry["step"] for entry in other] == list(range(1, 8))
+    assert [entry["step"] for entry in other] == list(range(1, 6))
     for ours, theirs in zip(one, other, strict=True):
         assert ours.keys() == theirs.keys()
         for key, value in ours.items():
@@ -103,7 +99,7 @@ def test_two_processes_train_the_same_student(project, two):
 def test_terminated_then_killed_processes_go_on_and_end_as_if_never_stopped(
     project, two, in_processes, monkeypatch, capfd
 ):
-    """One of two is told to end in step 3, both are killed in step 6; two real launchers do the rest."""
+    """One of two is told to end in step 3, both are killed in step 5; two launchers do the rest, one in a fork."""
     states, original = project / "work-ended" / "t3d-seed0", trainer._step
 
     def stopping(at, number):
@@ -120,12 +116,14 @@ def test_terminated_then_killed_processes_go_on_and_end_as_if_never_stopped(
     assert said.out.count("terminated after step 3; run again to resume") == 1
     assert "Traceback" not in said.err
     assert {path.name[:12] for path in states.glob("step-*.pt")} == {"step-0000002", "step-0000003"}
-    assert stopping(5, signal.SIGKILL) == [None, None]
+    assert stopping(4, signal.SIGKILL) == [None, None]
+    monkeypatch.undo()
     # As srun starts one on each of two nodes.
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         there = {"T3D_RENDEZVOUS": f"127.0.0.1:{free.getsockname()[1]}", "T3D_NODES": "2"}
-    launchers = [t3d(project, distill(project, "ended"), SLURM_NODEID=str(node), **there) for node in (0, 1)]
+    starts = enumerate((subprocess.Popen, Fork))
+    launchers = [t3d(project, distill(project, "ended"), start, SLURM_NODEID=str(n), **there) for n, start in starts]
     assert [finish(launcher).count("resuming after step 4") for launcher in launchers] == [1, 0]
     for name in ("training.jsonl", "model.safetensors"):
         paths = [out(project, folder).parent / "t3d-seed0" / name for folder in ("two", "ended")]

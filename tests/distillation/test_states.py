@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from t3d.decoding.decoder import decode
 from t3d.decoding.request import Request
 from t3d.distillation.examples import Example
 from t3d.distillation.states import (
@@ -16,12 +15,12 @@ from t3d.distillation.states import (
     draw_ratios,
     dynamic_forwards,
     random_mask,
-    ratio_distribution,
     trajectory_mask,
 )
 from t3d.models.layout import lay_out
-from t3d.params import Budget, States
+from t3d.params import States
 from tests.conftest import MASK, tiny_model
+from tests.decoding.small import run
 
 TRAJECTORY = States(kind="trajectory", random_tokens=0.1)
 
@@ -138,13 +137,6 @@ def test_mask_ratios_follow_their_distribution():
     assert max(uniform.values()) - min(uniform.values()) < 0.05
 
 
-def test_released_mask_ratios_are_weighted_by_their_eighth_power():
-    ratios = ratio_distribution(States(kind="trajectory"), steps=8)
-    assert sum(ratios.values()) == pytest.approx(1)
-    assert ratios[1.0] == pytest.approx(0.906, abs=5e-4)
-    assert ratios[0.75] == pytest.approx(0.091, abs=5e-4)
-
-
 def test_draws_do_not_depend_on_the_order_in_which_a_file_lists_ratios():
     """They are those of the published student that lists `{1.0: 0.5, 0.5: 0.5}`."""
     published = np.random.default_rng(0).choice([1.0, 0.5], p=[0.5, 0.5], size=50)
@@ -221,9 +213,7 @@ def test_states_replay_the_decoder(prompt_length, monkeypatch):
     prompt = list(range(10, 10 + prompt_length))
     with monkeypatch.context() as patch:
         patch.setattr(type(model), "hidden_states", spy)
-        response = decode(
-            model, [Request(prompt, 0)], Budget.parse("b4s4"), mask_id=MASK, stop_ids=frozenset(), max_new_tokens=11
-        )[0]
+        response = run(model, [Request(prompt, 0)], "b4s4", max_new_tokens=11)[0]
     layout = lay_out([np.array(prompt + response.ids)], [prompt_length], 4)
     columns = layout.is_response[0].numpy()
     step_map = np.array(response.step_map)

@@ -1,11 +1,13 @@
 """The command that starts several processes, on one node and on several, and what is refused before it."""
 
+import re
+
 import pytest
 import torch
 
 from t3d.distributed import launch
 from t3d.errors import ParameterError
-from t3d.params import Experiment, Optimizer
+from t3d.params import Experiment, Optimizer, find
 from t3d.provenance import lineage
 
 ARGUMENTS = ["rollout", "--shard", "0-of-1", "--processes", "8"]
@@ -17,24 +19,6 @@ def options(line):
     """Option -> value of an `accelerate launch` line, up to the module."""
     words = line[2 : line.index("--module")]
     return {a: b for a, b in zip(words, [*words[1:], ""], strict=True) if a.startswith("--")}
-
-
-def experiment(processes=1, **optimizer):
-    return Experiment(
-        name="x",
-        training_processes=processes,
-        teachers={"m": {"source": "pretrain", "pretraining": {}}},
-        prompt_sets={"p": {"teacher": "m", "split": "train", "count": 8}},
-        students={
-            "sft": {
-                "label": "SFT",
-                "prompts": "p",
-                "objective": {"name": "sft"},
-                "states": {"kind": "random"},
-                "optimizer": {"steps": 4, "learning_rate": 1e-3} | optimizer,
-            }
-        },
-    )
 
 
 @pytest.mark.parametrize("hosts", [(), ("n1",)])
@@ -78,7 +62,7 @@ def test_nodes_share_evenly():
 @pytest.mark.parametrize("field", ["training_processes", "decoding_processes"])
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="asks how many GPUs there are")
 def test_a_gpu_for_each(field):
-    found = experiment().model_copy(update={"device": "cuda"})
+    found = find("demo").model_copy(update={"device": "cuda"})
     with pytest.raises(ParameterError, match=f"{field}: 64 processes on this node need a GPU each, PyTorch sees"):
         launch.launch(found, field, 64, ARGUMENTS)
 
@@ -88,19 +72,25 @@ def test_outside_slurm_there_are_no_nodes():
 
 
 @pytest.mark.parametrize(
-    ("batch", "micro", "advice"), [(16, 8, "choose 4 or a smaller divisor"), (2, None, "use 2 processes or fewer")]
+    ("batch", "micro", "processes", "advice"),
+    [
+        (16, 8, 4, "8 sequences of a batch of 16 make 2 micro-batches .* choose 4 or a smaller divisor"),
+        (2, None, 4, "use 2 processes or fewer"),
+        (16, 8, 2, None),
+        # They need not be divisible by the processes.
+        (6, 2, 2, None),
+    ],
 )
-def test_fewer_micro_batches_than_processes(batch, micro, advice):
-    found = experiment(batch_size=batch, micro_batch_size=micro)
-    with pytest.raises(ParameterError, match=rf"params/x.yaml: students.sft.optimizer.micro_batch_size: .*{advice}"):
-        lineage.check_processes(found, "sft-seed0", 4)
-
-
-def test_an_experiment_whose_steps_are_too_coarse_for_its_processes_is_refused():
-    experiment(processes=2, batch_size=16, micro_batch_size=8)
-    with pytest.raises(ValueError, match=r"students.sft.optimizer.micro_batch_size: 8 sequences of a batch of 16"):
-        experiment(processes=3, batch_size=16, micro_batch_size=8)
-
-
-def test_micro_batches_need_not_be_divisible_by_the_processes():
-    assert Optimizer(steps=1, batch_size=6, micro_batch_size=2, learning_rate=1).fault_of(2) is None
+def test_each_process_needs_a_micro_batch(batch, micro, processes, advice):
+    spec = Optimizer(steps=1, batch_size=batch, micro_batch_size=micro, learning_rate=1)
+    fault = spec.fault_of(processes)
+    assert re.search(f"^micro_batch_size: .*{advice}", fault) if advice else fault is None
+    demo = find("demo")
+    student = demo.students["t3d"].model_copy(update={"optimizer": spec})
+    changed = {"students": {"t3d": student}, "tables": {}, "figures": {}, "training_processes": processes}
+    content = demo.model_dump(exclude_unset=True) | {"students": {}, "tables": {}, "figures": {}}
+    if advice:
+        with pytest.raises(ParameterError, match=r"params/demo.yaml: students.t3d.optimizer.micro_batch_size: "):
+            lineage.check_processes(demo.model_copy(update=changed), "t3d-seed0", processes)
+        with pytest.raises(ValueError, match=r"students.t3d.optimizer.micro_batch_size: "):
+            Experiment.model_validate(content | {"students": {"t3d": student}, "training_processes": processes})

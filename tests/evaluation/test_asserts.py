@@ -3,8 +3,10 @@
 import builtins
 import math
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
 from t3d.errors import DataError
 from t3d.evaluation import asserts
@@ -14,104 +16,7 @@ from tests.sandboxed import bubblewrap
 LIMITS = Limits(seconds=2.0)
 
 
-HOLDS = {
-    # Truth.
-    "a match": ("import re\ndef f(x): return re.match('b', x)", ["assert f('bat')", "assert not f('cat')"]),
-    "an object": ("def f(x): return object()", ["assert f(1)", "assert bool(f(1))", "assert f(1) and not not f(2)"]),
-    "a long list": ("def f(x): return [0] * 10**7", ["assert f(1)", "assert len(f(1)) == 10**7"]),
-    "a class's truth": (
-        "class A:\n    def __init__(self, x): self.x = x\n"
-        "    def __bool__(self): return self.x > 1\ndef f(x): return A(x)",
-        ["assert f(2)", "assert not f(1)", "assert f(1) or f(2)", "assert bool(f(1)) == False"],
-    ),
-    # Builtins around a call.
-    "a generator": (
-        "def f(x): return (y for y in x)",
-        [
-            *("assert set(f([1, 1])) == {1}", "assert list(f([2, 1])) == [2, 1]", "assert tuple(f([1])) == (1,)"),
-            *("assert sorted(f([2, 1])) == [1, 2]", "assert sum(f([1, 2])) == 3", "assert len(list(f([1, 2]))) == 2"),
-            *("assert max(f([1, 2])) == 2", "assert any(f([0, 1]))", "assert not all(f([0, 1]))"),
-        ],
-    ),
-    "a map": ("def f(x): return map(abs, x)", ["assert list(f([-1])) == [1]"]),
-    "a filter": ("def f(x): return filter(None, x)", ["assert tuple(f([0, 1])) == (1,)"]),
-    "pairs": ("def f(x): return zip(x, x)", ["assert list(f('ab')) == [('a', 'a'), ('b', 'b')]"]),
-    "an iterator": ("def f(x): return reversed(x)", ["assert list(f([1, 2])) == [2, 1]"]),
-    "a deque": ("from collections import deque\ndef f(x): return deque(x)", ["assert list(f([1, 2])) == [1, 2]"]),
-    "views": (
-        "def f(x): return dict(x).keys()",
-        ["assert sorted(f({'a': 1})) == ['a']", "assert f({1: 2}) == {1}", "assert len(f({})) == 0"],
-    ),
-    "values of a dict": (
-        "def f(x): return x.values()",
-        ["assert list(f({1: 2})) == [2]", "assert sum(f({1: 2})) == 2"],
-    ),
-    "a class with items": (
-        "class A:\n    def __getitem__(self, i): return [3, 1][i]\ndef f(): return A()",
-        ["assert sorted(f()) == [1, 3]"],
-    ),
-    "a class with a size": (
-        "class A:\n    def __len__(self): return 3\ndef f(): return A()",
-        ["assert len(f()) == 3"],
-    ),
-    "a date": ("import datetime\ndef f(): return datetime.date(2020, 1, 2)", ["assert str(f()) == '2020-01-02'"]),
-    "a rounded Decimal": (
-        "from decimal import Decimal\ndef f(): return Decimal('-2.5')",
-        ["assert int(f()) == -2", "assert abs(f()) == 2.5", "assert round(f()) == -2", "assert float(f()) == -2.5"],
-    ),
-    "builtins whose names the program uses": (
-        "set = sorted = list = bool = None\ndef f(x): return (y for y in x)",
-        ["assert set(f([1])) == {1}", "assert sorted(f([2, 1])) == [1, 2]", "assert list(f([])) == []", "assert f([])"],
-    ),
-    "a builtin's name": ("def sum(x): return iter(x)", ["assert list(sum([1])) == [1]"]),
-    "arguments beside the call": (
-        "def f(x): return x",
-        ["assert round(f(2.345), 2) == 2.35 or True", "assert sorted(f([1, 2]), reverse=True) == [2, 1]"],
-    ),
-}
-"""What a function returns -> the program, asserts that hold under Python."""
-
-FAILS = {
-    "a generator is no list": (
-        "def f(x): return (y for y in x)",
-        "assert f([1]) == [1]",
-        "generator is not plain data",
-    ),
-    "a map is no list": ("def f(x): return map(abs, x)", "assert f([1]) == [1]", "map is not plain data"),
-    "a deque is no list": (
-        "from collections import deque\ndef f(x): return deque(x)",
-        "assert f([1]) == [1]",
-        "wrong: deque([1]) where",
-    ),
-    "a range is no list": ("def f(x): return range(x)", "assert f(2) == [0, 1]", "wrong: range(0, 2) where"),
-    "values of dicts are never equal": ("def f(x): return x.values()", "assert f({1: 2}) == [2]", "is not plain data"),
-    "another set": ("def f(x): return iter(x)", "assert set(f([1, 2])) == {1}", "wrong: {1, 2} where set(f([1, 2]))"),
-    "a truth that does not hold": ("def f(x): return []", "assert f(1)", "wrong: False where f(1)"),
-    "a truth that does": ("def f(x): return object()", "assert not f(1)", "wrong: True where not f(1)"),
-    "an object for True": ("def f(x): return object()", "assert f(1) == True", "object is not plain data"),
-    "one for truth itself": ("def f(x): return 1", "assert f(1) is True", "wrong: 1 where f(1) is True"),
-    "objects in a list": (
-        "def f(x): return (object() for _ in x)",
-        "assert list(f([1])) == [1]",
-        "object is not plain",
-    ),
-    "a length that lies": (
-        "class A(list):\n    def __eq__(self, other): return True\ndef f(): return A([1])",
-        "assert f() == [2]",
-        "wrong: [1] where f() == [2]",
-    ),
-    "an endless generator": (
-        "import itertools\ndef f(): return itertools.count()",
-        "assert list(f()) == [0]",
-        "MemoryError",
-    ),
-    "no length": (
-        "def f(): return iter([])",
-        "assert len(f()) == 0",
-        "TypeError: object of type 'list_iterator'",
-    ),
-}
-"""What is special -> the program, an assert that fails, what the reason says."""
+CASES = yaml.safe_load((Path(__file__).parent / "asserted.yaml").read_text())
 
 
 def judge(box, program, tests):
@@ -125,18 +30,18 @@ def judge(box, program, tests):
 
 
 @bubblewrap
-@pytest.mark.parametrize(("program", "tests"), HOLDS.values(), ids=HOLDS)
-def test_what_holds_under_python_holds(box, program, tests):
-    verdict = judge(box, program, tests)
+@pytest.mark.parametrize("case", CASES["holds"].values(), ids=CASES["holds"])
+def test_what_holds_under_python_holds(box, case):
+    verdict = judge(box, case["program"], case["tests"])
     assert (verdict.passed, verdict.reason) == (True, "passed")
 
 
 @bubblewrap
-@pytest.mark.parametrize(("program", "test", "reason"), FAILS.values(), ids=FAILS)
-def test_what_does_not_hold_fails(box, program, test, reason):
-    verdict = judge(box, program, [test])
+@pytest.mark.parametrize("case", CASES["fails"].values(), ids=CASES["fails"])
+def test_what_does_not_hold_fails(box, case):
+    verdict = judge(box, case["program"], [case["test"]])
     assert not verdict.passed
-    assert reason in verdict.reason
+    assert case["reason"] in verdict.reason
 
 
 def test_the_sandbox_is_asked_for_calls_and_the_builtins_around_them_alone():

@@ -42,11 +42,11 @@ def test_the_last_box_is_the_answer_and_a_cut_one_is_none(text):
 
 
 def test_a_hundred_kilobytes_of_braces_take_no_time():
-    started = time.monotonic()
+    started = time.process_time()
     assert last_box(r"\boxed{" + "{" * 100_000) == ""
     assert last_box(r"\boxed{" * 15_000) == ""
     assert last_box(r"\boxed{" + "{" * 50_000 + "}" * 50_001) == "{" * 50_000 + "}" * 50_000
-    assert time.monotonic() - started < 1
+    assert time.process_time() - started < 1
 
 
 @pytest.mark.parametrize("answer", [r"\frac{3}{ + 18", r"12 \oops 18"])

@@ -16,10 +16,9 @@ from t3d.models.sdar import load_model
 from t3d.params import Experiment
 from t3d.provenance import store, writer
 from t3d.reporting.figures.factorisation import total_correlation
-from t3d.teachers import teacher
 from t3d.trajectories import shards
 from t3d.trajectories.record import Trajectory
-from tests.artefacts import inputs_of
+from tests.artefacts import inputs_of, made
 from tests.conftest import MASK, SHIPPED, tiny_model
 
 
@@ -140,9 +139,7 @@ def full_step(budget="b4s4", **changes) -> Experiment:
 
 def written(experiment, root, rollouts, steps=4):
     """Manifests of the teacher and of the rollouts' two shards."""
-    model = root / "teachers" / "m.manifest.json"
-    teacher.make(experiment, "m", model)
-    manifests = []
+    model, manifests = made(experiment, root, "teachers/m"), []
     for index in range(2):
         artefact = f"trajectories/r/{index}-of-2"
         out = root / f"{artefact}.manifest.json"
@@ -193,8 +190,7 @@ def test_the_stage_refuses_what_it_cannot_score(tmp_path):
         factorisation.make(experiment, model, "r", manifests, out)
     with pytest.raises(ParameterError, match=r"trajectories\.r\.budget is b4s2; .* full-step rollouts, b4s4"):
         factorisation.make(full_step("b4s2"), model, "r", manifests, out)
-    other = tmp_path / "other.manifest.json"
-    teacher.make(experiment, "other", other)
+    other = made(experiment, tmp_path, "teachers/other")
     with pytest.raises(
         ParameterError, match=r"teachers/other is neither teachers/m, whose rollouts .* nor its student"
     ):

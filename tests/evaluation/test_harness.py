@@ -1,23 +1,22 @@
 """Evaluation through the real lm-eval: extraction, replay, and that different answers give different scores."""
 
 import json
+from itertools import islice
 
 import pytest
 
+from t3d.decoding.request import DecodingOptions
 from t3d.errors import DataError
 from t3d.evaluation import harness
-from t3d.models.folder import stop_ids
-from t3d.params import Budget, Difficulty, Sampling
+from t3d.models.folder import mask_id, stop_ids
+from t3d.params import Budget, Difficulty
+from t3d.prompts import gsm
+from t3d.prompts.reader import encode_prompt
 from tests.conftest import SHIPPED
 
 
 @pytest.fixture
 def questions(tmp_path, tokenizer):
-    from itertools import islice
-
-    from t3d.prompts import gsm
-    from t3d.prompts.reader import encode_prompt
-
     path = tmp_path / "questions.jsonl"
     with path.open("w") as file:
         for p in islice(gsm.problems("test", 0, Difficulty(max_steps=3, max_number=999)), 6):
@@ -60,16 +59,8 @@ def test_a_missing_answer_is_an_error(questions):
 
 def test_models_and_budgets_that_answer_differently_score_differently(questions, teacher, tokenizer):
     def texts(model, budget):
-        lm = harness.BlockDiffusionLM(
-            model,
-            tokenizer,
-            Budget.parse(budget),
-            stop_ids=stop_ids(SHIPPED),
-            max_new_tokens=120,
-            sampling=Sampling(),
-            batch_size=6,
-            seed_of=lambda item: 0,
-        )
+        options = DecodingOptions(120, stop_ids(SHIPPED), mask_id(tokenizer), batch_size=6)
+        lm = harness.BlockDiffusionLM(model, tokenizer, Budget.parse(budget), options, seed_of=lambda item: 0)
         samples = harness.evaluate(lm, "gsm_boxed", questions, score=False)
         assert list(lm.responses) == [row["id"] for row in rows(questions)]
         return {sample["doc"]["id"]: sample["resps"][0][0] for sample in samples}

@@ -35,9 +35,7 @@ def stages(tmp_path_factory):
     benchmark = {"task": "gsm_boxed", "max_new_tokens": 96}
     experiment, results = asking({"count": 6, "difficulty": {"max_steps": 2}}, b=benchmark), {}
     for budget in ("b8s8", "b8s1"):
-        answered, scored = made(experiment, root, f"answers/m/b/{budget}"), root / f"scores/{budget}.manifest.json"
-        scores.make(experiment, answered, root / "prompts/q.manifest.json", scored)
-        results[budget] = answered, scored
+        results[budget] = [made(experiment, root, f"{kind}/m/b/{budget}") for kind in ("answers", "scores")]
     return results
 
 

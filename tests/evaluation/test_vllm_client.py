@@ -10,17 +10,17 @@ from t3d.errors import MissingInputError, ParameterError, ServingError
 from t3d.evaluation import answers, vllm_client
 from t3d.models import autoregressive
 from t3d.params import AUTOREGRESSIVE, Experiment
-from t3d.prompts import sets
 from t3d.prompts.reader import encode_prompt, read_prompts
 from t3d.provenance import recipes, store
-from t3d.teachers import teacher
+from tests.artefacts import made
 from tests.conftest import SHIPPED
+from tests.started import vllm_environment
 from tests.training import SMALL, small_corpus
 
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory):
-    """An experiment, and the manifests of its autoregressive model `ar` and of six questions."""
+    """An experiment, and where its autoregressive model `ar` and six questions are."""
     root = tmp_path_factory.mktemp("served")
     small = SMALL.model_copy(update={"steps": 1, "warmup_steps": 0})
     experiment = Experiment(
@@ -33,18 +33,15 @@ def asked(tmp_path_factory):
         prompt_sets={"q": {"teacher": "m", "split": "test", "count": 6}},
         benchmarks={"b": {"label": "B", "prompts": "q", "task": "gsm_boxed", "max_new_tokens": 8}},
     )
-    made = {name: root / f"{name}.manifest.json" for name in ("m", "ar", "q")}
     with pytest.MonkeyPatch.context() as patch:
         small_corpus(patch)
-        teacher.make(experiment, "ar", made["ar"])
-    teacher.make(experiment, "m", made["m"])
-    sets.make(experiment, "q", made["m"], made["q"])
-    return experiment, made
+        made(experiment, root, "teachers/ar", "prompts/q")
+    return experiment, [root / f"{name}.manifest.json" for name in ("teachers/ar", "prompts/q")]
 
 
 def answer(asked, out, budget=AUTOREGRESSIVE):
-    experiment, made = asked
-    answers.make(experiment, "b", budget, made["ar"], made["q"], out / f"{budget}.manifest.json")
+    experiment, given = asked
+    answers.make(experiment, "b", budget, *given, out / f"{budget}.manifest.json")
 
 
 def test_it_has_no_budget_but_its_own(asked, tmp_path):
@@ -61,11 +58,7 @@ def test_without_vllm_the_error_says_what_makes_it(asked, tmp_path, monkeypatch)
 
 def test_an_environment_that_cannot_start_it_is_an_error_that_points_to_the_log(asked, tmp_path, monkeypatch, capfd):
     """This environment: it has lm-eval's backend, and no vLLM."""
-    environment = tmp_path / "environment"
-    (environment / "bin").mkdir(parents=True)
-    (environment / "bin" / "python").symlink_to(sys.executable)
-    (environment / "installed").touch()
-    monkeypatch.setattr(vllm_client, "VLLM", environment)
+    monkeypatch.setattr(vllm_client, "VLLM", vllm_environment(tmp_path, sys.executable))
     with pytest.raises(ServingError, match=r"vLLM ended with status 1 and gave no answers"):
         answer(asked, tmp_path)
     assert "vllm" in capfd.readouterr().err
@@ -74,15 +67,15 @@ def test_an_environment_that_cannot_start_it_is_an_error_that_points_to_the_log(
 def test_the_projects_engine_answers_without_vllm(asked, tmp_path, monkeypatch):
     """Greedy answers are those of transformers; the receipt has the speed of one question at a time as well."""
     monkeypatch.setattr(vllm_client, "VLLM", tmp_path / "nowhere")
-    experiment, made = asked
+    experiment, (model_at, questions_at) = asked
     teachers = experiment.teachers | {"ar": experiment.teachers["ar"].model_copy(update={"engine": "t3d"})}
-    answer((experiment.model_copy(update={"teachers": teachers}), made), tmp_path)
+    answer((experiment.model_copy(update={"teachers": teachers}), asked[1]), tmp_path)
     manifest = store.read(tmp_path / f"{AUTOREGRESSIVE}.manifest.json")
     rows = pq.read_table(manifest.file(".parquet")).to_pylist()
     assert len(rows) == 6
-    folder = store.read(made["ar"]).folder()
+    folder = store.read(model_at).folder()
     model, tokenizer = autoregressive.load_model(folder), autoregressive.load_tokenizer(folder)
-    prompts = {prompt.id: prompt.text for prompt in read_prompts(store.read(made["q"]))}
+    prompts = {prompt.id: prompt.text for prompt in read_prompts(store.read(questions_at))}
     for row in rows:
         ids = torch.tensor([encode_prompt(tokenizer, prompts[row["id"]])])
         written = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=8)
@@ -91,4 +84,4 @@ def test_the_projects_engine_answers_without_vllm(asked, tmp_path, monkeypatch):
     assert decoding["engine"] == "t3d"
     assert decoding["one_at_a_time"]["questions"] == 6
     assert recipes.digest(experiment, "answers/ar/b/b1s1") != manifest.recipe
-    assert recipes.digest(experiment, "teachers/ar") == store.read(made["ar"]).recipe
+    assert recipes.digest(experiment, "teachers/ar") == store.read(model_at).recipe

@@ -4,11 +4,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from t3d.decoding.request import Request
 from t3d.errors import CorruptArtefactError, ServingError
 from t3d.evaluation import vllm_client
 from t3d.models import autoregressive
 from t3d.params import Benchmark
 from tests.conftest import SHAPES, tiny_autoregressive
+from tests.started import vllm_environment
 
 NORM = "model.norm.weight"
 
@@ -16,7 +18,7 @@ NORM = "model.norm.weight"
 @pytest.fixture(params=SHAPES)
 def saved(request, tmp_path):
     """A model and the folder it was saved to."""
-    model = tiny_autoregressive(request.param)
+    model = tiny_autoregressive(request.param, eos_token_id=5)
     model.save_pretrained(tmp_path / "ar")
     return model, tmp_path / "ar"
 
@@ -30,14 +32,9 @@ def damage(folder, edit):
 
 def serve(folder, monkeypatch):
     """Ask an environment of vLLM's that ends at once."""
-    environment = folder.parent / "environment"
-    (environment / "bin").mkdir(parents=True)
-    (environment / "bin" / "python").symlink_to("/bin/false")
-    (environment / "installed").touch()
-    monkeypatch.setattr(vllm_client, "VLLM", environment)
+    monkeypatch.setattr(vllm_client, "VLLM", vllm_environment(folder.parent, "/bin/false"))
     asked = Benchmark(label="B", prompts="q", task="gsm_boxed", max_new_tokens=8)
-    how = {"device": "cpu", "dtype": "float32", "stop_ids": frozenset({5}), "seed_of": lambda key: 0}
-    vllm_client.answer(folder, folder / "q.jsonl", {"q1": [8, 9]}, asked, **how)
+    vllm_client.answer(folder, folder / "q.jsonl", [Request([8, 9], 0, "q1")], asked, "cpu", "float32")
 
 
 def test_a_folder_is_loaded_as_it_was_saved(saved):

@@ -90,7 +90,7 @@ def test_predictions_are_those_of_full_rows(monkeypatch, chunk, draws, group):
     """Drawn in groups too, as on a GPU, whether or not these divide the vocabulary."""
     if group is not None:
         monkeypatch.setattr(lm_head, "worth_compiling", lambda width, device: True)
-        monkeypatch.setattr(lm_head, "_GROUP", group)
+        monkeypatch.setattr(lm_head, "GROUP", group)
     hidden, weight, (tokens, _) = case()
     uniform = torch.rand(len(tokens), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     with torch.compiler.set_stance("force_eager"):
@@ -109,34 +109,25 @@ def test_predictions_are_those_of_full_rows(monkeypatch, chunk, draws, group):
 
 
 @pytest.mark.parametrize("chunk", [1, 6 * VOCABULARY, 22 * VOCABULARY])
-@pytest.mark.parametrize("temperature", [None, 0.5])
-def test_the_divergence_from_a_frozen_model_is_that_of_full_rows(chunk, temperature):
+def test_the_divergence_from_a_frozen_model_is_that_of_full_rows(chunk):
     """Values and gradients; the frozen model may have another width, and gets no gradient."""
     hidden, weight, tokens = case()
     frozen_hidden, frozen_weight, _ = case(d=24, seed=1)
-    coefficients = torch.randn(4, 11, generator=torch.Generator().manual_seed(2))
+    coefficients = torch.randn(3, 11, generator=torch.Generator().manual_seed(2))
     outcomes = []
     for chunked in (True, False):
         h, w, fh, fw = (x.clone().requires_grad_() for x in (hidden, weight, frozen_hidden, frozen_weight))
         if chunked:
-            log_p, kl, entropy, best = lm_head.divergence(h, w, tokens, fh, fw, temperature, chunk)
+            log_p, kl = lm_head.divergence(h, w, tokens, fh, fw, chunk)
         else:
             scores, frozen = (h @ w.t()).log_softmax(-1), (fh @ fw.t()).log_softmax(-1).detach()
             log_p = scores.gather(1, tokens.t()).t()
             kl = torch.nn.functional.kl_div(scores, frozen, reduction="none", log_target=True).sum(-1)
-            entropy = torch.distributions.Categorical(logits=scores / temperature).entropy() if temperature else None
-            best = scores.argmax(-1)
-        loss = (log_p * coefficients[:2]).sum() + (kl * coefficients[2]).sum()
-        if temperature is not None:
-            loss = loss + (entropy * coefficients[3]).sum()
-            outcomes.append([entropy.detach(), best])
-        else:
-            outcomes.append([])
-        loss.backward()
+        ((log_p * coefficients[:2]).sum() + (kl * coefficients[2]).sum()).backward()
         assert fh.grad is None
         assert fw.grad is None
-        outcomes[-1] += [log_p.detach(), kl.detach(), h.grad, w.grad]
-    assert outcomes[0][-3].min() > 0.1
+        outcomes += [[log_p.detach(), kl.detach(), h.grad, w.grad]]
+    assert outcomes[0][1].min() > 0.1
     torch.testing.assert_close(*outcomes, atol=1e-5, rtol=1e-5)
 
 
@@ -146,7 +137,7 @@ def test_no_divergence_from_oneself_under_autocast_either(enabled):
     hidden, weight, tokens = case()
     hidden.requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-        _, kl, _, _ = lm_head.divergence(hidden, weight, tokens, hidden.detach(), weight, None, 4 * VOCABULARY)
+        _, kl = lm_head.divergence(hidden, weight, tokens, hidden.detach(), weight, 4 * VOCABULARY)
     (gradient,) = torch.autograd.grad(kl.sum(), hidden)
     torch.testing.assert_close(kl, torch.zeros(11), atol=1e-6, rtol=0)
     torch.testing.assert_close(gradient, torch.zeros_like(hidden), atol=1e-5, rtol=0)
@@ -202,8 +193,8 @@ def test_no_tensor_of_all_logits_is_made(monkeypatch, large):
         # Fused, it takes four times as many positions at once, in half precision.
         chunk = (2 if large else 8) * VOCABULARY
         lm_head.predictions(hidden, weight, tokens[0], torch.rand(64, dtype=torch.float64), chunk)
-        log_p, kl, entropy, _ = lm_head.divergence(hidden, weight, tokens, hidden.flip(0), weight, 0.5, 8 * VOCABULARY)
-        (log_p.sum() + kl.sum() + entropy.sum()).backward()
+        log_p, kl = lm_head.divergence(hidden, weight, tokens, hidden.flip(0), weight, 8 * VOCABULARY)
+        (log_p.sum() + kl.sum()).backward()
     # The largest is the weight itself; all logits would be four times as many.
     assert max(sizes) == weight.numel() == VOCABULARY * 16
     assert hidden.grad is not None

@@ -68,16 +68,6 @@ def test_tiles_are_those_of_the_mask(block_size):
     assert mask.sparsity() > 70
 
 
-def test_what_fills_a_sequence_up_changes_nothing():
-    model = tiny_model()
-    model.set_attn_implementation(BLOCK_SPARSE)
-    short, both = (lay_out(ROWS[:n], PROMPTS[:n], 4).to("cpu", packed=True) for n in (1, 2))
-    alone = short.hidden_states(model, short.noisy_ids)[0]
-    beside = both.hidden_states(model, both.noisy_ids)[0, : len(alone)]
-    there = short.noisy_blocks[0] >= 0
-    torch.testing.assert_close(beside[there], alone[there], atol=1e-5, rtol=0)
-
-
 def test_a_padded_state_is_zero():
     model = tiny_model()
     model.set_attn_implementation(BLOCK_SPARSE)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError
 from t3d.models.folder import load_tokenizer
@@ -43,7 +43,9 @@ def test_a_folder_says_which_layers_it_holds(tmp_path, shape):
     model = tiny_model(**SHAPES[shape])
     model.save_pretrained(tmp_path)
     again, ids = load_model(tmp_path), torch.randint(4, 97, (1, 9))
-    assert torch.equal(again(ids).logits, model(ids).logits)
+    for loaded in (again, AutoModelForCausalLM.from_pretrained(tmp_path).eval()):
+        assert type(loaded) is SDARForCausalLM
+        assert torch.equal(loaded(ids).logits, model(ids).logits)
     names = set(again.state_dict())
     assert ("model.layers.0.self_attn.q_norm.weight" in names) == (shape == "qwen3")
     assert ("model.layers.0.self_attn.v_proj.bias" in names) == (shape == "qwen2")
@@ -145,14 +147,6 @@ def test_padding_on_the_left_changes_nothing(model):
     torch.testing.assert_close(model(padded, attention_mask=mask).logits[:, 4:], model(ids).logits, atol=1e-5, rtol=0)
 
 
-def test_auto_classes_load_what_was_saved(model, tmp_path):
-    model.save_pretrained(tmp_path)
-    assert AutoConfig.from_pretrained(tmp_path).model_type == "sdar"
-    again = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
-    ids = torch.randint(4, 97, (1, 9))
-    assert torch.equal(again(ids).logits, model(ids).logits)
-
-
 @pytest.mark.parametrize("tied", [True, False])
 def test_published_folder_shape_loads_without_remote_code(tmp_path, tied):
     """An SDAR folder as on the hub names its own code (`auto_map`); ours is used, and the weights are Qwen3's."""
@@ -167,7 +161,7 @@ def test_published_folder_shape_loads_without_remote_code(tmp_path, tied):
 
 def test_other_models_are_refused_by_name(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(ParameterError, match="model_type is 'llama', expected 'sdar'"):
+    with pytest.raises(ParameterError, match="model_type is 'llama', expected 'sdar' or 'a2d-qwen3' or 'a2d-qwen2'"):
         load_model(tmp_path)
     with pytest.raises(MissingInputError, match=r"config\.json"):
         load_model(tmp_path / "nowhere")
@@ -189,8 +183,11 @@ def damaged(folder, edit):
     [
         (lambda w: w.pop(NORM), f"weight {NORM} is missing"),
         (lambda w: w.pop("model.embed_tokens.weight"), r"weight (lm_head|model\.embed_tokens)\.weight is missing"),
-        (lambda w: w.update({"model.extra.weight": torch.ones(2)}), "weight model.extra.weight is unexpected"),
-        (lambda w: w.update({NORM: torch.ones(7)}), f"weight {NORM} is mismatched"),
+        (
+            lambda w: w.update({"model.extra.weight": torch.ones(2)}),
+            "weight model.extra.weight .* should be not there",
+        ),
+        (lambda w: w.update({NORM: torch.ones(7)}), f"weight {NORM} is .7"),
         (lambda w: w[NORM].__setitem__(3, float("nan")), f"weight {NORM} holds NaN or infinity"),
         (lambda w: w[NORM].__setitem__(3, float("-inf")), f"weight {NORM} holds NaN or infinity"),
         (lambda w: w["model.embed_tokens.weight"][5].fill_(float("inf")), "embed_tokens.weight holds NaN or infinity"),
@@ -207,10 +204,10 @@ def test_weights_that_cannot_be_read_are_refused(tmp_path):
     damaged(tmp_path, dict)
     path = tmp_path / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CorruptArtefactError, match="its weights cannot be loaded"):
+    with pytest.raises(CorruptArtefactError, match=r"model\.safetensors cannot be read"):
         load_model(tmp_path)
     path.unlink()
-    with pytest.raises(CorruptArtefactError, match=r"its weights cannot be loaded: .*model\.safetensors"):
+    with pytest.raises(MissingInputError, match=r"model\.safetensors is missing"):
         load_model(tmp_path)
 
 
@@ -218,7 +215,7 @@ def test_a_tokenizer_without_mask_token_is_refused(model, tokenizer, tmp_path):
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        text = (tmp_path / name).read_text().replace("<|MASK|>", "<|HOLE|>")
+        text = (tmp_path / name).read_text().replace("<|MASK|>", "<|HOLE|>").replace('"mask_token"', '"hole_token"')
         (tmp_path / name).write_text(text)
     with pytest.raises(ParameterError, match="no mask token"):
         load_tokenizer(tmp_path)

@@ -8,7 +8,7 @@ import yaml
 
 from t3d import params
 from t3d.errors import ParameterError
-from t3d.params import ExampleOptions, States
+from t3d.params import ExampleOptions
 from t3d.provenance import lineage
 from tests.conftest import ROOT
 
@@ -35,12 +35,22 @@ def test_every_experiment_is_valid(path):
 
 
 def additions(content):
-    """What some changes need: an autoregressive model, and rounds: `next` learns from what `t3d` decodes."""
+    """What some changes need: an autoregressive model, its conversion, and rounds: `next` learns from `t3d`."""
     learner = {"label": "Next", "trajectories": "again", "initial": "t3d", "keep": 0.5}
     again = {"prompts": "gsm-train", "model": "t3d", "scored": True}
     ar = {"source": "pretrain", "attention": "causal", "label": "AR (vLLM)", "pretraining": {}}
+    asked = content["prompt_sets"]["gsm-train"] | {"teacher": "ar"}
+    openings = {"teacher": "ar", "split": "train", "domain": "openings", "openings": ["Say why"]}
+    conversion = {
+        "teachers/ar": ar,
+        "teachers/sdar": {"source": "convert", "initial": "ar", "generations": "own", "label": "Converted"},
+        "prompt_sets/asked": asked,
+        "prompt_sets/openings": openings,
+        "generations": {"own": {"prompts": "asked"}, "tasks": {"prompts": "openings"}},
+    }
     return {
         "autoregressive": {"teachers/ar": ar},
+        "conversion": conversion,
         "rounds": {"trajectories/again": again, "students/next": content["students"]["t3d"] | learner},
     }
 
@@ -96,11 +106,6 @@ def test_a_row_of_several_models_follows_its_columns_and_not_the_order_of_the_fi
     (row,) = (row for row in lineage.rows_of(made, made.tables["table1"]) if row.label == "Both")
     assert list(row.models.items()) == [("gsm", "redi"), ("code", "sft")]
     assert row.model == "redi"
-
-
-def test_mask_ratios_must_be_a_distribution():
-    with pytest.raises(ValueError, match=r"sum to 0\.9, not 1"):
-        States(kind="trajectory", mask_ratios={1.0: 0.9})
 
 
 def with_recipe(tmp_path, recipe, student="t3d"):

@@ -99,9 +99,3 @@ def test_a_file_that_holds_no_rows_is_refused(tmp_path, name, content, error):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(error, match=name):
         files.read(tmp_path / name)
-
-
-@pytest.mark.parametrize("pattern", ["(", "no group", "(a)(b)"])
-def test_a_pattern_has_one_group(pattern):
-    with pytest.raises(ValueError, match="answer_pattern"):
-        Columns(question="q", answer="a", answer_pattern=pattern)

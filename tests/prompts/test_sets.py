@@ -1,15 +1,15 @@
 """Prompt sets: of which questions they are drawn, and what is said of those that are left out."""
 
 import json
+from itertools import count
 
 import pytest
 
 from t3d.errors import DataError, ParameterError
 from t3d.params import Experiment
-from t3d.prompts import sets, sources
 from t3d.prompts.reader import read_prompts
 from t3d.provenance import store
-from t3d.teachers import teacher
+from tests.artefacts import made
 from tests.conftest import SHIPPED
 
 COLUMNS = {"question": "q", "answer": "a"}
@@ -23,7 +23,7 @@ def make(tmp_path):
     digest = store.sha256(tmp_path / "rows.jsonl")
     file = {"repository": "owner/rows", "revision": "0" * 40, "local": str(tmp_path), "files": {"rows.jsonl": digest}}
 
-    def made(**spec):
+    def make(**spec):
         of_file = {"domain": "questions", "source": "file", "columns": COLUMNS} if "domain" not in spec else {}
         experiment = Experiment(
             name="x",
@@ -31,13 +31,10 @@ def make(tmp_path):
             sources={"file": file},
             prompt_sets={"p": {"teacher": "m", "split": "train"} | of_file | spec},
         )
-        at = {name: tmp_path / f"{name}.manifest.json" for name in ("m", "p", "file")}
-        teacher.make(experiment, "m", at["m"])
-        sources.make(experiment, "file", tmp_path / "work", at["file"])
-        sets.make(experiment, "p", at["m"], at["p"], *([at["file"]] if of_file else []))
-        return store.read(at["p"])
+        return store.read(made(experiment, tmp_path / str(next(numbers)), "prompts/p"))
 
-    return made
+    numbers = count()
+    return make
 
 
 def lengths(manifest):

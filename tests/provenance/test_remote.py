@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError, PublishError
 from t3d.provenance import remote
 from tests.conftest import ROOT
+from tests.started import Fork
 from tests.workflow.small import dvc, git
 
 DATA, STUDENTS = Path("data", "demo"), [Path("data", "demo", "students")]
@@ -33,6 +35,7 @@ def pushed(tmp_path_factory):
     git(folder, "init", "--quiet", ".")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        patch.setattr(subprocess, "Popen", Fork)
         remote.push("demo", None)
     return folder.parent
 
@@ -45,6 +48,7 @@ def clone(pushed, tmp_path, monkeypatch):
     shutil.rmtree(folder / DATA)
     shutil.copytree(pushed / "t3d-artefacts", tmp_path / "t3d-artefacts")
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(subprocess, "Popen", Fork)
     return folder
 
 
@@ -128,7 +132,8 @@ def test_changed_content_is_refused(clone):
     assert not (clone / DATA).exists()
 
 
-def test_a_file_of_the_project_is_not_taken_for_a_module(clone):
+def test_a_file_of_the_project_is_not_taken_for_a_module(clone, monkeypatch):
+    monkeypatch.setattr(subprocess, "Popen", Fork.__base__)
     (clone / "rich.py").write_text("raise SystemExit('a file of the project was run')")
     remote.fetch("demo", STUDENTS, None)
 
@@ -137,7 +142,10 @@ def test_local_work_is_not_overwritten(clone):
     path = clone / DATA / "students" / "t3d-seed0" / "weights"
     path.parent.mkdir(parents=True)
     path.write_text("mine")
-    with pytest.raises(PublishError, match="dvc checkout failed"):
+    with pytest.raises(
+        PublishError,
+        match=r"1 files here are not .*left as they are; .*\n  data/demo/students/t3d-seed0/weights$",
+    ):
         remote.fetch("demo", STUDENTS, None)
     assert path.read_text() == "mine"
 

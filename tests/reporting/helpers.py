@@ -153,11 +153,10 @@ def with_figure(**figure: object) -> Experiment:
     return experiment(figures={"shown": {"caption": "Shown", "students": ["t3d"], **of_kind, **figure}})
 
 
-def unpack(experiment: str, folder: Path) -> Path:
+def unpack(folder: Path, experiment: str = "pocket") -> None:
     """Make `folder` a project with what an experiment published in it."""
     for name in ("params", "results"):
         (folder / name).symlink_to(ROOT / name)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         archive.restore(find(experiment))
-    return folder

@@ -38,6 +38,8 @@ def f(x):
             found.append([path, s.st_mode, s.st_uid, s.st_nlink, times, s.st_atime_ns <= s.st_mtime_ns if own else 0])
         except OSError as error:
             found.append([path, error.errno])
+    # Last, since it is seen.
+    found += [os.listdir("/tmp"), os.listdir("/dev/shm"), os.listxattr("/tmp")]
     return repr(found)
 """
 

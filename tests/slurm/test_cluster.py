@@ -27,10 +27,12 @@ from tests.started import wait_for
 from tests.workflow.small import BENCHMARKS, twin
 
 ANSWERS = "data/twin/answers/t3d-seed0/gsm/b8s2.manifest.json"
+
+GROUP = "evaluation_t3d-seed0_gsm_answers"
 TEACHER = "data/twin/teachers/pocket-sdar.manifest.json"
 PROMPTS = "data/twin/prompts/{}-train.manifest.json"
 IMPATIENT = Path(__file__).parent / "impatient.py"
-KINDS = {"teacher": "teachers", "trajectories": "trajectories", "student": "students", "answers": "answers"}
+KINDS = {"teacher": "teachers", "trajectories": "trajectories", "student": "students", GROUP: "answers"}
 SHARD = "data/twin/trajectories/code/0-of-1.manifest.json"
 STUDENT = "data/twin/students/sft-seed0.manifest.json"
 STUDENT_LOG = "logs/twin/students/sft-seed0.log"
@@ -64,7 +66,8 @@ def start(project: Path, *arguments: str, nice: int = 0, tools: Path | None = No
     folders = [*([tools] if tools else []), Path(sys.executable).parent, os.environ["PATH"]]
     path = os.pathsep.join(map(str, folders))
     command = [sys.executable, str(IMPATIENT), "-s", str(ROOT / "Snakefile"), "--cores", "all", "--profile", "slurm"]
-    command += ["--latency-wait", "10", *arguments]
+    # The profile's 20 seconds before the first look would be waited for at the end of the shortest run as well.
+    command += ["--latency-wait", "10", "--slurm-init-seconds-before-status-checks", "1", *arguments]
     return subprocess.Popen(
         ["nice", "-n", str(nice), *command, "--config", "experiment=twin"],
         cwd=project,
@@ -152,7 +155,7 @@ def test_every_wave_runs_as_jobs_that_ask_for_what_their_rule_needs(finished):
     project, _ = finished
     jobs = jobs_of(project)
     asked = cost.job_resources(params.load(project / "params" / "twin.yaml"))
-    assert {rule: len(of) for rule, of in jobs.items()} == {"teacher": 1, "trajectories": 3, "student": 1, "answers": 1}
+    assert {rule: len(of) for rule, of in jobs.items()} == {"teacher": 1, "trajectories": 3, "student": 1, GROUP: 1}
     for rule, of in jobs.items():
         for job in of:
             assert job["JobState"] == "COMPLETED"
@@ -182,6 +185,31 @@ def test_shards_are_one_array_and_run_side_by_side(finished):
 def test_a_rerun_plans_nothing(finished):
     project, _ = finished
     assert "Nothing to be done" in finish(start(project, ANSWERS))
+
+
+def test_what_is_missing_of_a_model_and_a_benchmark_is_one_submission_and_what_it_made_before_a_failure_stays(
+    slurm, tmp_path
+):
+    project = make_project(tmp_path / "project")
+    make_beginning(project)
+    scores = [f"data/twin/scores/pocket-sdar/gsm/{budget}.manifest.json" for budget in ("b8s2", "b8s4")]
+    # A folder where its file belongs: one of the two scores fails, and nothing else.
+    in_the_way = project / "data/twin/scores/pocket-sdar/gsm/b8s2.parquet"
+    in_the_way.mkdir(parents=True)
+    running = start(project, *scores, "--retries", "0")
+    said = finish(running)
+    assert running.returncode == 1, said[-3000:]
+    (job,) = jobs_of(project)["evaluation_pocket-sdar_gsm_answers_score"]
+    answers = cost.job_resources(params.load(project / "params" / "twin.yaml"))["answers"]
+    # One after the other: all jobs' time, one job's GPU and cores.
+    assert job["TimeLimit"] == f"01:{2 * answers.minutes + 2 * 15 - 60:02}:00"
+    assert (job["TresPerJob"], job["NumCPUs"], job["MinMemoryNode"]) == ("gres:gpu:1", "8", "8000M")
+    made = list((project / "data/twin").rglob("pocket-sdar/gsm/*.manifest.json"))
+    assert "answers" in {path.parts[-4] for path in made}
+    in_the_way.rmdir()
+    # What is missing is planned, and nothing else; in a run that goes on it is one submission again.
+    planned = finish(start(project, *scores, "-n"))
+    assert re.search(rf"^total +{4 - len(made)}$", planned, flags=re.MULTILINE), planned[-2000:]
 
 
 def test_more_gpus_than_one_are_not_cut_to_the_limit_of_a_local_run(slurm, tmp_path):

@@ -4,9 +4,7 @@ import json
 
 import pytest
 import torch
-import yaml
 
-from t3d import params
 from t3d.distributed import fsdp
 from t3d.errors import DataError, MissingInputError, ParameterError, TrainingError
 from t3d.models import autoregressive
@@ -19,7 +17,7 @@ from t3d.teachers import convert, teacher
 from t3d.teachers.probes import Probes
 from t3d.trajectories import generations
 from tests.artefacts import made
-from tests.autoregressive import VOCABULARY, experiment_file, tiny_tokenizer, write_causal
+from tests.autoregressive import VOCABULARY, content_of, experiment_file, experiment_of, tiny_tokenizer, write_causal
 from tests.conftest import SHAPES, tiny_autoregressive
 
 
@@ -102,9 +100,8 @@ def test_it_learns_and_says_how(chain):
 def test_tasks_that_the_model_writes_are_prompts_as_others(tmp_path):
     """Openings, which the model goes on with, become distinct tasks, and these get answers."""
     model = write_causal(tmp_path / "published")
-    experiment_file(tmp_path, model)
-    content = yaml.safe_load((tmp_path / "converted.yaml").read_text())
     openings = ["Write a function to", "Say why "]
+    content = content_of(tmp_path, model)
     content["prompt_sets"] |= {
         "openings": {"teacher": "ar", "domain": "openings", "openings": openings, "split": "train"},
         "written": {"teacher": "ar", "domain": "written", "generations": "tasks", "split": "train", "suffix": " Now."},
@@ -115,9 +112,7 @@ def test_tasks_that_the_model_writes_are_prompts_as_others(tmp_path):
         "tasks": {"prompts": "openings", "samples": 30, "max_new_tokens": 60, "sampling": {"temperature": 1.0}},
         "answers": {"prompts": "written", "max_new_tokens": 40},
     }
-    (tmp_path / "converted.yaml").write_text(yaml.safe_dump(content))
-    experiment = params.load(tmp_path / "converted.yaml")
-    made(experiment, tmp_path, "generations/answers/0-of-1")
+    made(experiment_of(tmp_path, content), tmp_path, "generations/answers/0-of-1")
     written = store.read(tmp_path / "prompts/written.manifest.json")
     # The benchmark's file is an input, since no task may be near a question of it.
     assert {"generations/tasks/0-of-1", "sources/rows"} <= set(written.inputs)
@@ -129,10 +124,6 @@ def test_tasks_that_the_model_writes_are_prompts_as_others(tmp_path):
     assert tokenizer.decode(tasks[0].prompt_ids).startswith(f"<|im_start|>user\n{tasks[0].text} Now.<|im_end|>")
     opened = read_prompts(store.read(tmp_path / "prompts/openings.manifest.json"))
     assert [tokenizer.decode(p.prompt_ids) for p in opened] == [f"<|im_start|>user\n{text}" for text in openings]
-    content["teachers"]["sdar"]["generations"] = ["own", "tasks"]
-    (tmp_path / "converted.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(ParameterError, match="tasks are tasks, which openings begin, not answers"):
-        params.load(tmp_path / "converted.yaml")
 
 
 @pytest.mark.parametrize("chain", ["qwen2"], indirect=True, scope="module")

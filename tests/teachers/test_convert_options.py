@@ -4,27 +4,23 @@ import json
 
 import pytest
 import torch
-import yaml
 
-from t3d import params
 from t3d.distillation import losses
 from t3d.distillation.examples import Example
 from t3d.distillation.states import draw_batch
-from t3d.errors import ParameterError
 from t3d.params import States
 from t3d.prompts.reader import read_prompts
 from t3d.provenance import lineage, recipes, store
 from t3d.teachers import convert
 from tests.artefacts import made
-from tests.autoregressive import experiment_file, tiny_tokenizer, write_causal
+from tests.autoregressive import content_of, experiment_of, tiny_tokenizer, write_causal
 from tests.conftest import MASK, tiny_autoregressive, tiny_model
 
 
 def test_openings_stand_after_examples_that_are_no_part_of_the_task(tmp_path):
     """Two questions of a training split before each opening; turns take the openings in turns."""
     model = write_causal(tmp_path / "published")
-    experiment_file(tmp_path, model)
-    content = yaml.safe_load((tmp_path / "converted.yaml").read_text())
+    content = content_of(tmp_path, model)
     openings = ["Write a function to", "Say why "]
     content["prompt_sets"] |= {
         "openings": {
@@ -38,9 +34,7 @@ def test_openings_stand_after_examples_that_are_no_part_of_the_task(tmp_path):
         "written": {"teacher": "ar", "domain": "written", "generations": "tasks", "split": "train"},
     }
     content["generations"]["tasks"] = {"prompts": "openings", "samples": 6, "max_new_tokens": 60}
-    (tmp_path / "converted.yaml").write_text(yaml.safe_dump(content))
-    experiment = params.load(tmp_path / "converted.yaml")
-    made(experiment, tmp_path, "prompts/written")
+    made(experiment_of(tmp_path, content), tmp_path, "prompts/written")
     questions = {p.text for p in read_prompts(store.read(tmp_path / "prompts/train.manifest.json"))}
     opened = read_prompts(store.read(tmp_path / "prompts/openings.manifest.json"))
     assert len(opened) == 5
@@ -54,13 +48,8 @@ def test_openings_stand_after_examples_that_are_no_part_of_the_task(tmp_path):
     assert all(task.text.startswith(tuple(openings)) for task in tasks)
     texts = {"examples": ["Say a.", "Say b.", "Say c."]}
     content["prompt_sets"]["after-texts"] = content["prompt_sets"]["openings"] | texts
-    (tmp_path / "converted.yaml").write_text(yaml.safe_dump(content))
-    opened = read_prompts(store.read(made(params.load(tmp_path / "converted.yaml"), tmp_path, "prompts/after-texts")))
+    opened = read_prompts(store.read(made(experiment_of(tmp_path, content), tmp_path, "prompts/after-texts")))
     assert {text for turn in opened for text in turn.text.split("\n\n")[:2]} == {"Say a.", "Say b.", "Say c."}
-    content["prompt_sets"]["openings"]["examples"] = "again"
-    (tmp_path / "converted.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(ParameterError, match=r"openings\.examples: again are no questions of split train"):
-        params.load(tmp_path / "converted.yaml")
 
 
 @pytest.mark.parametrize("block_size", [4, 8])
@@ -107,14 +96,13 @@ def test_the_kl_to_the_autoregressive_model_is_its_definition(block_size):
 
 def test_a_weight_of_the_autoregressive_model_changes_the_recipe_and_the_weights(tmp_path):
     """Unset it is no part of the recipe; set, the conversion learns something else and logs the KL."""
-    model = write_causal(tmp_path / "published")
-    plain = experiment_file(tmp_path, model)
-    content = yaml.safe_load((tmp_path / "converted.yaml").read_text())
+    content = content_of(tmp_path, write_causal(tmp_path / "published"))
+    content["teachers"]["sdar"]["conversion"] |= {"steps": 6, "probes": 2}
+    plain = experiment_of(tmp_path, content)
     assert "ar_weight" not in str(recipes.artefact_params(plain, "teachers/sdar"))
     before = store.read(made(plain, tmp_path, "teachers/sdar"))
     content["teachers"]["sdar"]["conversion"]["ar_weight"] = 0.5
-    (tmp_path / "converted.yaml").write_text(yaml.safe_dump(content))
-    weighted = params.load(tmp_path / "converted.yaml")
+    weighted = experiment_of(tmp_path, content)
     assert recipes.digest(weighted, "teachers/sdar") != recipes.digest(plain, "teachers/sdar")
     out = tmp_path / "weighted" / "sdar.manifest.json"
     origins = [store.read(tmp_path / f"{each}.manifest.json") for each in lineage.inputs_of(plain, "teachers/sdar")]

@@ -7,15 +7,12 @@ import pytest
 
 from benchmarks import published
 from t3d import params
-from t3d.distillation import trainer
 from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError
-from t3d.evaluation import answers, scores
 from t3d.models.folder import load_tokenizer, mask_id, stop_ids
-from t3d.prompts import sets, sources
 from t3d.prompts.reader import read_prompts
 from t3d.provenance import store
 from t3d.teachers import teacher
-from t3d.trajectories import rollout
+from tests.artefacts import made
 
 # One of Unicode's other line ends is part of a question.
 QUESTIONS = [{"problem": f"What is\u2028{n} + 1?", "answer": str(n + 1), "unique_id": f"q{n}"} for n in range(6)]
@@ -78,30 +75,18 @@ def rows(tmp_path):
 def test_a_published_folder_goes_through_every_stage(folder, rows, tmp_path):
     assert len(list(folder.glob("model-*.safetensors"))) > 1
     e = experiment_file(tmp_path, folder, rows)
-    at = {name: tmp_path / f"{name}.manifest.json" for name in ("sdar", "rows", "teacher", "train", "test", "shard")}
-    for name in ("sdar", "rows"):
-        sources.make(e, name, tmp_path / "work", at[name])
-    teacher.make(e, "sdar", at["teacher"], at["sdar"])
-    for name in ("train", "test"):
-        sets.make(e, name, at["teacher"], at[name], at["rows"])
-    asked = read_prompts(store.read(at["test"]))
+    scored = store.read(made(e, tmp_path, "scores/t3d-seed0/b/b4s1"))
+    asked = read_prompts(store.read(tmp_path / "prompts/test.manifest.json"))
     assert [p.id for p in asked] == [f"rows/q{n}" for n in range(6)]
     assert [p.answer for p in asked] == ["1", "2", "3", "4", "5", "6"]
-    rollout.make(e, "r", "0-of-1", at["teacher"], at["train"], at["shard"])
-    student = tmp_path / "t3d-seed0.manifest.json"
-    trainer.make(e, "t3d-seed0", at["teacher"], [at["shard"]], tmp_path / "work", student)
-    made = store.read(student)
-    assert made.facts["steps"] == 2
-    config = json.loads((made.folder() / "config.json").read_text())
+    student = store.read(tmp_path / "students/t3d-seed0.manifest.json")
+    assert student.facts["steps"] == 2
+    config = json.loads((student.folder() / "config.json").read_text())
     assert (config["model_type"], config["vocab_size"]) == ("sdar", published.VOCABULARY)
-    teacher.check_folder(made.folder())
-    answered, scored = tmp_path / "a" / "b4s1.manifest.json", tmp_path / "s" / "b4s1.manifest.json"
-    answers.make(e, "b", "b4s1", student, at["test"], answered)
-    scores.make(e, answered, at["test"], scored)
-    assert json.loads(store.read(scored).file(".json").read_text())["n"] == 6
-    lineage = store.read(scored).recipes
-    assert {"sources/sdar", "sources/rows", "teachers/sdar", "students/t3d-seed0"} <= set(lineage)
-    assert str(tmp_path) not in at["sdar"].read_text()
+    teacher.check_folder(student.folder())
+    assert json.loads(scored.file(".json").read_text())["n"] == 6
+    assert {"sources/sdar", "sources/rows", "teachers/sdar", "students/t3d-seed0"} <= set(scored.recipes)
+    assert str(tmp_path) not in (tmp_path / "sources/sdar.manifest.json").read_text()
 
 
 def test_the_mask_is_where_published_models_have_it(folder):
@@ -118,7 +103,9 @@ def test_the_mask_is_where_published_models_have_it(folder):
         (lambda f: (f / "config.json").write_text('{"model_type": "qwen3"}'), ParameterError, "model_type is 'qwen3'"),
         (
             lambda f: [
-                (f / n).write_text((f / n).read_text().replace("<|MASK|>", "<|HOLE|>"))
+                (f / n).write_text(
+                    (f / n).read_text().replace("<|MASK|>", "<|HOLE|>").replace('"mask_token"', '"hole_token"')
+                )
                 for n in ("tokenizer.json", "tokenizer_config.json")
             ],
             ParameterError,
@@ -128,7 +115,7 @@ def test_the_mask_is_where_published_models_have_it(folder):
         (
             lambda f: next(iter(sorted(f.glob("model-*")))).write_bytes(b"torn"),
             CorruptArtefactError,
-            "not a readable safetensors",
+            "cannot be read",
         ),
         (
             lambda f: (f / "config.json").write_text(
@@ -153,12 +140,7 @@ def test_a_benchmark_asked_in_another_tokenizers_ids_is_refused(folder, rows, tm
     shutil.copytree(folder, other)
     settings = (other / "tokenizer_config.json").read_text()
     (other / "tokenizer_config.json").write_text(settings.replace("<|im_start|>assistant", "<|im_start|>model"))
-    at = {name: tmp_path / f"{name}.manifest.json" for name in ("sdar", "rows", "first", "second", "test")}
     e = experiment_file(tmp_path, folder, rows)
-    for name in ("sdar", "rows"):
-        sources.make(e, name, tmp_path / "work", at[name])
-    teacher.make(e, "sdar", at["first"], at["sdar"])
-    sets.make(e, "test", at["first"], at["test"], at["rows"])
     two = experiment_file(tmp_path, other, rows)
     two = e.model_copy(
         update={
@@ -166,7 +148,5 @@ def test_a_benchmark_asked_in_another_tokenizers_ids_is_refused(folder, rows, tm
             "teachers": e.teachers | {"other": two.teachers["sdar"].model_copy(update={"hub": "other"})},
         }
     )
-    sources.make(two, "other", tmp_path / "work", at["sdar"])
-    teacher.make(two, "other", at["second"], at["sdar"])
     with pytest.raises(ParameterError, match="other has another tokenizer or chat template than teacher sdar"):
-        answers.make(two, "b", "b4s1", at["second"], at["test"], tmp_path / "b4s1.manifest.json")
+        made(two, tmp_path, "answers/other/b/b4s1")

@@ -2,9 +2,10 @@
 
 import os
 import pty
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+
+from tests.started import Fork
 
 
 def drawn_by(command: Sequence[str], folder: Path, seconds: int = 120) -> str:
@@ -12,7 +13,7 @@ def drawn_by(command: Sequence[str], folder: Path, seconds: int = 120) -> str:
     ours, theirs = pty.openpty()
     environment = {k: v for k, v in os.environ.items() if k != "NO_COLOR"}
     environment |= {"TERM": "xterm-256color", "COLUMNS": "160", "LINES": "50"}
-    process = subprocess.Popen(command, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    process = Fork(command, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
     os.close(theirs)
     drawn = b""
     # Reading fails when the last process has closed the terminal.

@@ -1,7 +1,7 @@
 """`t3d decode` as it is typed: piped and on a terminal, in a project where nothing was made."""
 
+import os
 import re
-import shutil
 import subprocess
 import sys
 
@@ -12,17 +12,17 @@ import torch
 
 from t3d import params
 from t3d.decoding.decoder import decode
-from t3d.decoding.request import Request
+from t3d.decoding.request import DecodingOptions, Request
 from t3d.errors import DataError, ParameterError
-from t3d.evaluation import answers
 from t3d.models.folder import mask_id, stop_ids
 from t3d.params import Budget
 from t3d.prompts.reader import encode_prompt
 from t3d.provenance import store, writer
+from t3d.provenance.parquet import ANSWERS
 from t3d.terminal import decode as asking
 from t3d.terminal import replay
 from tests.conftest import ROOT, SHIPPED
-from tests.started import forked
+from tests.started import clone, forked
 from tests.terminal.screen import drawn_by
 
 QUESTION = "James has 3 marbles. He buys 4 more marbles. How many marbles does James have?"
@@ -31,11 +31,8 @@ COMMAND = [sys.executable, "-m", "t3d.cli", "decode"]
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A clone's parameters and shipped teacher; the working directory."""
-    shutil.copytree(ROOT / "params", tmp_path / "params")
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
-    monkeypatch.chdir(tmp_path)
+    """A clone, which is the working directory."""
+    monkeypatch.chdir(clone(tmp_path))
     return tmp_path
 
 
@@ -45,8 +42,8 @@ def response(teacher, tokenizer):
 
     def respond(budget):
         request = Request(encode_prompt(tokenizer, QUESTION), seed=0)
-        how = {"mask_id": mask_id(tokenizer), "stop_ids": stop_ids(SHIPPED), "max_new_tokens": 256}
-        return decode(teacher, [request], Budget.parse(budget), **how)[0]
+        options = DecodingOptions(256, stop_ids(SHIPPED), mask_id(tokenizer))
+        return decode(teacher, [request], Budget.parse(budget), options)[0]
 
     return respond
 
@@ -56,7 +53,9 @@ def on_a_terminal(project, *arguments):
 
 
 def test_piped_it_is_the_answer_alone(project, tokenizer, response):
-    done = subprocess.run([*COMMAND, QUESTION, "--budget", "b8s2"], cwd=project, capture_output=True, text=True)
+    line = [*COMMAND, QUESTION, "--budget", "b8s2"]
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(line, cwd=project, capture_output=True, text=True, env=one_thread)
     assert done.returncode == 0, done.stderr
     expected = response("b8s2")
     text = tokenizer.decode(expected.ids[: expected.length], skip_special_tokens=True)
@@ -92,14 +91,7 @@ def test_on_a_terminal_two_budgets_are_written_side_by_side(project, response):
 def test_every_denoising_step_is_one_state_and_the_last_is_the_answer(tokenizer, response):
     for budget in ("b8s1", "b8s4", "b4s4", "b8t0.9"):
         found = response(budget)
-        shown = asking._answer(
-            tokenizer,
-            budget,
-            Budget.parse(budget),
-            (found.ids, found.step_map, found.length),
-            (found.denoising_steps, found.commit_passes, found.finish_reason),
-            1.0,
-        )
+        shown = asking._answer(tokenizer, budget, Budget.parse(budget), found, 1.0)
         states = replay.states(shown)
         assert len(states) == found.denoising_steps + 1
         pictures = [replay.picture(shown, number).plain for number in range(len(states))]
@@ -116,19 +108,19 @@ def test_a_recorded_answer_is_shown_as_it_was_recorded(project, response):
     experiment = params.find("demo")
     model = asking.find_model(experiment, None)
     with pytest.raises(DataError, match=r"holds no recorded answers: make them first\.$"):
-        asking.recorded(experiment, model, asking.parse_budget("b8s2"), "q1")
+        asking.recorded(experiment, model, Budget.parse("b8s2"), "q1")
     found = response("b8s2")
     row = {"id": "q1", "text": "", "response_ids": found.ids, "step_map": found.step_map}
     row |= {"confidence": found.confidence, "response_tokens": found.length, "finish_reason": found.finish_reason}
     row |= {"denoising_steps": found.denoising_steps, "commit_passes": found.commit_passes}
     artefact = "answers/pocket-sdar/gsm/b8s2"
     with writer.writing(experiment, artefact, store.manifest_path(experiment, artefact)) as job:
-        pq.write_table(pa.Table.from_pylist([row], schema=answers._SCHEMA), job.file(".parquet"))
-    shown = asking.recorded(experiment, model, asking.parse_budget("b8s2"), "q1")
+        pq.write_table(pa.Table.from_pylist([row], schema=ANSWERS), job.file(".parquet"))
+    shown = asking.recorded(experiment, model, Budget.parse("b8s2"), "q1")
     assert (shown.step_map, shown.denoising_steps) == (found.step_map, found.denoising_steps)
     assert shown.statistics().endswith("commit passes, recorded")
     with pytest.raises(DataError, match="recorded no question 'q2' at b8s2; it did q1"):
-        asking.recorded(experiment, model, asking.parse_budget("b8s2"), "q2")
+        asking.recorded(experiment, model, Budget.parse("b8s2"), "q2")
     with pytest.raises(DataError, match="recorded answers at b8s2: choose one with --budget"):
         asking.recorded(experiment, model, None, "q1")
 

@@ -59,13 +59,5 @@ def test_scores_equal_one_forward_per_token(steps):
     assert found == pytest.approx(alone, abs=1e-5)
 
 
-def test_the_order_of_commitment_decides_the_score():
-    rng = np.random.default_rng(0)
-    model, made = tiny_model(), rollout("e", 4, 1, 4, rng)
-    other = Trajectory(**(vars(made) | {"step_map": made.step_map[::-1]}))
-    first, second = scores(model, [made, other], block_size=SIZE, steps=4, mask_id=MASK)
-    assert abs(first - second) > 1e-3
-
-
 def test_nothing_is_scored_as_nothing():
     assert scores(tiny_model(), [], block_size=SIZE, steps=4, mask_id=MASK) == []

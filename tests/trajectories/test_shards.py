@@ -89,9 +89,9 @@ def test_a_shard_edited_behind_our_back_is_refused_on_reading(tmp_path):
 def test_other_files_are_refused(tmp_path):
     path = tmp_path / "shard.parquet"
     path.write_bytes(b"not parquet")
-    with pytest.raises(CorruptArtefactError, match="not a readable parquet file"):
+    with pytest.raises(CorruptArtefactError, match=r"shard\.parquet cannot be read"):
         shards.read(path)
     shards.write(path, [trajectory()], METADATA)
     pq.write_table(pq.read_table(path).replace_schema_metadata({}), path)
-    with pytest.raises(CorruptArtefactError, match="not a trajectory shard of schema version 1"):
+    with pytest.raises(CorruptArtefactError, match=r"shard\.parquet, metadata: "):
         shards.read(path)

@@ -1,35 +1,20 @@
 """A small demo that DVC made from nothing, once for all the tests that begin with it."""
 
-import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from tests.conftest import ROOT
 from tests.workflow.small import dvc, git, snakemake, t3d, twin, write
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory):
-    """A repository in which DVC made a small demo from nothing, and which was published. Tests change copies of it.
-
-    The first process of pytest that needs it makes it, on every core; the others wait.
-    """
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    folder = shared / "versions" / "origin"
-    made = shared / "versions-made"
-    with FileLock(shared / "versions.lock"):
-        if not made.exists():
-            shutil.rmtree(folder.parent, ignore_errors=True)
-            publish_small_demo(folder)
-            made.touch()
-    return folder
+def demo(once):
+    """A repository in which DVC made a small demo from nothing, and which was published. Tests change copies of it."""
+    return once("versions", publish_small_demo) / "origin"
 
 
 @pytest.fixture
@@ -40,8 +25,9 @@ def project(demo, tmp_path):
     return tmp_path
 
 
-def publish_small_demo(folder: Path) -> None:
-    """Make a repository of the code as it is here, the small demo in it, and publish that."""
+def publish_small_demo(around: Path) -> None:
+    """Make a repository of the code as it is here, the small demo in it, and publish that, on every core."""
+    folder = around / "origin"
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -54,7 +40,7 @@ def publish_small_demo(folder: Path) -> None:
             shutil.copy2(ROOT / name, folder / name, follow_symlinks=False)
     write(folder, twin())
     git(folder, "init", "--quiet", ".")
-    dvc(folder, "remote", "modify", "local", "url", str(folder.parent / "remote"))
+    dvc(folder, "remote", "modify", "local", "url", str(around / "remote"))
     git(folder, "add", "--all")
     git(folder, "commit", "--quiet", "-m", "code")
     dvc(folder, "repro")

@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from tests.conftest import ROOT
+from tests.started import Fork
 
 STUDENTS = ("sft", "t3d")
 BENCHMARKS = ("gsm", "code")
@@ -41,28 +42,31 @@ def twin() -> dict:
     return content
 
 
-def run(project: Path, command: list[str], check: bool = True) -> str:
-    """What a command says in a project, whose own code it runs."""
-    # The scripts beside the interpreter are those that rules call.
+def environment(project: Path) -> dict[str, str]:
+    """Commands find the project's code, and rules the scripts beside the interpreter."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    done = subprocess.run(
-        command,
-        cwd=project,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        env=os.environ | {"PYTHONPATH": str(project), "PATH": path, "DVC_NO_ANALYTICS": "1"},
-    )
-    said = done.stdout + done.stderr
+    return os.environ | {"PYTHONPATH": str(project), "PATH": path, "DVC_NO_ANALYTICS": "1"}
+
+
+def begin(project: Path, command: list[str], real: bool = False) -> subprocess.Popen:
+    """Start a command in a project; `real`: in a process of its own, and of the project's own code."""
+    start = subprocess.Popen if real else Fork
+    return start(command, cwd=project, stdout=-1, stderr=-1, text=True, env=environment(project))
+
+
+def run(project: Path, command: list[str], check: bool = True, real: bool = False) -> str:
+    """What a command says in a project."""
+    with begin(project, command, real) as process:
+        said = "".join(process.communicate(timeout=900))
     if check:
-        assert done.returncode == 0, said[-4000:]
+        assert process.returncode == 0, said[-4000:]
     return said
 
 
-def snakemake(project: Path, *arguments: str, rules: str = "Snakefile", check: bool = True) -> str:
+def snakemake(project: Path, *arguments: str, rules: str = "Snakefile", check: bool = True, real=False) -> str:
     """What Snakemake says, with rules of the project, or of this repository if it has none."""
     file = next(folder / rules for folder in (project, ROOT) if (folder / rules).is_file())
-    return run(project, [*MODULE["snakemake"], "-s", str(file), "--cores", "2", *arguments], check)
+    return run(project, [*MODULE["snakemake"], "-s", str(file), "--cores", "2", *arguments], check, real)
 
 
 def t3d(project: Path, *arguments: str, check: bool = True) -> str:
@@ -81,7 +85,8 @@ def write(project: Path, content: dict) -> None:
     (project / "params" / "demo.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
 
 
-def planned(project: Path, *arguments: str) -> set[str]:
+def planned(project: Path, *arguments: str, real: bool = False) -> set[str]:
     """Outputs a dry run would make, below the experiment."""
-    paths = re.findall(r"^\s+output: (\S+?)(?:,|$)", snakemake(project, "-n", *arguments), flags=re.MULTILINE)
+    said = snakemake(project, "-n", *arguments, real=real)
+    paths = re.findall(r"^\s+output: (\S+?)(?:,|$)", said, flags=re.MULTILINE)
     return {re.sub(r"^(data/demo|results)/", "", path).removesuffix(".manifest.json") for path in paths}

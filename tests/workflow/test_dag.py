@@ -15,7 +15,18 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.started import set_up, wait_for
-from tests.workflow.small import BENCHMARKS, EVALUATIONS, MODELS, MODULE, REPORT, planned, snakemake, twin, write
+from tests.workflow.small import (
+    BENCHMARKS,
+    EVALUATIONS,
+    MODELS,
+    MODULE,
+    REPORT,
+    environment,
+    planned,
+    snakemake,
+    twin,
+    write,
+)
 
 
 def test_the_table_has_every_row(project):
@@ -142,7 +153,8 @@ def test_a_student_whose_job_is_ended_leaves_its_state(project):
     write(project, content)
     command = [*MODULE["snakemake"], "-s", str(ROOT / "Snakefile"), "--cores", "1"]
     command += ["data/demo/students/sft-seed0.manifest.json"]
-    running = subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, stderr=-1, start_new_session=True)
+    given = {"cwd": project, "env": environment(project), "start_new_session": True}
+    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=-1, **given)
     log = project / "logs" / "demo" / "students" / "sft-seed0.log"
     deadline = time.monotonic() + 120
     while not (log.is_file() and "distill sft-seed0: " in log.read_text()):
@@ -178,9 +190,8 @@ def test_from_nothing_again_through_kills_the_table_is_byte_identical(project, t
     moments = random.Random(0)
     kills = 0
     while kills < int(os.environ.get("KILLS", "6")):
-        running = psutil.Popen(
-            command, cwd=again, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
+        given = {"cwd": again, "env": environment(again), "start_new_session": True}
+        running = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **given)
         for everything in (False, False, True):
             wait_for(lambda running=running: jobs_of(running) or running.poll() is not None, seconds=300)
             with suppress(psutil.TimeoutExpired):

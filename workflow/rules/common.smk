@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from functools import cache
 
 from snakemake.exceptions import WorkflowError
@@ -10,14 +11,19 @@ from snakemake.utils import min_version
 from t3d import params
 from t3d.errors import T3DError
 from t3d.provenance import lineage, recipes, store, unseen
-from t3d.terminal import cost
+from t3d.terminal import cost, parent
 
 min_version("9.27")
 
 try:
     E = params.find(config.get("experiment", "demo"))
+    # Here, since an error of an input function comes with a traceback; Snakemake itself knows its targets later.
+    unseen.check_targets(E, sys.argv[1:])
 except T3DError as error:
     raise WorkflowError(str(error)) from error
+
+# Jobs are children of one process that has loaded what they need.
+parent.offer()
 
 LOGS = f"logs/{E.name}"
 # The rules run in the environment that calls Snakemake; their `conda:` line says which file describes it.
@@ -86,16 +92,6 @@ def results():
     """The default tables and figures, and the tables' copies in `results/`."""
     copies = [f"results/{name}.csv" for name, table in E.tables.items() if not table.on_request]
     return [*copies, *(f"results/{E.name}/{name}" for name in lineage.targets(E))]
-
-
-def shown(product, kind):
-    """What decides a table's or figure's content besides its material: parameters, code, labels in the order of rows, and
-    for a figure the students that all figures show, since its colours follow from them."""
-    labels = [
-        [(key, model.label) for key, model in models.items()] for models in (E.teachers, E.students, E.benchmarks)
-    ]
-    looks = [lineage.students_of(E, figure) for figure in E.figures.values()] if kind == "figures" else []
-    return recipes.canonical([product.model_dump(mode="json"), labels, looks, recipes.code_of("reporting")])
 
 
 def on_the_page():

@@ -2,6 +2,7 @@
 
 
 rule student:
+    """Train one run of a student."""
     input:
         unpack(inputs("students/{run}")),
     output:

@@ -2,16 +2,22 @@
 
 
 rule answers:
+    """Answer a benchmark with a model at a step budget."""
     input:
         unpack(inputs("answers/{model}/{benchmark}/{budget}")),
     output:
         manifest("answers/{model}/{benchmark}/{budget}"),
     log:
         f"{LOGS}/answers/{{model}}/{{benchmark}}/{{budget}}.log",
+    # On a cluster, what is missing of a model and a benchmark is one submission; elsewhere this says nothing.
+    group:
+        "evaluation_{model}_{benchmark}"
     conda:
         "../../environment.yml"
     threads: max(CORES, E.decoding_processes)
     resources:
+        # One after another: the profile for Slurm allows one in a group.
+        turn=1,
         # Not a parameter: more processes change the speed of decoding, and plan nothing again.
         gpu=E.decoding_processes if E.gpus else 0,
         runtime=lambda w, attempt: JOB_RESOURCES["answers"].minutes * attempt,
@@ -25,14 +31,21 @@ rule answers:
 
 
 rule score:
+    """Judge recorded answers; no model, no GPU."""
     input:
         unpack(inputs("scores/{model}/{benchmark}/{budget}")),
     output:
         manifest("scores/{model}/{benchmark}/{budget}"),
     log:
         f"{LOGS}/scores/{{model}}/{{benchmark}}/{{budget}}.log",
+    group:
+        "evaluation_{model}_{benchmark}"
     conda:
         "../../environment.yml"
+    resources:
+        turn=1,
+        runtime=lambda w, attempt: 15 * attempt,
+        mem_mb=lambda w, attempt: 8000 * attempt,
     params:
         experiment=E.name,
         recipe=recipe("scores/{model}/{benchmark}/{budget}"),
@@ -41,8 +54,8 @@ rule score:
         " 2>&1 | tee {log}"
 
 
-# Not a score: what a model thinks of the teacher's rollouts, state by state, for the factorisation error.
 rule factorisation:
+    """Score the teacher's rollouts with a model, state by state, for the factorisation error."""
     input:
         unpack(inputs("factorisation/{model}/{name}")),
     output:

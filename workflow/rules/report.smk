@@ -2,6 +2,7 @@
 
 
 rule table:
+    """Build a table from scores: CSV, Markdown, LaTeX."""
     input:
         reported="params/reported.csv",
         scores=lambda w: material(E.tables[w.name]),
@@ -21,13 +22,14 @@ rule table:
         "../../environment.yml"
     params:
         experiment=E.name,
-        shown=lambda w: shown(E.tables[w.name], "tables"),
+        shown=lambda w: recipes.shown(E, E.tables[w.name]),
     shell:
         "t3d table --experiment {params.experiment} --name {wildcards.name} --scores {input.scores}"
         " --out {output.csv} 2>&1 | tee {log}"
 
 
 rule figure:
+    """Draw a figure from what earlier stages recorded."""
     input:
         material=lambda w: material(E.figures[w.name]),
     output:
@@ -45,15 +47,17 @@ rule figure:
         "../../environment.yml"
     params:
         experiment=E.name,
-        shown=lambda w: shown(E.figures[w.name], "figures"),
+        shown=lambda w: recipes.shown(E, E.figures[w.name]),
     shell:
         "t3d figure --experiment {params.experiment} --name {wildcards.name} --material {input.material}"
         " --out {output.pdf} 2>&1 | tee {log}"
 
 
-# The chosen experiment's tables and figures under the names everybody asks for. They ask for what is shown as well: a
-# fresh clone holds tables without scores, which Snakemake would take for finished.
 rule chosen_table:
+    """Copy a table of the chosen experiment to the name everybody asks for.
+
+    It asks for the scores as well: a fresh clone holds tables without scores, which Snakemake would take for finished.
+    """
     input:
         table=f"results/{E.name}/{{name}}.csv",
         scores=lambda w: material(E.tables[w.name]),
@@ -69,6 +73,7 @@ rule chosen_table:
 
 
 rule chosen_figure:
+    """Copy a figure of the chosen experiment to the name everybody asks for."""
     input:
         pdf=f"results/{E.name}/figures/{{name}}.pdf",
         png=f"results/{E.name}/figures/{{name}}.png",
@@ -85,9 +90,12 @@ rule chosen_figure:
         "cp {input.pdf} {output.pdf} 2> {log} && cp {input.png} {output.png} 2>> {log}"
 
 
-# What people look at. It shows what is there besides, receipts and answers too, and makes nothing for that: those are no
-# inputs, and what was made on request counts by its content.
 rule page:
+    """Write the report, one offline page.
+
+    It shows receipts, answers and products on request where they are here, and makes nothing for that: those are no
+    inputs, and what was made on request counts by its content.
+    """
     input:
         results(),
     output:

@@ -1,8 +1,11 @@
 # The untouched model, and the questions in its own tokens.
 
 
-# Where Snakemake runs: the nodes of many clusters see no network.
 rule fetch:
+    """Fetch pinned files of the hub, and check them.
+
+    It runs where Snakemake runs: the nodes of many clusters see no network.
+    """
     output:
         manifest("sources/{name}"),
     log:
@@ -21,6 +24,7 @@ rule fetch:
 
 
 rule teacher:
+    """Take a teacher from the repository or the hub, pretrain it, or convert it from an autoregressive model."""
     input:
         unpack(inputs("teachers/{name}")),
     output:
@@ -45,8 +49,8 @@ rule teacher:
         " --source {input.source} --teacher {input.teacher} --shards {input.shards} 2>&1 | tee {log}"
 
 
-# An autoregressive teacher's own answers, which its conversion learns from.
 rule generations:
+    """Draw an autoregressive teacher's own answers, which its conversion learns from: one shard."""
     input:
         unpack(inputs("generations/{name}/{shard}")),
     output:
@@ -70,6 +74,7 @@ rule generations:
 
 
 rule prompts:
+    """Draw the questions of a prompt set, in the tokens of a teacher."""
     input:
         unpack(inputs("prompts/{name}")),
     output:

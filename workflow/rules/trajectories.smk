@@ -2,6 +2,7 @@
 
 
 rule trajectories:
+    """Record the full-step decoding of a teacher or a student: one shard."""
     input:
         unpack(inputs("trajectories/{name}/{shard}")),
     output:

@@ -26,7 +26,7 @@ _PANEL = (2.7, 2.35)
 _TICKS = {2: ((1,), (1, 1.5), (1, 1.25, 1.5, 1.75)), 10: ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))}
 """Base of a logarithmic axis -> multiples of its powers that may have ticks, ever closer."""
 _LOW = 12
-"""Percent: below a point that is lower there is no room for its mark."""
+"""Percent. Below a point that is lower than this, there is no room for its mark."""
 _BAND = "Mean over training seeds; band: 95 % Wilson interval over questions."
 
 

@@ -16,6 +16,7 @@ from matplotlib.ticker import FixedLocator, MaxNLocator
 from t3d.errors import CorruptArtefactError
 from t3d.params import Budget, CommitFigure, Experiment
 from t3d.provenance import lineage
+from t3d.provenance.parquet import ANSWERS, of_artefact
 from t3d.provenance.store import Manifest
 from t3d.reporting import scores
 
@@ -77,8 +78,8 @@ def draw(experiment: Experiment, wanted: CommitFigure, manifests: list[Path]) ->
 def commit_shares(answers: pd.DataFrame, block_size: int, steps: int) -> np.ndarray:
     """Share of a position's tokens that each step commits, `[steps, block_size]`: columns sum to 1.
 
-    A column is not a number where no token was found. What is counted are the tokens of an answer up to its end-of-text
-    token, in blocks of its own: a block that the prompt begins has fewer tokens, and so fewer steps, than a whole one.
+    A column is NaN where there is no token. The tokens of an answer up to its end-of-text token are counted, in blocks
+    without prompt: a block that the prompt begins has fewer tokens, and so fewer steps, than a whole one.
 
     Args:
         answers: response_ids and step_map, to the end of the last block, and response_tokens, those that count.
@@ -105,7 +106,7 @@ def commit_shares(answers: pd.DataFrame, block_size: int, steps: int) -> np.ndar
 def _mean_over_seeds(manifests: list[Manifest], budget: Budget) -> np.ndarray:
     shares = []
     for manifest in manifests:
-        answers = pd.read_parquet(manifest.file(".parquet"), columns=_COLUMNS)
+        answers = of_artefact(manifest, ANSWERS, _COLUMNS).to_pandas()
         try:
             shares.append(commit_shares(answers, budget.block_size, budget.steps or 1))
         except CorruptArtefactError as error:

@@ -15,6 +15,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 from t3d.errors import DataError
 from t3d.params import Experiment, FactorisationFigure
 from t3d.provenance import lineage
+from t3d.provenance.parquet import GAPS, of_artefact
 from t3d.provenance.store import Manifest
 from t3d.reporting.figures.style import ALONE, legend_below, light_grid, look_of
 from t3d.reporting.inputs import by_artefact
@@ -89,7 +90,7 @@ def total_correlation(gaps: pd.DataFrame) -> pd.DataFrame:
 
 def _mean_over_seeds(manifests: list[Manifest]) -> pd.DataFrame:
     # A rollout has the same terms whichever model scores it, so a mean of gaps is a mean of total correlations.
-    seeds = pd.concat(pd.read_parquet(manifest.file(".parquet")) for manifest in manifests)
+    seeds = pd.concat(of_artefact(manifest, GAPS).to_pandas() for manifest in manifests)
     return seeds.groupby(["id", "interval"], as_index=False)[["gap", "terms"]].mean()
 
 

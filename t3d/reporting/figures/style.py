@@ -35,7 +35,8 @@ _LABEL_CHARACTER, _LABEL_KEY, _LABEL_LINE = 0.07, 0.5, 0.2
 def look_of(experiment: Experiment, model: str) -> dict[str, Any]:
     """Colour and marker of a student, or of a teacher, as arguments of `Axes.plot`.
 
-    They follow from where the experiment's figures show the student first, so that it keeps them in all of them.
+    They are given out in the order in which the experiment's figures first show the students, so that a student looks
+    the same in all of them.
     """
     if model not in experiment.students:
         return dict(_TEACHER)

@@ -1,10 +1,9 @@
 """Training curves from each `training.jsonl`: the loss, its terms, disagreement, gradient norms.
 
-Nothing is smoothed: a line is the mean over training seeds at each optimizer step, its band their range. Of a teacher
-in conversion also what its answers to some prompts were like at three moments (`t3d/teachers/probes.py`).
+Nothing is smoothed: a line is the mean over training seeds at each optimizer step, its band their range. For a
+converted teacher it also shows what its answers to some prompts were like at three moments (`t3d/teachers/probes.py`).
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter, ScalarFormatter
 
-from t3d.errors import CorruptArtefactError, MissingInputError
+from t3d.errors import CorruptArtefactError, MissingInputError, reading
 from t3d.params import Experiment, TrainingFigure
+from t3d.params.json_files import read_lines
 from t3d.provenance import lineage
 from t3d.provenance.lineage import LOG
 from t3d.provenance.store import Manifest, sha256
@@ -26,8 +26,6 @@ _TITLES = {
     "loss": "Loss",
     "likelihood_term": "Likelihood term",
     "ar_term": "KL to the AR model",
-    "near_term": "Near term",
-    "far_term": "Far term",
     "entropy_term": "Entropy term",
     "real_term": "DDO, real term",
     "fake_term": "DDO, fake term",
@@ -41,7 +39,7 @@ _TITLES = {
 }
 """Key of the log -> its panel, in the order drawn; see `t3d/distillation/losses.py`."""
 _PROBES = ("complete", "nll")
-"""What is there at some steps only; nats a token are compared with those of the model's own answers (`own_nll`)."""
+"""Logged at some steps only. `nll`, in nats per token, is compared with that of the model's own answers, `own_nll`."""
 _PANEL = (2.3, 1.75)
 """Inches."""
 _COLUMNS = (3, 4)
@@ -97,7 +95,7 @@ def read_log(manifest: Manifest) -> pd.DataFrame:
 
     Raises:
         MissingInputError: it is not here.
-        CorruptArtefactError: there is none, it differs from the manifest's, or it is not what the trainer writes.
+        CorruptArtefactError: the manifest lists no log, the log is another one, or it is not what the trainer writes.
     """
     name = f"{manifest.base.name}/{LOG}"
     path = manifest.path.parent / name
@@ -105,13 +103,10 @@ def read_log(manifest: Manifest) -> pd.DataFrame:
         raise MissingInputError(f"{path} is missing, though {manifest.path} lists it. Run its stage again.")
     if name not in manifest.files or sha256(path) != manifest.files[name]["sha256"]:
         raise CorruptArtefactError(f"{path} is not the log that {manifest.path} lists. Run its stage again.")
-    try:
-        log = pd.DataFrame([_flat(json.loads(line)) for line in path.read_text().splitlines()])
+    again = f"Delete {manifest.path} and run its stage again."
+    with reading(path, again, fault="is not a training log"):
+        log = pd.DataFrame([_flat(entry) for entry in read_lines(path, dict[str, Any], again)])
         return log.astype({"step": int, "loss": float})
-    except (ValueError, TypeError, KeyError) as error:
-        raise CorruptArtefactError(
-            f"{path} is not a training log ({error}). Delete {manifest.path} and run its stage again."
-        ) from error
 
 
 def _flat(entry: dict[str, Any]) -> dict[str, Any]:

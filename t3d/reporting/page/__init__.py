@@ -2,9 +2,10 @@
 
     t3d report --experiment demo --out results/report.html
 
-It shows what is there and makes nothing: views of tables from their CSV, figures, costs from receipts (`costs.py`),
-what each number was made from (`origins.py`), and recorded answers step by step (`viewer.py`). The page itself is
-`report.html.j2` with `report.css` and `report.js`. Where something is missing the page says what fetches or makes it.
+It shows what has been made and makes nothing itself: views of tables from their CSV, figures, costs from receipts
+(`costs.py`), what each number was made from (`origins.py`), and recorded answers step by step (`viewer.py`). The page
+itself is `report.html.j2` with `report.css` and `report.js`. Where something is missing the page says what fetches or
+makes it.
 """
 
 from base64 import b64encode
@@ -14,7 +15,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from t3d.errors import MissingInputError, T3DError
+from t3d.errors import MissingInputError, T3DError, reading
 from t3d.params import AccuracyTable, Comparison, Experiment
 from t3d.provenance import lineage, remote, store
 from t3d.provenance.files import atomic_write
@@ -85,14 +86,13 @@ def _views(experiment: Experiment, tables: dict[str, Path]) -> tuple[list[View],
     """The tables, and what is wrong with those whose rows or columns are not the experiment's."""
     views, unfit = [], []
     for name, path in tables.items():
+        fault = f"does not fit tables.{name} of params/{experiment.name}.yaml as it is now"
         try:
-            speeds = _speeds(experiment, experiment.tables[name])
-            views.append(view_of(experiment, name, csv_format.read(path), speeds))
-        except (KeyError, AttributeError, ValueError) as error:
-            unfit.append(
-                f"{path} does not fit tables.{name} of params/{experiment.name}.yaml as it is now ({error}). Make it "
-                f"again: snakemake {path}"
-            )
+            with reading(path, f"Make it again: snakemake {path}", fault=fault):
+                speeds = _speeds(experiment, experiment.tables[name])
+                views.append(view_of(experiment, name, csv_format.read(path), speeds))
+        except T3DError as error:
+            unfit.append(str(error))
     return views, unfit
 
 
@@ -102,17 +102,17 @@ def _speeds(experiment: Experiment, table: Comparison) -> pd.DataFrame:
         return pd.DataFrame()
     artefacts = ["/".join(("scores", *place.cell)) for place in lineage.all_cells_of(experiment, table)]
     here = [r for artefact in artefacts if (r := store.find_receipt(experiment, artefact)) is not None]
-    return pd.DataFrame([receipt["decoding"] for receipt in here])
+    return pd.DataFrame([receipt["decoding"] for receipt in here if "decoding" in receipt])
 
 
 def _main(experiment: Experiment, there: list[str]) -> Comparison:
-    """The table whose models and budgets the viewer shows: the first that is made unasked, of accuracies if any is."""
+    """The table whose models and budgets the viewer shows: a default one, of accuracies, if there is any."""
     tables = [experiment.tables[name] for name in there]
     return min(tables, key=lambda table: (table.on_request, not isinstance(table, AccuracyTable)))
 
 
 def _answers(experiment: Experiment, table: Comparison) -> tuple[dict[str, Any] | None, str]:
-    """The viewer's data, or None and why there is none."""
+    """The viewer's data, or None and the reason."""
     try:
         return viewer.of_table(experiment, table), ""
     except T3DError as error:

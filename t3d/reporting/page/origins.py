@@ -8,7 +8,9 @@ from typing import Any
 
 from t3d.errors import T3DError
 from t3d.params import Experiment
+from t3d.params.json_files import read_json
 from t3d.provenance import store, trace
+from t3d.reporting.scores import Totals
 from t3d.reporting.view import View
 
 _ROUNDING = 0.0051
@@ -60,5 +62,5 @@ def outdated(view: View, origins: dict[str, Any]) -> list[str]:
 
 def _accuracy(experiment: Experiment, score: str) -> float:
     manifest = store.read(store.manifest_path(experiment, score), kind="scores")
-    summary = json.loads(manifest.file(".json").read_text())
-    return 100 * summary["correct"] / summary["n"]
+    totals = read_json(manifest.file(".json"), Totals)
+    return 100 * totals.correct / totals.n

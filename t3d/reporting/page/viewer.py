@@ -18,6 +18,7 @@ from t3d.params.experiment import PROGRAM_DOMAINS
 from t3d.prompts.reader import Prompt, read_prompts
 from t3d.provenance import lineage, store
 from t3d.provenance.lineage import ScoreKey
+from t3d.provenance.parquet import ANSWERS, VERDICTS, of_artefact
 from t3d.provenance.store import Manifest, manifest_path
 from t3d.reporting.scores import by_cell
 from t3d.seeds import seed_for
@@ -137,7 +138,7 @@ def _entries(
     experiment: Experiment, cell: ScoreKey, manifest: Manifest, ids: list[str], tokens: _Tokens
 ) -> list[dict[str, Any] | None]:
     """One entry per question; None for a question that was not answered."""
-    answers = pd.read_parquet(manifest.file(".parquet"), columns=_COLUMNS).set_index("id")
+    answers = of_artefact(manifest, ANSWERS, _COLUMNS).to_pandas().set_index("id")
     verdicts = _verdicts(experiment, cell)
     return [
         _entry(answers.loc[key], verdicts.get(key, {}), manifest, tokens) if key in answers.index else None
@@ -149,7 +150,7 @@ def _verdicts(experiment: Experiment, cell: ScoreKey) -> dict[str, dict[str, Any
     path = _path(experiment, "scores", cell)
     if not path.is_file():
         return {}
-    score = pd.read_parquet(store.read(path, kind="scores").file(".parquet"), columns=["id", "correct", "extracted"])
+    score = of_artefact(store.read(path, kind="scores"), VERDICTS, ["id", "correct", "extracted"]).to_pandas()
     return {
         row.id: {"right": bool(row.correct), "extracted": None if pd.isna(row.extracted) else str(row.extracted)}
         for row in score.itertuples()

@@ -1,0 +1,60 @@
+"""Folders as dllm and OPDLM publish them: read as they are, and decoded as an SDAR of the same weights."""
+
+import json
+
+import pytest
+
+from t3d.decoding.decoder import decode
+from t3d.decoding.request import DecodingOptions, Request
+from t3d.models.folder import load_tokenizer, mask_id, stop_ids
+from t3d.models.sdar import load_model
+from t3d.params import Budget
+from tests.conftest import SHAPES, SHIPPED, tiny_autoregressive, tiny_model
+
+CLASSES = {"qwen3": "A2DQwen3LMHeadModel", "qwen2": "A2DQwen2LMHeadModel"}
+
+
+@pytest.fixture(params=["qwen3", "qwen2"])
+def published(request, tmp_path, tokenizer):
+    """A random model of the kind, its folder with the fields of its config and dllm's spelling of the mask token."""
+    kind, size = request.param, len(tokenizer)
+    causal = tiny_autoregressive(kind, vocab_size=size)
+    causal.generation_config.eos_token_id = sorted(stop_ids(SHIPPED))
+    causal.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config |= {"model_type": f"a2d-{kind}", "architectures": [CLASSES[kind]]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    tokenizer.save_pretrained(tmp_path)
+    for path in tmp_path.glob("*tok*.json"):
+        path.write_text(path.read_text().replace("<|MASK|>", "<|mask|>"))
+    template = "{%- if enable_thinking is not defined or enable_thinking %}think{% endif %}"
+    (tmp_path / "chat_template.jinja").write_text(template + tokenizer.chat_template)
+    return tmp_path, tiny_model(vocab_size=size, **SHAPES[kind])
+
+
+def test_it_decodes_as_an_sdar_of_the_same_weights(published, tokenizer):
+    folder, same = published
+    loaded, own = load_model(folder), load_tokenizer(folder)
+    assert (loaded.config.model_type, loaded.config.block_size) == ("sdar", 32)
+    assert own.convert_ids_to_tokens(mask_id(own)) == "<|mask|>"
+    assert mask_id(own) == mask_id(tokenizer)
+    options = DecodingOptions(24, stop_ids(folder), mask_id(own))
+    requests = [Request([5, 9, 30, 41, 8], 0), Request([7, 7, 12], 1)]
+    for budget in ("b4s2", "b8t0.9"):
+        found = decode(loaded, requests, Budget.parse(budget), options)
+        assert [r.ids for r in found] == [r.ids for r in decode(same, requests, Budget.parse(budget), options)]
+
+
+def test_it_is_asked_without_thinking(published, tokenizer):
+    folder, _ = published
+    asked = [{"role": "user", "content": "How many?"}]
+    own = load_tokenizer(folder).apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+    assert own == tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True)
+
+
+def test_a_student_of_it_is_an_sdar(published, tmp_path):
+    folder, _ = published
+    load_model(folder).save_pretrained(tmp_path / "student")
+    config = json.loads((tmp_path / "student" / "config.json").read_text())
+    assert (config["model_type"], config["qk_norm"]) == ("sdar", not config["qkv_bias"])
+    load_model(tmp_path / "student")

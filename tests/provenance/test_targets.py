@@ -1,0 +1,25 @@
+"""A target that nobody makes is told before Snakemake looks for it."""
+
+import pytest
+
+from t3d import params
+from t3d.errors import ParameterError
+from t3d.provenance import unseen
+from tests.conftest import ROOT
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("results/tabel1.csv", "has no table 'tabel1'; it has table1, table2"),
+        ("results/demo/figures/acuracy.pdf", "has no figure 'acuracy'; it has accuracy"),
+        ("data/demo/students/t3d-seed9.manifest.json", "makes no 'students/t3d-seed9': unknown 't3d-seed9'"),
+        ("data/demo/scores/t3d-seed0/gms/b8s2.manifest.json", "unknown 'gms'"),
+    ],
+)
+def test_a_mistyped_target_is_named(target, message):
+    demo = params.load(ROOT / "params" / "demo.yaml")
+    unseen.check_targets(demo, ["-n", "results/table1.csv", "results/report.html", "--config", "experiment=demo"])
+    unseen.check_targets(demo, ["data/demo/scores/t3d-seed0/gsm/b8s2.manifest.json", "data/demo", "results"])
+    with pytest.raises(ParameterError, match=message):
+        unseen.check_targets(demo, [target])

@@ -1,0 +1,83 @@
+"""A checkpoint of nobody's, scored through the stages of the workflow."""
+
+import hashlib
+import json
+import re
+
+import pytest
+import yaml
+
+from t3d import cli
+from tests.conftest import ROOT, SHIPPED
+
+QUESTION = (
+    "A stack is made out of 7 purple cubes, 2 times as many orange cubes, and an unknown number of green cubes. If "
+    "there are {} cubes in the stack in total, how many green cubes are there?"
+)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """An experiment that names four questions in a file and a teacher that is not here."""
+    (tmp_path / "params").mkdir()
+    (tmp_path / "workflow").symlink_to(ROOT / "workflow")
+    (tmp_path / "pears").mkdir()
+    rows = [json.dumps({"q": QUESTION.format(n), "a": str(n - 21)}) + "\n" for n in (23, 30, 34, 41)]
+    (tmp_path / "pears" / "test.jsonl").write_text("".join(rows))
+    digest = hashlib.sha256((tmp_path / "pears" / "test.jsonl").read_bytes()).hexdigest()
+    pears = {"repository": "me/pears", "revision": "1" * 40, "files": {"test.jsonl": digest}, "local": "pears"}
+    prompts = {"teacher": "far", "domain": "questions", "source": "pears", "split": "test"}
+    content = {
+        "sources": {"pears": pears, "far": {"repository": "me/far", "kind": "model"}},
+        "teachers": {"far": {"source": "hub", "hub": "far"}},
+        "prompt_sets": {"pears": prompts | {"columns": {"question": "q", "answer": "a"}}},
+        "benchmarks": {"pears": {"label": "Pears", "prompts": "pears", "task": "math_boxed", "max_new_tokens": 128}},
+    }
+    (tmp_path / "params" / "fruit.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(monkeypatch, capsys, *words):
+    monkeypatch.setattr("sys.argv", ["t3d", "evaluate", *words, "--like", "fruit", "--dtype", "float32"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr()
+    return ended.value.code, said.out, said.err
+
+
+def test_a_folder_is_scored_with_interval_and_receipt(project, monkeypatch, capsys):
+    words = (str(SHIPPED), "--benchmark", "pears", "--budget", "b8s8")
+    code, out, _ = run(monkeypatch, capsys, *words)
+    assert not code
+    line = out.splitlines()[-1]
+    told = re.fullmatch(r"Pears: (.*) % \(block 8, 1 tokens per step; n 4, 95 % interval .* to .*\); (.*)", line)
+    assert told
+    # The shipped teacher knows such questions.
+    assert float(told[1]) >= 50
+    receipt = json.loads((project / told[2]).read_text())
+    assert receipt["artefact"] == "scores/model/pears/b8s8"
+    made = {path: path.stat().st_mtime_ns for path in (project / "data").rglob("*.manifest.json")}
+    code, out, _ = run(monkeypatch, capsys, *words, "--budget", "b8s2")
+    assert not code
+    assert [text.partition(";")[0].split(", ")[1] for text in out.splitlines() if text.startswith("Pears")] == [
+        "1 tokens per step",
+        "4 tokens per step",
+    ]
+    assert all(path.stat().st_mtime_ns == when for path, when in made.items())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("nowhere", "--benchmark", "pears", "--budget", "b8s8"), "nowhere is no folder of a model"),
+        ((str(SHIPPED), "--benchmark", "plums", "--budget", "b8s8"), "no benchmark 'plums': pears"),
+        ((str(SHIPPED), "--benchmark", "pears", "--budget", "b8"), "--budget: budget 'b8' is not of the form"),
+        (("params", "--benchmark", "pears", "--budget", "b8s8"), "params holds no model: there is no config.json"),
+    ],
+)
+def test_bad_calls_are_said_in_a_sentence(project, monkeypatch, capsys, words, message):
+    code, _, error = run(monkeypatch, capsys, *words)
+    assert code == 1
+    assert message in error
+    assert "Traceback" not in error

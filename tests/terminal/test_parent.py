@@ -1,0 +1,245 @@
+"""Jobs as children of one process: they do what processes of their own do, and nothing outlives what it belongs to."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from t3d.terminal import client, parent
+from tests.started import error_of, wait_for
+
+CLIENT = [sys.executable, "-c", "from t3d.terminal.client import main; main()", "do"]
+ALONE = 2
+"""Status of a client that did its job itself: `do` is no verb of `t3d`."""
+PID = "import os; print(os.getpid(), flush=True); "
+
+
+def is_there(pid):
+    """Whether a process lives; one that has ended and was not waited for does not."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+class Run:
+    """What stands for a run of Snakemake: its parent, and clients. A job's arguments are a program in Python."""
+
+    def __init__(self, monkeypatch, folder):
+        monkeypatch.setattr(parent, "LOADED", {"do": ()})
+        fake = SimpleNamespace(main=lambda: exec(sys.argv[2], {}))
+        monkeypatch.setitem(sys.modules, "t3d.cli", fake)
+        name = f"t3d-test-{os.getpid()}-{time.monotonic_ns()}"
+        self.folder = folder
+        self.environment = {**os.environ, client.ADDRESS: name, **dict.fromkeys(parent._THREADS, "1")}
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind("\0" + name)
+        listener.listen(128)
+        ending, self.snakemake = os.pipe()
+        os.set_inheritable(listener.fileno(), True)
+        self.parent = os.fork()
+        if self.parent == 0:
+            try:
+                os.close(self.snakemake)
+                os.dup2(ending, 0)
+                os.environ.clear()
+                os.environ.update(self.environment)
+                sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, "rww"[n], closefd=False) for n in range(3))
+                sys.argv = ["", str(listener.detach())]
+                parent.serve()
+                parent.job()
+            finally:
+                os._exit(99)
+        listener.close()
+        os.close(ending)
+
+    def ask(self, program, **environment):
+        return subprocess.Popen(
+            [*CLIENT, program],
+            cwd=self.folder,
+            env=self.environment | environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def started(self, program):
+        """A client whose child runs, and the child's process."""
+        asked = self.ask(PID + program)
+        return asked, int(asked.stdout.readline())
+
+    def end(self):
+        if self.snakemake is not None:
+            os.close(self.snakemake)
+            self.snakemake = None
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    found = Run(monkeypatch, tmp_path)
+    yield found
+    found.end()
+    os.waitpid(found.parent, 0)
+
+
+def said(asked, given=""):
+    out, errors = asked.communicate(given, timeout=60)
+    return asked.returncode, out, errors
+
+
+def test_a_child_has_the_arguments_folder_environment_and_files_of_its_job(run):
+    program = (
+        "import json, os, sys; print(json.dumps([sys.argv[1], os.getcwd(), os.environ['TMPDIR'], os.environ.get('X'),"
+        " sys.stdin.read(), os.getsid(0) == os.getpid(), os.environ['OMP_NUM_THREADS']]));"
+        " print('told', file=sys.stderr); sys.exit(3)"
+    )
+    status, out, errors = said(run.ask(program, TMPDIR="/elsewhere"), "given")
+    assert (status, errors) == (3, "told\n")
+    assert json.loads(out) == ["do", str(run.folder), "/elsewhere", None, "given", True, "1"]
+
+
+@pytest.mark.parametrize(
+    ("program", "status", "errors"),
+    [
+        ("pass", 0, ""),
+        ("raise SystemExit('no such thing')", 1, "no such thing\n"),
+        ("1 / 0", 1, "ZeroDivisionError"),
+        ("import os; os.kill(os.getpid(), 9)", -signal.SIGKILL, ""),
+        ("import atexit, sys; atexit.register(print, 'late', file=sys.stderr)", 0, "late\n"),
+    ],
+)
+def test_a_job_ends_as_a_process_of_its_own_would(run, program, status, errors):
+    end, _, told = said(run.ask(program))
+    assert end == status
+    assert errors in told if errors else not told
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_passed_on_and_heard_to_the_end(run, number):
+    listens = f"import signal, sys, time; signal.signal({int(number)}, lambda *_: sys.exit(7)); print(1, flush=True); "
+    asked, _ = run.started(listens + "time.sleep(60)")
+    asked.stdout.readline()
+    asked.send_signal(number)
+    assert said(asked)[0] == 7
+
+
+def test_signals_do_what_they_do_to_a_process_unless_it_ignores_them(run):
+    asked, child = run.started("import time; time.sleep(60)")
+    asked.terminate()
+    assert said(asked)[0] == -signal.SIGTERM
+    assert not is_there(child)
+
+
+def test_a_client_that_is_killed_takes_its_child_and_what_that_started_along(run):
+    starts = "import subprocess, time; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); time.sleep(60)"
+    asked, child = run.started(starts)
+    grandchild = int(asked.stdout.readline())
+    asked.kill()
+    asked.wait()
+    wait_for(lambda: not is_there(child) and not is_there(grandchild), 10)
+
+
+def test_without_its_parent_a_job_begins_again_alone(run):
+    asked, child = run.started("import time; time.sleep(60)")
+    os.kill(run.parent, signal.SIGKILL)
+    status, _, errors = said(asked)
+    assert status == ALONE
+    assert client.LOST in errors
+    wait_for(lambda: not is_there(child), 10)
+    assert said(run.ask("pass"))[0] == ALONE
+
+
+def test_the_parent_ends_with_snakemake_and_after_its_last_child(run):
+    asked, _ = run.started("input(); print('done')")
+    # A scheduler ends every process of a job: the parent waits for its children.
+    os.kill(run.parent, signal.SIGTERM)
+    run.end()
+    wait_for(lambda: said(run.ask("pass"))[0] == ALONE, 20)
+    assert said(asked, "go\n")[:2] == (0, "done\n")
+    wait_for(lambda: not is_there(run.parent), 10)
+
+
+def test_eight_jobs_at_once_are_not_mixed_up(run):
+    asked = [run.ask(f"import sys, time; time.sleep(0.2); print({n}); sys.exit({n})") for n in range(8)]
+    assert [said(one)[:2] for one in asked] == [(n, f"{n}\n") for n in range(8)]
+
+
+def test_another_environment_is_served_by_a_process_of_its_own(run):
+    assert said(run.ask("pass", HF_HOME="/elsewhere"))[0] == ALONE
+
+
+@pytest.mark.parametrize("change", ["prefix", "verb", "user"])
+def test_what_would_differ_from_a_process_of_its_own_is_refused(run, change, monkeypatch):
+    request = {"argv": ["t3d", "do", "pass"], "cwd": "/", "environment": run.environment, "prefix": sys.prefix}
+    request |= {"prefix": {"prefix": "/other"}, "verb": {"argv": ["t3d", "status"]}, "user": {}}[change]
+    monkeypatch.setattr(parent, "LOADED", {"do": ()})
+    monkeypatch.setattr(os, "environ", run.environment)
+    own = parent._Own()
+    assert not own.can_do({} if change == "user" else request)
+
+
+def test_a_file_of_the_code_that_was_changed_is_not_served_by_what_was_loaded_before(run, monkeypatch):
+    monkeypatch.setattr(os, "environ", run.environment)
+    request = {"argv": ["t3d", "do"], "environment": run.environment, "prefix": sys.prefix}
+    own = parent._Own()
+    assert own.can_do(request)
+    own.code[0] = (own.code[0][0], own.code[0][1] - 1)
+    assert not own.can_do(request)
+
+
+def test_a_stranger_hears_no(run, monkeypatch):
+    ours, theirs = socket.socketpair()
+    monkeypatch.setattr(parent, "peer", lambda _: os.getuid() + 1)
+    socket.send_fds(ours, [b"\x02\0\0\0{}"], [0, 1, 2])
+    assert parent._request(theirs) == ({}, [])
+
+
+def test_nonsense_is_no_request():
+    ours, theirs = socket.socketpair()
+    ours.send(b"GET /")
+    ours.close()
+    assert error_of(parent._request, theirs) is None
+    assert parent._request(theirs)[0] == {}
+
+
+def test_a_child_has_as_many_threads_as_its_job(run):
+    counts = "import torch; print(torch.get_num_threads())"
+    assert torch.get_num_threads() == 1
+    assert said(run.ask(counts, OMP_NUM_THREADS="2"))[1] == "2\n"
+    assert said(run.ask(counts))[1] == "1\n"
+
+
+def test_the_parent_starts_with_the_first_job_and_is_waited_for(tmp_path):
+    """The process that offers one stands for Snakemake; the job is a real verb, whose modules are loaded."""
+    program = (
+        "import os, subprocess, sys; from t3d.terminal import client, parent; parent.offer();"
+        "job = [sys.executable, '-c', 'from t3d.terminal.client import main; main()', 'teacher'];"
+        "environment = os.environ | dict.fromkeys(parent._THREADS, '1');"
+        "print(subprocess.run(job, env=environment).returncode, os.environ[client.ADDRESS])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    status, name = done.stdout.split()
+    assert status == "2"
+    assert "Missing option '--experiment'" in done.stderr
+    with socket.socket(socket.AF_UNIX) as late, pytest.raises(ConnectionRefusedError):
+        late.connect("\0" + name)
+
+
+def test_a_run_offers_one_name(monkeypatch):
+    monkeypatch.setattr(parent.threading, "Thread", lambda **given: SimpleNamespace(start=lambda: None))
+    monkeypatch.setenv(client.ADDRESS, "of an outer run")
+    parent.offer.cache_clear()
+    parent.offer()
+    first = os.environ[client.ADDRESS]
+    parent.offer()
+    assert os.environ[client.ADDRESS] == first != "of an outer run"
+    parent.offer.cache_clear()
