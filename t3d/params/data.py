@@ -306,7 +306,7 @@ class Generations(Strict):
 
     prompts: Name
     """The prompt set. Its teacher, which has `attention: causal`, answers it."""
-    samples: Small = 1
+    samples: Length = 1
     """Answers to each prompt."""
     sampling: Sampling = Sampling(temperature=0.7)
     """How tokens are drawn."""

@@ -109,15 +109,15 @@ def by_cell(
 
 def _read(cell: ScoreKey, manifest: Manifest) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The answers of a score by question, and its totals with the decoding's speed."""
-    manifest.check(contents=True)
     files = {Path(name).suffix: manifest.path.parent / name for name in manifest.files}
     if files.keys() != {".json", ".parquet"}:
         listed = ", ".join(manifest.files) or "no file"
         raise CorruptArtefactError(
             f"{manifest.path} lists {listed}; a score is a .json and a .parquet. Delete it and run its stage again."
         )
-    summary = vars(read_json(files[".json"], Totals))
+    # This compares both files with the manifest.
     answers = of_artefact(manifest, VERDICTS, ["id", "correct", "response_tokens", "denoising_steps"]).to_pandas()
+    summary = vars(read_json(files[".json"], Totals))
     said = tuple(summary[key] for key in ("model", "benchmark", "budget", "n", "correct"))
     holds = (*cell, len(answers), int(answers["correct"].sum()))
     if said != holds:

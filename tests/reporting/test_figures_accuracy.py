@@ -42,7 +42,7 @@ def sweep(root, budgets):
     manifests = []
     for run, divisor in (("teacher", 1), ("t3d-seed0", 2), ("t3d-seed1", 1)):
         for budget in budgets:
-            steps = STEPS[budget] / divisor
+            steps = STEPS[budget] // divisor
             manifest = write_score(tiny, root, run, "gsm", budget, "11110000")
             manifests.append(edited(manifest, lambda frame, steps=steps: frame.assign(denoising_steps=steps)))
     return tiny, manifests
