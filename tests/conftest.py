@@ -40,6 +40,9 @@ def one_thread():
     import torch
 
     torch.set_num_threads(1)
+    # Every new thread sets this number again. In a fork the first one to do so replaces PyTorch's thread pool, and a
+    # second one at that moment finds none ("pool INTERNAL ASSERT FAILED"). transformers loads weights in threads.
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 @pytest.fixture(scope="session", autouse=True)
