@@ -283,14 +283,14 @@ def evaluate_checkpoint(
     from t3d import params
     from t3d.evaluation import answers, scores
     from t3d.prompts import sets, sources
-    from t3d.provenance.store import manifest_path
+    from t3d.provenance import store
     from t3d.teachers import teacher
     from t3d.terminal import card, checkpoint
 
     base = find(like)
     budgets = [str(params.read_budget(text)) for text in budget]
-    fetched = manifest_path(base, f"sources/{model}")
-    folder = Path(str(fetched).removesuffix(".manifest.json")) if fetched.is_file() else Path(model)
+    fetched = store.manifest_path(base, f"sources/{model}")
+    folder = store.read(fetched).base if fetched.is_file() else Path(model)
     own = checkpoint.experiment_of(base, folder, benchmark, dtype)
     for text in budgets:
         stages: dict[str, checkpoint.Stage] = {
@@ -303,8 +303,8 @@ def evaluate_checkpoint(
             "scores": lambda e, _, out, given, questions: scores.make(e, given, questions, out),
         }
         path = checkpoint.run(own, benchmark, text, stages)
-        score = card.read_score(own, path)
-        print(f"{score.label}: {score.accuracy:.1f} % ({score.note()}); {str(path).replace('manifest', 'receipt')}")
+        score, receipt = card.read_score(own, path), f"{store.read(path).base}{store.RECEIPT}"
+        print(f"{score.label}: {score.accuracy:.1f} % ({score.note()}); {receipt}")
 
 
 @app.command("lm-eval", context_settings={"ignore_unknown_options": True, "help_option_names": []})

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 from t3d import cli
+from t3d.terminal.parent import status_of
 from tests.conftest import ROOT
 
 
@@ -115,14 +116,7 @@ def _become(main, argv, files, cwd, env, start_new_session):
                 logging.getLogger(name).handlers.clear()
             sys.modules["dvc.logger"].setup()
         sys.argv = argv
-        try:
-            status = main() or 0
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else int(end.code is not None)
-            if isinstance(end.code, str):
-                print(end.code, file=sys.stderr)
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
+        status = status_of(main)
         sys.stdout.flush()
         sys.stderr.flush()
     finally:

@@ -26,7 +26,7 @@ from t3d.params import Experiment, Source
 from t3d.progress import Progress
 from t3d.provenance import store, writer
 
-_WANTED = {
+WANTED = {
     "model": (".safetensors", ".gguf", ".json", ".txt", ".jinja", ".model"),
     "dataset": (".parquet", ".jsonl", ".json"),
 }
@@ -175,7 +175,7 @@ def _local_pin(source: Source) -> tuple[str, dict[str, str]]:
     folder = Path(source.local or "").expanduser()
     there = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     there = [file for file in there if not file.startswith(".cache/")]
-    names = list(source.files) or [file for file in there if file.endswith(_WANTED[source.kind])]
+    names = list(source.files) or [file for file in there if file.endswith(WANTED[source.kind])]
     if not names or not set(names) <= set(there):
         raise MissingInputError(f"{folder} does not hold {', '.join(names) or 'any file'} of {source.repository}.")
     # Files without a history have no commit; they get a name that cannot be mistaken for one.
@@ -187,7 +187,7 @@ def _hub_pin(source: Source) -> tuple[str, dict[str, str]]:
         source.repository, revision=source.revision, repo_type=source.kind, files_metadata=True, timeout=30
     )
     there = {sibling.rfilename: sibling for sibling in getattr(info, "siblings", None) or ()}
-    names = list(source.files) or [file for file in there if file.endswith(_WANTED[source.kind])]
+    names = list(source.files) or [file for file in there if file.endswith(WANTED[source.kind])]
     missing = [file for file in names if file not in there]
     if missing:
         raise ParameterError(f"{source.repository} has no {', '.join(missing)}; it has {', '.join(sorted(there))}.")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from t3d.errors import MissingInputError, ParameterError
 from t3d.params import Experiment
+from t3d.prompts.sources import WANTED
 from t3d.provenance import lineage, store, verify
 from t3d.provenance.store import manifest_path
 
@@ -39,8 +40,7 @@ def experiment_of(base: Experiment, folder: Path, benchmark: str, dtype: str) ->
     if not folder.is_dir():
         raise MissingInputError(f"{folder} is no folder of a model.")
     # What a fetch would take: weights, settings, tokenizer; no code.
-    kept = (".safetensors", ".gguf", ".json", ".txt", ".jinja", ".model")
-    files = {p.name: store.sha256(p) for p in sorted(folder.iterdir()) if p.suffix in kept}
+    files = {p.name: store.sha256(p) for p in sorted(folder.iterdir()) if p.suffix in WANTED["model"]}
     if "config.json" not in files:
         raise MissingInputError(f"{folder} holds no model: there is no config.json.")
     digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()

@@ -24,7 +24,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -250,21 +250,26 @@ def _become(request: dict[str, Any], files: list[int]) -> None:
             torch.set_num_threads(threads)
 
 
+def status_of(main: Callable[[], Any]) -> int:
+    """Exit status that the interpreter would give a program `main`; it says what the interpreter would say."""
+    try:
+        return main() or 0
+    except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        # As at the end of a program: whatever it is, also Ctrl-C, the interpreter prints it.
+        sys.excepthook(*sys.exc_info())
+        return 1
+
+
 def job() -> None:
     """In a child: run the command line, and end as the interpreter would.
 
     It would also take apart what was loaded, and so copy it: half a second.
     """
-    status = 0
-    try:
-        import_module("t3d.cli").main()
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else int(end.code is not None)
-        if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
-    except BaseException:
-        sys.excepthook(*sys.exc_info())
-        status = 1
+    status = status_of(import_module("t3d.cli").main)
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
