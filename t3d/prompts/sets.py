@@ -187,7 +187,8 @@ def _in_file(experiment: Experiment, name: str, source: store.Manifest) -> tuple
         found = list(mbpp.problems(path, rows, spec.split))
     else:
         assert spec.columns is not None
-        found = list(questions.problems(path, rows, spec.columns))
+        first, end = spec.rows or (0, len(rows))
+        found = list(questions.problems(path, rows, spec.columns))[first:end]
     twice = [key for key, times in Counter(problem.id for problem in found).items() if times > 1]
     if twice:
         raise DataError(f"{path}: {len(twice)} ids stand in two rows (e.g. {twice[0]!r}).")
