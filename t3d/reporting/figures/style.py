@@ -11,7 +11,7 @@ from t3d.params import Experiment
 from t3d.provenance import lineage
 
 # Okabe and Ito's colours, without black (too near the teacher's grey) and yellow (too near the paper).
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _TEACHER = {"color": "#404040", "linestyle": "--", "marker": "x", "zorder": 3}
 
@@ -42,8 +42,8 @@ def look_of(experiment: Experiment, model: str) -> dict[str, Any]:
         return dict(_TEACHER)
     shown = [student for figure in experiment.figures.values() for student in lineage.students_of(experiment, figure)]
     place = list(dict.fromkeys([*shown, *experiment.students])).index(model)
-    turn, colour = divmod(place, len(_COLOURS))
-    return {"color": _COLOURS[colour], "linestyle": "-", "marker": _MARKERS[(place + turn) % len(_MARKERS)]}
+    turn, colour = divmod(place, len(COLOURS))
+    return {"color": COLOURS[colour], "linestyle": "-", "marker": _MARKERS[(place + turn) % len(_MARKERS)]}
 
 
 def light_grid(axis: Axes) -> None:

@@ -19,7 +19,7 @@ from t3d.params.json_files import read_lines
 from t3d.provenance import lineage
 from t3d.provenance.lineage import LOG
 from t3d.provenance.store import Manifest, sha256
-from t3d.reporting.figures.style import legend_below, light_grid, look_of
+from t3d.reporting.figures.style import COLOURS, legend_below, light_grid, look_of
 from t3d.reporting.inputs import by_artefact
 
 _TITLES = {
@@ -124,8 +124,11 @@ def curve(log: pd.DataFrame, key: str) -> pd.DataFrame:
 
 
 def _line(experiment: Experiment, student: str) -> dict[str, Any]:
+    converted = [key for key, teacher in experiment.teachers.items() if teacher.source == "convert"]
+    # The first of several conversions looks as a teacher does everywhere.
+    own = {"color": COLOURS[(converted.index(student) - 1) % len(COLOURS)]} if student in converted[1:] else {}
     # A marker at every step would hide the line.
-    return look_of(experiment, student) | {"marker": ""}
+    return look_of(experiment, student) | own | {"marker": ""}
 
 
 def _draw_panel(axis: Axes, experiment: Experiment, logs: dict[str, pd.DataFrame], key: str) -> None:
