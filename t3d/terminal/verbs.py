@@ -177,6 +177,17 @@ License = Annotated[
 ]
 
 
+@app.command("doctor", rich_help_panel=YOURS)
+def check_machine(experiment: ExperimentName = "demo") -> None:
+    """Check what an experiment needs of this machine or cluster before its first job, and say what to do."""
+    from t3d.terminal import doctor
+
+    lines = doctor.look(find(experiment))
+    print(doctor.to_text(lines))
+    if any(line.state == "todo" for line in lines):
+        raise typer.Exit(1)
+
+
 @app.command("card", rich_help_panel=YOURS)
 def show_card(model: CardModel, experiment: ExperimentName = "demo", license: License = None) -> None:
     """Print the model card of a model: what it is, its scores with intervals, how it was made."""
