@@ -4,7 +4,6 @@ A token takes four bytes: its number in the page's list of token texts (two), th
 and its confidence in 1/255.
 """
 
-import re
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import pandas as pd
 
 from t3d.errors import CorruptArtefactError, MissingInputError
 from t3d.params import Budget, Comparison, Experiment
-from t3d.params.experiment import PROGRAM_DOMAINS
 from t3d.prompts.reader import Prompt, read_prompts
 from t3d.provenance import lineage, store
 from t3d.provenance.lineage import ScoreKey
@@ -71,7 +69,7 @@ def of_table(experiment: Experiment, table: Comparison) -> dict[str, Any]:
         questions = _questions(experiment, column)
         benchmarks[column] = {
             "label": experiment.benchmarks[column].label,
-            "questions": [{"id": q.id, "text": q.text, "expected": _expected(q)} for q in questions],
+            "questions": [{"id": q.id, "text": q.text, "expected": q.expected} for q in questions],
         }
         for number, (_, runs, row) in enumerate(rows):
             for budget in table.budgets:
@@ -125,13 +123,6 @@ def _questions(experiment: Experiment, column: str) -> list[Prompt]:
     drawn = sorted(prompts, key=lambda prompt: seed_for(experiment.seed, "report", column, prompt.id))[:QUESTIONS]
     chosen = {prompt.id for prompt in drawn}
     return [prompt for prompt in prompts if prompt.id in chosen]
-
-
-def _expected(prompt: Prompt) -> str:
-    # Of a program, the hidden tests are too long to show; its reference says what was meant.
-    if prompt.domain not in PROGRAM_DOMAINS:
-        return prompt.answer
-    return re.sub(r"^```\w*\n|\n```$", "", prompt.reference.strip())
 
 
 def _entries(
