@@ -22,10 +22,16 @@ from t3d.provenance.totals import totals_of
 from t3d.reporting.statistics import accuracy_of
 
 _USE = """\
-import t3d.models.sdar  # tells transformers what `sdar` is
-from transformers import AutoModelForCausalLM
+import t3d.models  # tells transformers what `sdar` is
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from t3d.decoding.decoder import generate
 
-model = AutoModelForCausalLM.from_pretrained("{repository}")
+model = AutoModelForCausalLM.from_pretrained("{repository}").eval()
+tokenizer = AutoTokenizer.from_pretrained("{repository}")
+chat = [{{"role": "user", "content": "What is 12 plus 3?"}}]
+ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt")["input_ids"]
+written = generate(model, tokenizer, ids, "b4s2")
+print(tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True))
 """
 
 
@@ -132,8 +138,8 @@ def text(experiment: Experiment, model: str, licence: str | None, repository: st
         "[T3D](https://arxiv.org/abs/2602.12262), experiment "
         f"`{experiment.name}`, as `{artefact}`.",
         "## Use\n\n```python\n" + _USE.format(repository=repository or manifest.base) + "```\n\n"
-        "`model.generate()` writes one token after another, which this model was not trained for. "
-        f'`t3d decode --teacher {repository or manifest.base} --budget b4s2 "..."` decodes blocks, and '
+        "`model.generate()` refuses: it would write one token after another, which this model was not trained for. "
+        f'`t3d decode --teacher {repository or manifest.base} --budget b4s2 "..."` shows how an answer is written, and '
         "`t3d lm-eval` asks the tasks of lm-eval.",
         "## Accuracy\n\n"
         + (

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from transformers import AutoModelForCausalLM
 
 from t3d.decoding.decoder import decode
 from t3d.decoding.request import DecodingOptions, Request
@@ -43,6 +44,12 @@ def test_it_decodes_as_an_sdar_of_the_same_weights(published, tokenizer):
     for budget in ("b4s2", "b8t0.9"):
         found = decode(loaded, requests, Budget.parse(budget), options)
         assert [r.ids for r in found] == [r.ids for r in decode(same, requests, Budget.parse(budget), options)]
+
+
+def test_the_auto_classes_load_it_as_well(published):
+    folder, _ = published
+    config = AutoModelForCausalLM.from_pretrained(folder).config
+    assert config.to_diff_dict() == load_model(folder).config.to_diff_dict()
 
 
 def test_it_is_asked_without_thinking(published, tokenizer):
