@@ -106,7 +106,10 @@ def material(product):
 def results(names=None):
     """The default tables and figures, or those of some `names`, and the tables' copies in `results/`."""
     names = list(lineage.targets(E)) if names is None else names
-    return [*(f"results/{name}" for name in names if name.endswith(".csv")), *(f"results/{E.name}/{name}" for name in names)]
+    return [
+        *(f"results/{name}" for name in names if name.endswith(".csv")),
+        *(f"results/{E.name}/{name}" for name in names),
+    ]
 
 
 def on_the_page():
