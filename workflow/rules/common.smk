@@ -103,10 +103,13 @@ def material(product):
     return [manifest(artefact) for artefact in lineage.inputs_of_target(E, product)]
 
 
-def results():
-    """The default tables and figures, and the tables' copies in `results/`."""
-    copies = [f"results/{name}.csv" for name, table in E.tables.items() if not table.on_request]
-    return [*copies, *(f"results/{E.name}/{name}" for name in lineage.targets(E))]
+def results(names=None):
+    """The default tables and figures, or those of some `names`, and the tables' copies in `results/`."""
+    names = list(lineage.targets(E)) if names is None else names
+    return [
+        *(f"results/{name}" for name in names if name.endswith(".csv")),
+        *(f"results/{E.name}/{name}" for name in names),
+    ]
 
 
 def on_the_page():
