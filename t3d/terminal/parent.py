@@ -35,7 +35,7 @@ from t3d.terminal.client import ADDRESS, PASSED_ON, peer
 
 _TOKENIZERS = ("transformers.models.auto.tokenization_auto", "transformers.models.qwen2.tokenization_qwen2")
 _MODELS = ("t3d.models.sdar", *_TOKENIZERS)
-_LM_EVAL = ("t3d.evaluation.harness", "datasets.packaged_modules.json.json", "lm_eval.evaluator")
+_LM_EVAL = ("t3d.evaluation.harness", "lm_eval.evaluator")
 LOADED = {
     # Of a teacher that is trained they are a small part.
     "teacher": ("t3d.teachers.teacher",),
@@ -43,7 +43,7 @@ LOADED = {
     "rollout": (*_MODELS, "pandas", "t3d.trajectories.rollout"),
     "generate": (*_MODELS, "t3d.trajectories.generations"),
     "distill": (*_MODELS, "t3d.distillation.trainer", "t3d.distillation.objectives"),
-    "generate-answers": (*_MODELS, *_LM_EVAL, "t3d.evaluation.answers", "t3d.decoding.decoder"),
+    "generate-answers": (*_MODELS, "t3d.evaluation.answers", "t3d.decoding.decoder"),
     "score": (*_LM_EVAL, "t3d.evaluation.scores"),
     "factorisation": (*_MODELS, "t3d.evaluation.factorisation"),
     "table": ("t3d.reporting.tables",),
