@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 from t3d import cli
-from t3d.terminal.parent import status_of
+from t3d.terminal.child import status_of
 from tests.conftest import ROOT
 
 

@@ -7,6 +7,7 @@ the engine in this one (`vllm_client.py`), and has one budget, `b1s1`. `scores.p
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from t3d.errors import ParameterError
 from t3d.evaluation import vllm_client
 from t3d.models import autoregressive
 from t3d.models.folder import load_tokenizer, mask_id, read_config, stop_ids
-from t3d.models.sdar import load_model
+from t3d.models.sdar import SDARForCausalLM, load_model
 from t3d.params import AUTOREGRESSIVE, Budget, Experiment, PromptSet, read_budget
 from t3d.progress import Progress
 from t3d.prompts.reader import Prompt, encode_prompt, read_prompts
@@ -98,7 +99,7 @@ def _decoded(
         title = f"answers {name} {benchmark} {budget}"
         advance = Progress(title, len(prompts)).advance if collectives.is_main() else None
         _check_prompts(experiment.prompt_sets[spec.prompts], prompts, tokenizer, name)
-        model = load_model(folder, device, lineage.dtype_of(experiment, name))
+        model = _loaded(folder, source.digest(), device, lineage.dtype_of(experiment, name))
         mask = mask_id(tokenizer)
     how = DecodingOptions(spec.max_new_tokens, stop_ids(folder), mask, spec.sampling, spec.batch_size)
     requests = [Request(p.prompt_ids, seed_for(experiment.seed, "answer", p.id), p.id) for p in prompts]
@@ -111,6 +112,12 @@ def _decoded(
     seconds = time.monotonic() - started
     rows = [_row(tokenizer, prompt.id, response) for prompt, response in zip(prompts, responses, strict=True)]
     return rows, {"tokens_per_second": sum(row["response_tokens"] for row in rows) / seconds}
+
+
+@lru_cache(maxsize=1)
+def _loaded(folder: Path, digest: str, device: str, dtype: str) -> SDARForCausalLM:
+    """The model of a folder whose manifest has this digest; a process that answers at several budgets loads it once."""
+    return load_model(folder, device, dtype)
 
 
 def _served(

@@ -102,7 +102,7 @@ class T3DLM(GenerationOnly):
             how = DecodingOptions(limit, self.stop_ids, mask_id(self.tokenizer), sample, self.batch_size)
             decoded = decode(self.model, [items[n] for n in numbers], self.budget, how)
             for n, response in zip(numbers, decoded, strict=True):
-                text = self.tokenizer.decode(response.ids[: response.length], skip_special_tokens=True)
+                text = str(self.tokenizer.decode(response.ids[: response.length], skip_special_tokens=True))
                 places = (text.find(string) for string in options[n][2] if string)
                 texts[n] = text[: min((place for place in places if place >= 0), default=len(text))]
         return texts
