@@ -53,6 +53,7 @@ LOADED = {
     "report": ("t3d.reporting.page",),
 }
 """Verb -> modules that its jobs import; what a job imports besides, it imports itself."""
+PROGRAM = "from t3d.terminal import child, parent; child.job(parent.serve())"
 _AHEAD = {"teacher": "prompts", "prompts": "rollout", "rollout": "generate-answers"}
 """Verb -> the one whose modules are loaded while its jobs run, since it follows."""
 _BESIDE = {"prompts", "score", "table", "figure", "report"}
@@ -89,8 +90,7 @@ def _start(listener: socket.socket) -> None:
     select.select([listener], [], [])
     environment = {_MALLOC: _REUSED} | os.environ | dict.fromkeys([*_THREADS, _NVML], "1")
     # -P: its modules are those of the command `t3d`, not those of the working directory.
-    program = "from t3d.terminal import child, parent; child.job(parent.serve())"
-    command = [sys.executable, "-P", "-c", program, str(listener.fileno())]
+    command = [sys.executable, "-P", "-c", PROGRAM, str(listener.fileno())]
     nowhere = subprocess.DEVNULL
     # Its standard input ends with this process, however that ends.
     streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": nowhere, "stderr": nowhere}
