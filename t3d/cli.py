@@ -199,7 +199,7 @@ def make_answers(
     out: Out,
     processes: Processes = None,
 ) -> None:
-    """Answer a benchmark with a model at a step budget, through lm-eval; an autoregressive one (b1s1) through vLLM."""
+    """Answer a benchmark with a model at a step budget; an autoregressive model (b1s1) through vLLM."""
     from t3d.params import AUTOREGRESSIVE
 
     found = find(experiment)

@@ -13,12 +13,13 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 from t3d.errors import MissingInputError, T3DError
 from t3d.params import Experiment, Product
 from t3d.provenance import lineage, recipes, records, store, verify
-from t3d.provenance.store import MANIFEST, manifest_path
+from t3d.provenance.store import manifest_path
 from t3d.terminal import cost
 
 MADE, STALE, MISSING, INCOMPLETE = "made", "stale", "missing", "incomplete"
@@ -98,6 +99,7 @@ def look(experiment: Experiment) -> Status:
     products = lineage.targets(experiment, on_request=True)
     every = lineage.artefacts_of(experiment, products.values())
     wanted = lineage.artefacts_of(experiment, lineage.targets(experiment).values())
+    finished_at = cache(lambda artefact: _finished(experiment, artefact))
     faults = {artefact: verify.fault(experiment, artefact, files="sizes") for artefact in every}
     state = {artefact: _state(fault) for artefact, fault in faults.items()}
     targets = []
@@ -105,9 +107,10 @@ def look(experiment: Experiment) -> Status:
         behind = lineage.artefacts_of(experiment, [product])
         path = Path("results", experiment.name, name)
         states = [state[artefact] for artefact in behind]
-        finished = max((_finished(experiment, a) for a in lineage.inputs_of_target(experiment, product)), default=0.0)
+        finished = max((finished_at(a) for a in lineage.inputs_of_target(experiment, product)), default=0.0)
         seen = _seen(experiment, product, path, finished, states)
         targets.append(Target(str(path), seen, states.count(MADE), len(states), product.on_request))
+    partials = {str(path): path for path in Path("data", experiment.name).rglob("*.partial")}
     kinds: dict[str, list[str]] = defaultdict(list)
     for artefact in sorted(wanted, key=lambda artefact: recipes.KINDS.index(artefact.partition("/")[0])):
         kinds[artefact.partition("/")[0]].append(state[artefact])
@@ -116,7 +119,7 @@ def look(experiment: Experiment) -> Status:
         targets,
         [Stage(kind, *(found.count(s) for s in (MADE, STALE, MISSING))) for kind, found in kinds.items()],
         {artefact: str(fault) for artefact, fault in faults.items() if state[artefact] == STALE},
-        [job for artefact in every if (job := _running(experiment, artefact, state[artefact]))],
+        [job for artefact in every if (job := _running(experiment, artefact, state[artefact], partials))],
         _remaining(experiment, every, *_planned(experiment, wanted, state, {t.path: t.state for t in targets})),
     )
 
@@ -145,13 +148,12 @@ def _finished(experiment: Experiment, artefact: str) -> float:
     return calendar.timegm(time.strptime(said, "%Y-%m-%dT%H:%M:%SZ")) if said else 0.0
 
 
-def _running(experiment: Experiment, artefact: str, state: str) -> Running | None:
-    path = manifest_path(experiment, artefact)
+def _running(experiment: Experiment, artefact: str, state: str, partials: dict[str, Path]) -> Running | None:
     kind, _, name = artefact.partition("/")
-    partial = path.with_name(path.name.removesuffix(MANIFEST) + ".partial")
+    partial = partials.get(f"data/{experiment.name}/{artefact}.partial")
     states = list(Path("work", experiment.name, name).glob("step-*.pt")) if kind == "students" else []
     # A job that ends removes both; a state of a student that is made was left by a job that was killed at its end.
-    written = [*([partial, *partial.rglob("*")] if partial.is_dir() else []), *(states if state != MADE else [])]
+    written = [*([partial, *partial.rglob("*")] if partial else []), *(states if state != MADE else [])]
     times = []
     for file in written:
         try:
