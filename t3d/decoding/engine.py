@@ -53,16 +53,10 @@ def run(
     """
     if not requests:
         return []
-    size = budget.block_size if budget else 1
-    slots = min(options.batch_size, len(requests))
-    longest = max(len(request.prompt_ids) for request in requests)
-    # The last block that may be written holds the token that reaches max_new_tokens.
-    capacity = -(-(longest + options.max_new_tokens + size) // 64) * 64
-    check_memory(model, slots, capacity, size, options.sample)
     try:
-        engine = _Engine(model, budget, options, slots, capacity)
-        return engine.run(requests, on_finished)
+        return Engine(model, requests, budget, options).run(requests, on_finished)
     except torch.cuda.OutOfMemoryError as error:
+        slots = min(options.batch_size, len(requests))
         raise MemoryTooSmallError(
             f"the GPU's memory is full at batch_size {slots}: {error}. Choose a batch_size of {max(1, slots // 2)}."
         ) from error
@@ -89,12 +83,20 @@ class _Flags:
         return [[slot for slot, flag in enumerate(row) if flag] for row in self.host.tolist()]
 
 
-class _Engine:
+class Engine:
     """The slots, what they hold, and the CUDA graphs that advance them."""
 
-    def __init__(self, model: Any, budget: Budget | None, options: DecodingOptions, slots: int, capacity: int) -> None:
+    def __init__(
+        self, model: Any, requests: Sequence[Request], budget: Budget | None, options: DecodingOptions
+    ) -> None:
+        """Make room for `requests`, and for any others that are no longer; arguments as in `run`."""
         self.causal = budget is None
         budget = budget or Budget(block_size=1, steps=1)
+        slots = min(options.batch_size, len(requests))
+        longest = max(len(request.prompt_ids) for request in requests)
+        # The last block that may be written holds the token that reaches max_new_tokens.
+        capacity = -(-(longest + options.max_new_tokens + budget.block_size) // 64) * 64
+        check_memory(model, slots, capacity, budget.block_size, options.sample)
         self.model, self.budget, self.slots = model, budget, slots
         self.mask_id, self.sample, self.max_new_tokens = options.mask_id, options.sample, options.max_new_tokens
         self.network = Network(model, slots, capacity, budget.block_size)
@@ -131,8 +133,8 @@ class _Engine:
         self.graphs: dict[tuple[str, int, int], torch.cuda.CUDAGraph] = {}
         self.pool: Any = None
 
-    def run(self, requests: Sequence[Request], on_finished: Callable[[int], None] | None) -> list[Response]:
-        """Decode the requests, longest prompts first."""
+    def run(self, requests: Sequence[Request], on_finished: Callable[[int], None] | None = None) -> list[Response]:
+        """Decode the requests, longest prompts first. A second call uses the graphs of the first."""
         waiting = deque(sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt_ids)))
         responses: list[Response | None] = [None] * len(requests)
         free = list(range(self.slots))
@@ -140,7 +142,7 @@ class _Engine:
         commits = 0
         flags: deque[_Flags] = deque()
         while waiting or owners:
-            self._advance(commits, self._admit(requests, waiting, free, owners))
+            self.advance(commits, self._admit(requests, waiting, free, owners))
             flags.append(_Flags(torch.stack([self.ended, self.unwritten])))
             if self.budget.steps is not None:
                 commits = 0 if self.causal else self.slots
@@ -157,7 +159,7 @@ class _Engine:
                 on_finished(len(ended))
         return [response for response in responses if response is not None]
 
-    def _advance(self, commits: int, prompts: int) -> None:
+    def advance(self, commits: int, prompts: int) -> None:
         """Denoise until the host may have something to decide."""
         # Static: every slot begins its block with the first tick and is done after the last.
         for step in range(self.budget.steps or 1):
