@@ -129,8 +129,16 @@ class Engine:
         self.prompt_tokens = torch.zeros(self.prefill, size, dtype=torch.long, device=device)
         self.prompt_slots = torch.full((self.prefill,), self.network.scratch_slot, device=device)
         self.prompt_starts = torch.zeros(self.prefill, dtype=torch.long, device=device)
-        self.draw = drawing.of(self.sample, compiled=self.network.compiled and slots * size > 1)
-        self.graphs: dict[tuple[str, int, int], torch.cuda.CUDAGraph] = {}
+        # How many positions of a block may be masked in each of its steps, where that is known before.
+        self.left = [size]
+        if budget.steps is not None:
+            quotas = remasking.quota(budget, torch.arange(1, budget.steps + 1))
+            self.left = (size - quotas.cumsum(0) + quotas).tolist()
+        if not self.sample.prompt_guard:
+            # Any position may be committed then.
+            self.left = [size] * len(self.left)
+        self.draw = drawing.of(self.sample, self.network.compiled)
+        self.graphs: dict[tuple[str, int, int, int], torch.cuda.CUDAGraph] = {}
         self.pool: Any = None
 
     def run(self, requests: Sequence[Request], on_finished: Callable[[int], None] | None = None) -> list[Response]:
@@ -162,9 +170,9 @@ class Engine:
     def advance(self, commits: int, prompts: int) -> None:
         """Denoise until the host may have something to decide."""
         # Static: every slot begins its block with the first tick and is done after the last.
-        for step in range(self.budget.steps or 1):
-            self._replay("tick", commits if step == 0 else 0, prompts if step == 0 else 0)
-        self._replay("settle", 0, 0)
+        for step, left in enumerate(self.left):
+            self._replay("tick", commits if step == 0 else 0, prompts if step == 0 else 0, left)
+        self._replay("settle")
 
     def _admit(self, requests, waiting: deque[int], free: list[int], owners: dict[int, int]) -> int:
         """Give free slots to waiting requests; returns how many prompt blocks the next tick has to write."""
@@ -195,7 +203,7 @@ class Engine:
         while len(blocks) > self.prefill // 2:
             now, blocks = blocks[: self.prefill], blocks[self.prefill :]
             self._load(now)
-            self._replay("prefill", 0, self.prefill)
+            self._replay("prefill", prompts=self.prefill)
         self._load(blocks)
         return len(blocks)
 
@@ -210,11 +218,11 @@ class Engine:
     def _tensor(self, column) -> Tensor:
         return torch.tensor(column, device=self.device)
 
-    def _replay(self, what: str, commits: int, prompts: int) -> None:
+    def _replay(self, what: str, commits: int = 0, prompts: int = 0, left: int = 0) -> None:
         """Do a piece of work, as a graph where there is a GPU; shapes are rounded up, so that few graphs are made."""
         static = self.budget.steps is not None
         commits = (self.slots if static else min(_rounded(commits), self.slots)) if commits else 0
-        key = (what, commits, _rounded(prompts) if prompts else 0)
+        key = (what, commits, _rounded(prompts) if prompts else 0, left)
         if self.device.type != "cuda":
             self._work(*key)
             return
@@ -230,16 +238,19 @@ class Engine:
             return
         self.graphs[key].replay()
 
-    def _work(self, what: str, commits: int, prompts: int) -> None:
+    def _work(self, what: str, commits: int, prompts: int, left: int) -> None:
         if what == "settle":
             self._finish_blocks()
         elif what == "prefill":
             self.network.forward(self.prompt_tokens, self.prompt_slots, self.prompt_starts, wanted=0)
         else:
-            self._denoise(commits, prompts)
+            self._denoise(commits, prompts, left)
 
-    def _denoise(self, commits: int, prompts: int) -> None:
-        """One denoising step of every slot; beside it, finished blocks and prompts are written to the cache."""
+    def _denoise(self, commits: int, prompts: int, left: int) -> None:
+        """One denoising step of every slot; beside it, finished blocks and prompts are written to the cache.
+
+        At most `left` positions of a block are masked, and only these go through the head.
+        """
         size, scratch_slot = self.budget.block_size, self.network.scratch_slot
         going = self.working & self.masked.any(dim=1)
         tokens = [self.finished if self.causal else self.tokens]
@@ -259,12 +270,21 @@ class Engine:
             starts.append(self.prompt_starts[:prompts])
         hidden = self.network.forward(torch.cat(tokens), torch.cat(slots), torch.cat(starts), wanted=self.slots)
         self.step.add_(going)
-        positions = self.starts[:, None] + self.places
+        order = self.places.expand(self.slots, -1)
+        if left < size:
+            # Masked positions come first. Where fewer are masked, others fill the shape; nobody chooses them.
+            order = self.masked.int().argsort(dim=1, descending=True, stable=True)[:, :left]
+            hidden = hidden.view(self.slots, size, -1).take_along_dim(order[:, :, None], dim=1).flatten(0, 1)
+        positions = self.starts[:, None] + order
         origins = torch.broadcast_tensors(self.seeds[:, None], positions, self.step[:, None])
         logits = self.model.lm_head(hidden)
         origins = [origin.flatten() for origin in origins]
-        drawn, log_odds = self.draw(logits, self.mask_id, self.sample, *origins)
-        drawn, log_odds = drawn.view_as(self.tokens), log_odds.view_as(self.confidence)
+        draw = self.draw if len(logits) > 1 else drawing.plain
+        drawn, log_odds = draw(logits, self.mask_id, self.sample, *origins)
+        drawn, log_odds = drawn.view_as(positions), log_odds.view_as(positions)
+        if left < size:
+            drawn = self.tokens.scatter(1, order, drawn)
+            log_odds = self.confidence.scatter(1, order, log_odds)
         chosen = remasking.choose(log_odds, self.masked, self.budget, self.step, self.sample.prompt_guard)
         chosen &= going[:, None]
         self.tokens.copy_(torch.where(chosen, drawn, self.tokens))
