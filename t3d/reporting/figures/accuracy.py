@@ -119,9 +119,11 @@ def _drawn(experiment: Experiment, wanted: AccuracyFigure, points: pd.DataFrame,
     for axis, benchmark in zip(axes[:, -1], wanted.benchmarks if rows > 1 else wanted.benchmarks[-1:], strict=True):
         panel = points[(points["benchmark"] == benchmark) & (points["block_size"] == blocks[-1])]
         label_ends(axis, list(_ends(experiment, wanted, panel)), _PANEL[1] - 0.5)
-    kinds = ("-", "fixed steps"), (":", "threshold")
-    handles = [Line2D([], [], color="#808080", linestyle=line) for line, _ in kinds if both]
-    legend_below(figure, handles, [label for _, label in kinds if both], note)
+    kinds = {
+        "fixed steps": Line2D([], [], color="#808080"),
+        "threshold": Line2D([], [], color="#808080", linestyle=":"),
+    }
+    legend_below(figure, list(kinds.values()) if both else [], list(kinds) if both else [], note)
     return figure
 
 

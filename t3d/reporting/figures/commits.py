@@ -126,12 +126,11 @@ def _mean_over_seeds(manifests: list[Manifest], budget: Budget) -> np.ndarray:
 def _draw_panel(axis: Axes, shown: np.ndarray, highest: float, furthest: float | None) -> AxesImage:
     """Shares from 0 to `highest`, or differences up to `furthest` both ways."""
     steps, block_size = shown.shape
-    scale = {"cmap": "Blues", "vmin": 0, "vmax": highest}
-    if furthest is not None:
-        scale = {"cmap": "RdBu", "vmin": -furthest, "vmax": furthest}
     image = axis.imshow(
         shown,
-        **scale,
+        cmap="Blues" if furthest is None else "RdBu",
+        vmin=0.0 if furthest is None else -furthest,
+        vmax=highest if furthest is None else furthest,
         origin="lower",
         extent=(0.5, block_size + 0.5, 0.5, steps + 0.5),
         aspect="auto",

@@ -19,6 +19,7 @@ from t3d.provenance.lineage import ScoreKey
 from t3d.provenance.parquet import ANSWERS, VERDICTS, of_artefact
 from t3d.provenance.store import Manifest, manifest_path
 from t3d.reporting.scores import by_cell
+from t3d.reporting.view import is_ours
 from t3d.seeds import seed_for
 
 QUESTIONS = 12
@@ -33,7 +34,8 @@ def of_table(experiment: Experiment, table: Comparison) -> dict[str, Any]:
     A student is shown by the run of its first seed. The questions are drawn by the experiment's seed.
 
     Returns:
-        `tokens` (texts), `special` (numbers of special tokens in it), `models` (label and key of each row), `budgets`,
+        `tokens` (texts), `special` (numbers of special tokens in it), `models` (labels of rows), `chosen` (the one
+        beside the teacher), `budgets`,
         `benchmarks` (label, `questions` with id, text and expected answer) and `answers`: row/benchmark/budget ->
         one entry per question (packed tokens, verdict, what was extracted, tokens up to the end of text).
 
@@ -81,6 +83,7 @@ def of_table(experiment: Experiment, table: Comparison) -> dict[str, Any]:
         "tokens": tokens.texts,
         "special": tokens.special,
         "models": [label for label, _, _ in rows],
+        "chosen": max(range(len(rows)), key=lambda number: (is_ours(rows[number][0]), number)),
         "budgets": [{"name": b, "block": Budget.parse(b).block_size} for b in table.budgets],
         "benchmarks": benchmarks,
         "answers": found,
