@@ -54,7 +54,7 @@ LOADED = {
 }
 """Verb -> modules that its jobs import; what a job imports besides, it imports itself."""
 PROGRAM = "from t3d.terminal import child, parent; child.job(parent.serve())"
-_AHEAD = {"teacher": "prompts", "prompts": "rollout", "rollout": "generate-answers"}
+_AHEAD = {"teacher": "prompts", "prompts": "rollout", "rollout": "generate-answers", "distill": "figure"}
 """Verb -> the one whose modules are loaded while its jobs run, since it follows."""
 _BESIDE = {"prompts", "score", "table", "figure", "report"}
 """Verbs that load no model: children that wait with one may stay beside them."""

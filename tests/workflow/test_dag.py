@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT
-from tests.started import set_up, wait_for
+from tests.started import Fork, set_up, wait_for
 from tests.workflow.small import (
     BENCHMARKS,
     EVALUATIONS,
@@ -154,7 +154,7 @@ def test_a_student_whose_job_is_ended_leaves_its_state(project):
     command = [*MODULE["snakemake"], "-s", str(ROOT / "Snakefile"), "--cores", "1"]
     command += ["data/demo/students/sft-seed0.manifest.json"]
     given = {"cwd": project, "env": environment(project), "start_new_session": True}
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=-1, **given)
+    running = Fork(command, stdout=subprocess.DEVNULL, stderr=-1, **given)
     log = project / "logs" / "demo" / "students" / "sft-seed0.log"
     deadline = time.monotonic() + 120
     while not (log.is_file() and "distill sft-seed0: " in log.read_text()):
@@ -167,10 +167,10 @@ def test_a_student_whose_job_is_ended_leaves_its_state(project):
     assert list((project / "work" / "demo" / "sft-seed0").glob("step-*.pt"))
 
 
-def jobs_of(running: psutil.Popen) -> list[psutil.Process]:
+def jobs_of(running: subprocess.Popen) -> list[psutil.Process]:
     """The jobs that a Snakemake runs at this moment."""
     with suppress(psutil.NoSuchProcess):
-        return [child for child in running.children(recursive=True) if child.name() == "t3d"]
+        return [child for child in psutil.Process(running.pid).children(recursive=True) if child.name() == "t3d"]
     return []
 
 
@@ -191,10 +191,10 @@ def test_from_nothing_again_through_kills_the_table_is_byte_identical(project, t
     kills = 0
     while kills < int(os.environ.get("KILLS", "6")):
         given = {"cwd": again, "env": environment(again), "start_new_session": True}
-        running = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **given)
+        running = Fork(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **given)
         for everything in (False, False, True):
             wait_for(lambda running=running: jobs_of(running) or running.poll() is not None, seconds=300)
-            with suppress(psutil.TimeoutExpired):
+            with suppress(subprocess.TimeoutExpired):
                 running.wait(moments.uniform(0, 4))
             if everything and running.poll() is None:
                 os.killpg(running.pid, signal.SIGKILL)
