@@ -142,6 +142,27 @@ def pull_published(
     print(f"{count} files are here as they were published.")
 
 
+@app.command("metrics")
+def write_metrics(experiment: ExperimentName, out: Annotated[Path, typer.Option(help="JSON file to write.")]) -> None:
+    """Write the accuracies of the default tables for `dvc metrics` and `dvc plots`."""
+    from t3d.reporting import metrics
+
+    metrics.write(find(experiment), out)
+
+
+@app.command("log")
+def send_curves(
+    to: Annotated[Literal["tensorboard", "trackio", "wandb"], typer.Option(help="Where; pip install it first.")],
+    experiment: ExperimentName = "demo",
+    out: Annotated[Path, typer.Option(help="Folder of TensorBoard's files.")] = Path("runs"),
+) -> None:
+    """Send the training curves that are here to TensorBoard, trackio or Weights & Biases."""
+    from t3d.terminal import curves
+
+    for artefact in curves.send(find(experiment), to, out):
+        print(f"{artefact}: sent to {to}")
+
+
 CardModel = Annotated[str, typer.Option(help="Key of a teacher, of a student (its first seed) or of one run of it.")]
 License = Annotated[
     str | None, typer.Option(help="The hub's name of the licence, apache-2.0 for example; that of the base model.")
