@@ -1,23 +1,21 @@
 """`t3d <verb>`: one verb per rule of the workflow. Each rule's command line can be typed by hand.
 
-Manifests (`<artefact>.manifest.json`) stand for artefacts: an input is the manifest of something made before, `--out`
-the manifest that is written last, when the artefact beside it is complete. Verbs that look at what was made are in
-`terminal/verbs.py`.
+Manifests (`<artefact>.manifest.json`) stand for artefacts: inputs are manifests, `--out` the one that is written last.
+`terminal/verbs.py` has the other verbs.
 """
 
 import atexit
 import gc
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from typer.core import TyperCommand
 
 from t3d.distributed import launch
 from t3d.errors import in_a_sentence
 from t3d.terminal import verbs
-from t3d.terminal.verbs import RULES, YOURS, ExperimentName, find
+from t3d.terminal.verbs import RULES, YOURS, ExperimentName, Verb, find
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -26,31 +24,16 @@ TeacherManifest = Annotated[Path, typer.Option(help="Manifest of the teacher.")]
 PromptsManifest = Annotated[Path, typer.Option(help="Manifest of the prompt set.")]
 ModelManifest = Annotated[Path, typer.Option(help="Manifest of a teacher or a student.")]
 Manifests = list[Path] | None
+BudgetText = Annotated[str, typer.Option(help="b8s2 (block 8, 2 steps) or b8t0.9 (block 8, threshold .9).")]
+Checkpoint = Annotated[str, typer.Argument(help="Folder of a model, or a fetched source of the experiment.")]
+BenchmarkName = Annotated[str, typer.Option(help="Key of a benchmark, gsm8k.")]
+Like = Annotated[str, typer.Option(help="Experiment whose benchmark it is.")]
 Processes = Annotated[
     int | None,
     typer.Option(min=1, max=4096, help="Processes that do it together; the experiment's number if not given."),
 ]
 
-# The imports below are inside the verbs: PyTorch and lm-eval take seconds to load, parameters a quarter of one, and
-# `--help` needs none of them.
-
-
-class Verb(TyperCommand):
-    """A verb of which an option takes all manifests up to the next option, as many as a rule or `*` gives it, or none.
-
-    `--data a b --student --out c` stands for `--data a --data b --out c`.
-    """
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        many = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
-        spread: list[str] = []
-        option = None
-        for word in args:
-            if word.startswith("--"):
-                option = word if word in many else None
-            if word != option:
-                spread += [word] if option is None else [option, word]
-        return super().parse_args(ctx, spread)
+# Imports are inside the verbs: PyTorch and lm-eval take seconds to load, and `--help` needs neither.
 
 
 def _version(asked: bool) -> None:
@@ -192,8 +175,8 @@ def make_student(
 @app.command("generate-answers", rich_help_panel=RULES)
 def make_answers(
     experiment: ExperimentName,
-    benchmark: Annotated[str, typer.Option(help="Key of the benchmark in the experiment.")],
-    budget: Annotated[str, typer.Option(help="b8s2 (block 8, 2 steps) or b8t0.9 (block 8, threshold .9).")],
+    benchmark: BenchmarkName,
+    budget: BudgetText,
     model: ModelManifest,
     prompts: PromptsManifest,
     out: Out,
@@ -277,40 +260,36 @@ def make_report(
 
 @app.command("evaluate", rich_help_panel=YOURS)
 def evaluate_checkpoint(
-    model: Annotated[
-        str, typer.Argument(help="Folder of a checkpoint, or a source of the experiment that was fetched.")
-    ],
-    benchmark: Annotated[str, typer.Option(help="Key of a benchmark, gsm8k for example.")],
+    model: Checkpoint,
+    benchmark: BenchmarkName,
     budget: Annotated[list[str], typer.Option(help="b4s2 (block 4, 2 steps) or b4t0.9 (threshold .9). Repeatable.")],
-    like: Annotated[str, typer.Option(help="Experiment whose benchmark it is.")] = "paper",
+    like: Like = "paper",
     dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Number format of decoding.")] = "bfloat16",
 ) -> None:
     """Score a checkpoint that belongs to no experiment: accuracy with its interval, and a receipt."""
     from t3d import params
-    from t3d.evaluation import answers, scores
-    from t3d.prompts import sets, sources
-    from t3d.provenance import store
+    from t3d.evaluation import checkpoint
     from t3d.teachers import teacher
-    from t3d.terminal import card, checkpoint
+    from t3d.terminal import card
 
-    base = find(like)
     budgets = [str(params.read_budget(text)) for text in budget]
-    fetched = store.manifest_path(base, f"sources/{model}")
-    folder = store.read(fetched).base if fetched.is_file() else Path(model)
-    own = checkpoint.experiment_of(base, folder, benchmark, dtype)
+    own = checkpoint.experiment_of(find(like), model, benchmark, dtype)
     for text in budgets:
-        stages: dict[str, checkpoint.Stage] = {
-            "sources": lambda e, name, out: sources.make(e, name, out.parent / "work", out),
-            "teachers": teacher.make,
-            "prompts": lambda e, name, out, asked, *questions: sets.make(e, name, asked, out, *questions),
-            "answers": lambda e, _, out, asked, questions, at=text: answers.make(
-                e, benchmark, at, asked, questions, out
-            ),
-            "scores": lambda e, _, out, given, questions: scores.make(e, given, questions, out),
-        }
-        path = checkpoint.run(own, benchmark, text, stages)
-        score, receipt = card.read_score(own, path), f"{store.read(path).base}{store.RECEIPT}"
+        path = checkpoint.score(own, checkpoint.MODEL, benchmark, text, teacher.make)
+        score, receipt = card.read_score(own, path), str(path).replace(".manifest.", ".receipt.")
         print(f"{score.label}: {score.accuracy:.1f} % ({score.note()}); {receipt}")
+
+
+@app.command("invariance", rich_help_panel=YOURS)
+def compare_settings(model: Checkpoint, benchmark: BenchmarkName, budget: BudgetText, like: Like = "paper") -> None:
+    """Score a checkpoint in float32 and bfloat16, in batches of 1, 8 and 128: how far its accuracy moves."""
+    from t3d import params
+    from t3d.evaluation import checkpoint
+    from t3d.teachers import teacher
+    from t3d.terminal import card
+
+    text, own = str(params.read_budget(budget)), checkpoint.experiment_of(find(like), model, benchmark)
+    print(card.spread(own, checkpoint.invariance(own, benchmark, text, teacher.make)))
 
 
 @app.command(
@@ -325,6 +304,20 @@ def run_lm_eval(
     from t3d.evaluation import lm_eval_model
 
     lm_eval_model.main(words or [])
+
+
+@app.command("step-maps", rich_help_panel=YOURS)
+def convert_step_maps(
+    source: Annotated[Path, typer.Argument(help="Trajectories: a shard (.parquet), or dLLM-RL's JSON.")],
+    out: Annotated[Path, typer.Argument(help="The other of the two, to write.")],
+    model: Annotated[Path, typer.Option(help="Folder of the model that decoded, for its tokenizer.")],
+    budget: Annotated[str | None, typer.Option(help="b4s4; of JSON that t3d did not write.")] = None,
+    temperature: Annotated[float, typer.Option(min=0, max=100, help="Of such JSON.")] = 1.0,
+) -> None:
+    """Write trajectories for dLLM-RL, or read its: rows of prompt, response and step_map."""
+    from t3d.trajectories import step_maps
+
+    print(step_maps.convert(source, out, model, budget, temperature))
 
 
 app.add_typer(verbs.app)

@@ -15,3 +15,4 @@ rule report:
     default_target: True
     input:
         results(can_be_made()),
+        METRICS,

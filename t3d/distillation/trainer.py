@@ -1,4 +1,4 @@
-"""Distillation: full-parameter AdamW on fp32 master weights, resumable, the same result however often it was killed.
+"""Distillation: AdamW on fp32 master weights, resumable, the same result however often it was killed.
 
 Nothing here is random: order, states and fake tokens follow from (seed, step), so a resumed run repeats them, and
 several processes (`t3d/distributed/collectives.py`) see what one would.
@@ -132,6 +132,11 @@ def train(
     """
     student = setting.student
     spec = student.optimizer
+    adapters = None
+    if student.lora is not None:
+        from t3d.distillation import lora  # peft, which no other student needs
+
+        adapters = lora.adapted(model, student.lora, setting.seed)
     fsdp.shard(model, setting.device)
     reference = fsdp.frozen_copy(model, setting.device) if student.objective.needs_reference else None
     if spec.recompute_activations:
@@ -189,6 +194,8 @@ def train(
                 # Neither probes nor saving are part of a step.
                 started = time.perf_counter()
     model.eval()
+    if adapters is not None:
+        adapters.merge_and_unload()
     return log
 
 
@@ -242,8 +249,9 @@ def _adamw(model: SDARForCausalLM, spec: Optimizer) -> torch.optim.AdamW:
     # The fused kernel reads and writes each value once. On a CPU it would round otherwise than for the published
     # students.
     fused = True if all(parameter.is_cuda for parameter in model.parameters()) else None
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return torch.optim.AdamW(
-        model.parameters(), lr=spec.learning_rate, betas=spec.betas, weight_decay=spec.weight_decay, fused=fused
+        trained, lr=spec.learning_rate, betas=spec.betas, weight_decay=spec.weight_decay, fused=fused
     )
 
 

@@ -35,6 +35,11 @@ class SDARConfig(Qwen3Config):
     qkv_bias: bool = False
     qk_norm: bool = True
 
+    def to_dict(self) -> dict[str, Any]:
+        """The fields of `config.json`, `rope_theta` where transformers 4 and SGLang's SDAR read it as well."""
+        fields = super().to_dict()
+        return fields | {"rope_theta": (fields.get("rope_parameters") or {}).get("rope_theta")}
+
     @classmethod
     def get_config_dict(cls, *args: Any, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The fields of a folder's `config.json`; those of a conversion by dllm or OPDLM in our words."""

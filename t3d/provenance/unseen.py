@@ -27,18 +27,26 @@ def check_targets(experiment: Experiment, targets: Iterable[str]) -> None:
         ParameterError: one is not; the message says what there is.
     """
     data, results = f"data/{experiment.name}/", f"{_RESULTS}/"
+    kinds = {"table": (".csv", ".md", ".tex"), "figure": (".pdf", ".png")}
+    others = (f"{results}report.html", f"{results}{experiment.name}/metrics.json")
     for target in map(str, targets):
+        name, suffix = Path(target).stem, Path(target).suffix
         if target.startswith(data) and target.endswith(MANIFEST):
             lineage.origins_of(experiment, [target.removeprefix(data).removesuffix(MANIFEST)])
-        elif target.startswith(results) and Path(target).suffix in (".csv", ".md", ".tex", ".pdf", ".png"):
-            is_table = Path(target).suffix in (".csv", ".md", ".tex")
-            known = experiment.tables.keys() if is_table else experiment.figures.keys()
-            if Path(target).stem not in known:
-                kind = "table" if is_table else "figure"
-                raise ParameterError(
-                    f"{target}: params/{experiment.name}.yaml has no {kind} {Path(target).stem!r}; it has "
-                    f"{', '.join(known) or 'none'}."
-                )
+        elif target.startswith(results) and suffix and target not in others:
+            for kind, suffixes in kinds.items():
+                known = list(experiment.tables if kind == "table" else experiment.figures)
+                if suffix in suffixes and name not in known:
+                    raise ParameterError(
+                        f"{target}: params/{experiment.name}.yaml has no {kind} {name!r}; it has "
+                        f"{', '.join(known) or 'none'}."
+                    )
+            if not any(suffix in suffixes for suffixes in kinds.values()):
+                files = [f"{results}{name}" for name in lineage.targets(experiment, on_request=True)]
+                raise ParameterError(f"{target} is made by no rule. There are {', '.join([*files, *others])}.")
+        for file in (f"{target}.csv", f"figures/{target}.pdf"):
+            if file in lineage.targets(experiment, on_request=True):
+                raise ParameterError(f"{target} is no rule; type {results}{file}.")
 
 
 def artefacts_behind(experiment: Experiment, targets: Iterable[str]) -> list[str]:

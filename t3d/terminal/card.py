@@ -5,6 +5,7 @@ card is a score that fits the experiment's parameters.
 """
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from huggingface_hub import EvalResultEntry, HfApi, ModelCardData, eval_result_e
 from huggingface_hub.errors import HFValidationError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 
-from t3d.errors import ParameterError, SourceError
+from t3d.errors import ParameterError, SourceError, reading
 from t3d.params import Budget, Experiment
 from t3d.provenance import lineage, recipes, store, verify
 from t3d.provenance.store import manifest_path
@@ -89,6 +90,18 @@ def read_score(experiment: Experiment, path: Path) -> Score:
     )
 
 
+def spread(experiment: Experiment, rows: Iterable[tuple[str, int, Path, int]]) -> str:
+    """What `t3d.evaluation.checkpoint.invariance` found, as a table; under it, how far accuracy moved."""
+    lines = ["| format | batch | accuracy, % | other answers than the first row |", "| --- | ---: | ---: | ---: |"]
+    found = []
+    for dtype, size, path, changed in rows:
+        found.append(read_score(experiment, path))
+        lines.append(f"| {dtype} | {size} | {found[-1].accuracy:.1f} | {changed} of {found[-1].n} |")
+    accuracies = [score.accuracy for score in found]
+    moved = max(accuracies) - min(accuracies)
+    return "\n".join([*lines, "", f"Spread: {moved:.1f} points. First row: {found[0].label}, {found[0].note()}."])
+
+
 def scores_of(experiment: Experiment, model: str) -> list[Score]:
     """Every score of a model that is here, in the order of the experiment's benchmarks; raises as `read_score`."""
     folders = [manifest_path(experiment, f"scores/{model}/{key}/b1s1").parent for key in experiment.benchmarks]
@@ -126,7 +139,11 @@ def text(experiment: Experiment, model: str, licence: str | None, repository: st
     )
     spec = experiment.students.get(name.rpartition("-seed")[0]) or experiment.teachers[name]
     receipt = store.read_receipt(manifest)
-    speed = receipt.get("seconds_per_step")
+    with reading(f"{manifest.base}{store.RECEIPT}", f"Delete {manifest.path} and run its stage again."):
+        made = f"on {receipt['device']}, {receipt['seconds']:.0f} s"
+        if speed := receipt.get("seconds_per_step"):
+            made += f", {speed:.3f} s per optimizer step"
+        made += f", finished {receipt['finished']}, commit `{receipt['git_commit']}`"
     scores = [
         f"| {s.label} | `{s.budget}` | {s.accuracy:.1f} [{s.low:.1f}, {s.high:.1f}] | {s.n} |"
         for s in scores_of(experiment, name)
@@ -150,9 +167,7 @@ def text(experiment: Experiment, model: str, licence: str | None, repository: st
         ),
         "## How it was made\n\n"
         + "\n".join(f"- `{o}`: recipe `{recipes.digest(experiment, o)[:12]}`" for o in origins if o != artefact)
-        + f"\n- on {receipt['device']}, {receipt['seconds']:.0f} s"
-        + (f", {speed:.3f} s per optimizer step" if speed else "")
-        + f", finished {receipt['finished']}, commit `{receipt['git_commit']}`\n\n```yaml\n"
+        + f"\n- {made}\n\n```yaml\n"
         + yaml.safe_dump(recipes.artefact_params(experiment, artefact), sort_keys=False)
         + "```",
         "## Files\n\n| file | sha256 |\n| --- | --- |\n"
@@ -181,12 +196,16 @@ def results(experiment: Experiment, model: str) -> dict[str, str]:
     return files
 
 
-def write(experiment: Experiment, model: str, out: Path, licence: str | None, repository: str | None) -> list[Path]:
+def write(experiment: Experiment, model: str, out: Path, licence: str | None, repository: str) -> list[Path]:
     """Put a model's folder, its card and its results into an empty folder; return what was written.
 
     Raises:
-        ParameterError: `out` is not empty.
+        ParameterError: `out` is not empty, or `repository` is no name of a repository.
     """
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise ParameterError(f"--repository is {repository!r}; it has the form owner/name.") from error
     card, found = text(experiment, model, licence, repository), results(experiment, model)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ParameterError(f"--out is {out}, which holds something; name a folder that is new or empty.")
@@ -209,16 +228,12 @@ def push(folder: Path, repository: str, private: bool, **where: Any) -> str:
         where: `endpoint` and `token` of the hub, for `HfApi`.
 
     Raises:
-        ParameterError: `repository` is no name of a repository.
         SourceError: the hub cannot be reached or refuses.
     """
     try:
-        validate_repo_id(repository)
         api = HfApi(**where)
         api.create_repo(repository, private=private, exist_ok=True)
         return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload by t3d push"))
-    except HFValidationError as error:
-        raise ParameterError(f"--repository is {repository!r}; it has the form owner/name.") from error
     except (HTTPError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise SourceError(

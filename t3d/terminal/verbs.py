@@ -3,9 +3,10 @@
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from t3d.errors import ParameterError, SourceError
 
@@ -20,6 +21,24 @@ RULES, YOURS, VERSIONS = "Run by Snakemake", "For you", "Versions"
 ExperimentName = Annotated[str, typer.Option("--experiment", help="Name of a file in params/, without .yaml.")]
 Remote = Annotated[str | None, typer.Option(help="DVC remote; those of .dvc/config unless given.")]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+class Verb(TyperCommand):
+    """A verb of which an option takes all manifests up to the next option, as many as a rule or `*` gives it, or none.
+
+    `--data a b --student --out c` stands for `--data a --data b --out c`.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        many = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
+        spread: list[str] = []
+        option = None
+        for word in args:
+            if word.startswith("--"):
+                option = word if word in many else None
+            if word != option:
+                spread += [word] if option is None else [option, word]
+        return super().parse_args(ctx, spread)
 
 
 def find(experiment: str) -> "Experiment":
@@ -169,6 +188,27 @@ def pull_published(
 
     count = publish.pull(find(experiment), what, remote)
     print(f"{count} files are here as they were published.")
+
+
+@app.command("metrics", rich_help_panel=RULES)
+def write_metrics(experiment: ExperimentName, out: Annotated[Path, typer.Option(help="JSON file to write.")]) -> None:
+    """Write the accuracies of the default tables for `dvc metrics` and `dvc plots`."""
+    from t3d.reporting import metrics
+
+    metrics.write(find(experiment), out)
+
+
+@app.command("log", rich_help_panel=YOURS)
+def send_curves(
+    to: Annotated[Literal["tensorboard", "trackio", "wandb"], typer.Option(help="Where; pip install it first.")],
+    experiment: ExperimentName = "demo",
+    out: Annotated[Path, typer.Option(help="Folder of TensorBoard's files.")] = Path("runs"),
+) -> None:
+    """Send the training curves that are here to TensorBoard, trackio or Weights & Biases."""
+    from t3d.terminal import curves
+
+    for artefact in curves.send(find(experiment), to, out):
+        print(f"{artefact}: sent to {to}")
 
 
 CardModel = Annotated[str, typer.Option(help="Key of a teacher, of a student (its first seed) or of one run of it.")]

@@ -20,6 +20,7 @@ from botocore.exceptions import EndpointConnectionError
 from t3d import params
 from t3d.errors import CorruptArtefactError
 from t3d.provenance import verify
+from t3d.reporting import csv_format
 from tests.workflow.small import MODULE, REPORT, begin, dvc, git, planned, snakemake, t3d, twin, write
 
 TABLE = Path("results", "demo", "table1.csv")
@@ -58,6 +59,16 @@ def whole(fetched, tmp_path):
 def test_what_is_published_is_what_dvc_would_run(demo):
     assert "Data and pipelines are up to date" in dvc(demo, "status")
     assert "Nothing to be done" in snakemake(demo, "-n")
+
+
+def test_dvc_shows_the_accuracies_of_the_table(demo, tmp_path):
+    rows = csv_format.read(demo / TABLE)
+    means = rows[rows["benchmark"].eq("average")].set_index("method")["accuracy"]
+    (found,) = json.loads(dvc(demo, "metrics", "show", "--json"))[""]["data"].values()
+    assert {method: at["4"] for method, at in found["data"]["table1"].items()} == pytest.approx(means.to_dict())
+    assert "table1.T3D.4" in dvc(demo, "exp", "show", "--csv")
+    dvc(demo, "plots", "show", "--out", str(tmp_path))
+    assert '"T3D"' in (tmp_path / "index.html").read_text()
 
 
 def test_no_path_of_a_machine_is_published(demo):
