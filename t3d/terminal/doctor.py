@@ -127,7 +127,8 @@ def _slurm(experiment: Experiment) -> Line:
         return Line("Slurm", "note", "no sbatch here; only --profile slurm needs it.")
     nodes = _said("sinfo", "--noheader", "--format=%G")
     if nodes is None:
-        return Line("Slurm", "todo", "sinfo does not answer: is this a login node of a cluster that runs?")
+        state: State = "todo" if experiment.gpus else "note"
+        return Line("Slurm", state, "sinfo does not answer: is this a login node of a cluster that runs?")
     wanted = max(experiment.training_processes, experiment.decoding_processes)
     most = max((int(number) for number in re.findall(r"gpu(?::[^:,()\s]+)?:(\d+)", nodes)), default=0)
     if experiment.gpus and wanted > most:
