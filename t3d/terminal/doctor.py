@@ -127,7 +127,6 @@ def _slurm(experiment: Experiment) -> Line:
         return Line("Slurm", "note", "no sbatch here; only --profile slurm needs it.")
     nodes = _said("sinfo", "--noheader", "--format=%G")
     if nodes is None:
-        # An experiment that needs no GPU seldom needs the cluster whose tools are installed here.
         state: State = "todo" if experiment.gpus else "note"
         return Line("Slurm", state, "sinfo does not answer: is this a login node of a cluster that runs?")
     wanted = max(experiment.training_processes, experiment.decoding_processes)
@@ -171,7 +170,8 @@ def _disk(experiment: Experiment) -> Line:
     trained = [
         experiment.teachers[lineage.teacher_behind(experiment, name)] for kind, name, *_ in behind if kind == "students"
     ]
-    models = sum(2 * p for p in fetched) + sum((2 if t.dtype == "bfloat16" else 4) * t.parameters for t in trained)
+    # The hub's are bf16, students are saved as they were trained, in float32.
+    models = 2 * sum(fetched) + 4 * sum(teacher.parameters for teacher in trained)
     state = 2 * _STATE * max((teacher.parameters for teacher in trained), default=0.0)
     needed, free = (models + state) / 1e9, shutil.disk_usage(".").free / 1e9
     said = (

@@ -50,8 +50,8 @@ def test_every_line_says_what_to_do(machine):
     assert found["Slurm"] == ("note", "no sbatch here; only --profile slurm needs it.")
     assert found["vLLM"][0] == "note"
     assert "make vllm-env VLLM_FOR=cuda" in found["vLLM"][1]
-    # 9 students and 2 models of the hub, 2 bytes a parameter: the default tables alone.
-    assert "models of the default tables take" in found["disk"][1]
+    # 9 students of 1.7e9 parameters, 4 bytes each, the hub's models, 2 bytes each; two states of 12 bytes.
+    assert "models of the default tables take 84.0 GB, and each student in training up to 40.8 GB" in found["disk"][1]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
