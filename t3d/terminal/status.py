@@ -4,7 +4,6 @@ Manifests and receipts are read, sizes are compared, no content is hashed: `t3d 
 what runs (`snakemake -n results/table1.csv`); this shows at a glance where things stand.
 """
 
-import calendar
 import filecmp
 import json
 import statistics
@@ -13,8 +12,9 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from functools import cache
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from t3d.errors import MissingInputError, T3DError
 from t3d.params import Experiment, Product
@@ -99,15 +99,17 @@ def look(experiment: Experiment) -> Status:
     products = lineage.targets(experiment, on_request=True)
     every = lineage.artefacts_of(experiment, products.values())
     wanted = lineage.artefacts_of(experiment, lineage.targets(experiment).values())
-    finished_at = cache(lambda artefact: _finished(experiment, artefact))
-    faults = {artefact: verify.fault(experiment, artefact, files="sizes") for artefact in every}
-    state = {artefact: _state(fault) for artefact, fault in faults.items()}
+    here = set(every).intersection(verify.made(experiment).values())
+    faults = {artefact: verify.fault(experiment, artefact, files="sizes") for artefact in every if artefact in here}
+    state = {artefact: _state(faults[artefact]) if artefact in here else MISSING for artefact in every}
+    receipts = {artefact: store.find_receipt(experiment, artefact) or {} for artefact in here}
     targets = []
     for name, product in products.items():
         behind = lineage.artefacts_of(experiment, [product])
         path = Path("results", experiment.name, name)
         states = [state[artefact] for artefact in behind]
-        finished = max((finished_at(a) for a in lineage.inputs_of_target(experiment, product)), default=0.0)
+        shown = lineage.inputs_of_target(experiment, product)
+        finished = max((_finished(receipts.get(artefact, {})) for artefact in shown), default=0.0)
         seen = _seen(experiment, product, path, finished, states)
         targets.append(Target(str(path), seen, states.count(MADE), len(states), product.on_request))
     partials = {str(path): path for path in Path("data", experiment.name).rglob("*.partial")}
@@ -120,7 +122,9 @@ def look(experiment: Experiment) -> Status:
         [Stage(kind, *(found.count(s) for s in (MADE, STALE, MISSING))) for kind, found in kinds.items()],
         {artefact: str(fault) for artefact, fault in faults.items() if state[artefact] == STALE},
         [job for artefact in every if (job := _running(experiment, artefact, state[artefact], partials))],
-        _remaining(experiment, every, *_planned(experiment, wanted, state, {t.path: t.state for t in targets})),
+        _remaining(
+            experiment, every, receipts, *_planned(experiment, wanted, state, {t.path: t.state for t in targets})
+        ),
     )
 
 
@@ -142,10 +146,9 @@ def _seen(experiment: Experiment, product: Product, path: Path, finished: float,
     return INCOMPLETE if MISSING in behind else MADE
 
 
-def _finished(experiment: Experiment, artefact: str) -> float:
-    """When an artefact was finished, in seconds since 1970; 0 if no receipt says."""
-    said = (store.find_receipt(experiment, artefact) or {}).get("finished")
-    return calendar.timegm(time.strptime(said, "%Y-%m-%dT%H:%M:%SZ")) if said else 0.0
+def _finished(receipt: dict[str, Any]) -> float:
+    """When an artefact was finished, in seconds since 1970; 0 if its receipt does not say."""
+    return datetime.fromisoformat(receipt["finished"]).timestamp() if "finished" in receipt else 0.0
 
 
 def _running(experiment: Experiment, artefact: str, state: str, partials: dict[str, Path]) -> Running | None:
@@ -209,7 +212,13 @@ def _planned(
     return [artefact for artefact in wanted if artefact in made], [path for path in shows if path in made]
 
 
-def _remaining(experiment: Experiment, every: Iterable[str], left: list[str], products: list[str]) -> Remaining:
+def _remaining(
+    experiment: Experiment,
+    every: Iterable[str],
+    receipts: dict[str, dict[str, Any]],
+    left: list[str],
+    products: list[str],
+) -> Remaining:
     jobs = len(left) + len(products)
     if experiment.gpus:
         return Remaining(jobs, sum(cost.of_artefact(experiment, artefact).seconds for artefact in left), 0, "cost")
@@ -217,11 +226,12 @@ def _remaining(experiment: Experiment, every: Iterable[str], left: list[str], pr
         return Remaining(0, 0.0, 0, "records")
     took: dict[str, list[float]] = defaultdict(list)
     there = {str(Path("results", experiment.name, name)) for name in lineage.targets(experiment, on_request=True)}
+    kinds = set(map(_kind, [*left, *products]))
     for name in [*every, *there, *products]:
-        if (seconds := _seconds(experiment, name)) is not None:
+        if _kind(name) in kinds and (seconds := _seconds(experiment, name, receipts.get(name, {}))) is not None:
             took[_kind(name)].append(seconds)
     known = [took[_kind(name)] for name in [*left, *products] if _kind(name) in took]
-    return Remaining(jobs, sum(map(statistics.median, known)), jobs - len(known), "records")
+    return Remaining(jobs, sum(map(_median, known)), jobs - len(known), "records")
 
 
 def _kind(name: str) -> str:
@@ -230,13 +240,17 @@ def _kind(name: str) -> str:
     return Path(name).suffix + str(rest.count("/")) if stage == "results" else stage
 
 
-def _seconds(experiment: Experiment, name: str) -> float | None:
+def _median(values: list[float]) -> float:
+    """As `statistics.median`, which takes longer to load than the rest of this module."""
+    ordered, half = sorted(values), len(values) // 2
+    return ordered[half] if len(values) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+
+def _seconds(experiment: Experiment, name: str, receipt: dict[str, Any]) -> float | None:
     """How long the job of an artefact, table, figure or copy took, start-up included; None if nobody knows."""
-    is_result = name.startswith("results/")
-    record = records.of(name if is_result else str(manifest_path(experiment, name)))
+    record = records.of(name if name.startswith("results/") else str(manifest_path(experiment, name)))
     if "endtime" in record:
         return record["endtime"] - record["starttime"]
-    receipt = {} if is_result else store.find_receipt(experiment, name) or {}
     return receipt["seconds"] + receipt.get("start_seconds", 0.0) if "seconds" in receipt else None
 
 

@@ -134,6 +134,16 @@ def test_a_change_plans_what_follows_from_it_and_nothing_else(project, change):
     assert planned(project) == expected
 
 
+def test_a_model_is_loaded_once_for_budgets_that_follow_each_other(project):
+    content = twin()
+    content["tables"]["table1"]["budgets"] = ["b8s2", "b8s4", "b8s1"]
+    write(project, content)
+    answers = [f"answers/t3d-seed0/gsm/{budget}" for budget in ("b8s4", "b8s1")]
+    snakemake(project, *(f"data/demo/{name}.manifest.json" for name in answers), "--cores", "1")
+    logs = [(project / "logs" / "demo" / f"{name}.log").read_text() for name in answers]
+    assert sorted("Loading weights" in log for log in logs) == [False, True]
+
+
 def test_bad_parameters_stop_snakemake_with_one_message(project):
     assert "unknown experiment 'nope'" in snakemake(project, "-n", "--config", "experiment=nope", check=False)
     content = twin()
