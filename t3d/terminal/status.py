@@ -6,7 +6,6 @@ what runs (`snakemake -n results/table1.csv`); this shows at a glance where thin
 
 import filecmp
 import json
-import statistics
 import textwrap
 import time
 from collections import defaultdict
