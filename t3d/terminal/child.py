@@ -86,7 +86,7 @@ def job(parent: socket.socket) -> None:
 
 def _begins_again(parent: socket.socket) -> bool:
     """In a child: wait for the next job after one that ended well; False if it does one alone or if none comes."""
-    if sys.argv[1] not in STAYS:
+    if STAYS.get(sys.argv[1]) not in sys.argv[2:-1]:
         return False
     _flush()
     nothing = os.open(os.devnull, os.O_RDWR)
