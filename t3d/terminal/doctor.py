@@ -138,7 +138,7 @@ def _slurm(experiment: Experiment) -> Line:
             f"a job asks for {wanted} GPUs of one node, and no node lists more than {most}: lower training_processes "
             f"and decoding_processes in params/{experiment.name}.yaml.",
         )
-    chosen = read_yaml(_PROFILE).get("default-resources", {}) if _PROFILE.is_file() else {}
+    chosen = (read_yaml(_PROFILE).get("default-resources") if _PROFILE.is_file() else None) or {}
     missing = [key for key in ("slurm_account", "slurm_partition") if key not in chosen]
     asked = f"{' and '.join(missing)} of {_PROFILE} are not set: Slurm's defaults are used. " if missing else ""
     node = f"srun{' --gpus=1' if experiment.gpus else ''} t3d doctor --experiment {experiment.name}"
