@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -62,7 +61,7 @@ ELASTIC = "torch.distributed.elastic.multiprocessing"
 class Fork(subprocess.Popen):
     """`subprocess.Popen`; `python -m` with T3D, Snakemake or DVC is a fork of this process, and has its code.
 
-    So are those of these commands that it starts itself, also by a line that DVC gives to a shell.
+    So are those of these commands that it starts itself, but for the lines that DVC gives to a shell.
     """
 
     def _execute_child(self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *others):
@@ -86,9 +85,6 @@ def _forked(command):
     """What `python -m` would have in `sys.argv`, if it is one of those commands."""
     if isinstance(command, (str, bytes, os.PathLike)):
         return None
-    if len(command) > 2 and command[0].endswith("sh") and command[-2] == "-c" and not set(command[-1]) & set("|&;<>$`"):
-        words = shlex.split(command[-1])
-        return words if words[0] in FORKED else None
     python, *words = [word for word in command if word not in ("-P", "-u")]
     name = words[1].removesuffix(".cli") if len(words) > 1 and words[0] == "-m" else None
     return [name, *words[2:]] if python == sys.executable and name in FORKED else None
