@@ -88,6 +88,11 @@ def _begins_again(parent: socket.socket) -> bool:
     """In a child: wait for the next job after one that ended well; False if it does one alone or if none comes."""
     if sys.argv[1] not in STAYS:
         return False
+    if compiler := sys.modules.get("torch._inductor.async_compile"):
+        compiler.shutdown_compile_workers()
+    # What it has started may hold the job's output open, and who reads that would wait for its end.
+    if _has_children():
+        return False
     _flush()
     nothing = os.open(os.devnull, os.O_RDWR)
     for target in range(3):
@@ -105,6 +110,14 @@ def _begins_again(parent: socket.socket) -> bool:
     become(request, files)
     import_module("t3d.provenance.environment").start_again()
     return True
+
+
+def _has_children() -> bool:
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+        return True
+    return False
 
 
 def _flush() -> None:
