@@ -25,6 +25,7 @@ rule all:
     default_target: True
     input:
         results(),
+        METRICS,
         # In a fresh clone the figures are there, from git, and what they show is not.
         lambda w: [file for figure in E.figures.values() if not figure.on_request for file in material(figure)],
 

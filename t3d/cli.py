@@ -1,23 +1,21 @@
 """`t3d <verb>`: one verb per rule of the workflow. Each rule's command line can be typed by hand.
 
-Manifests (`<artefact>.manifest.json`) stand for artefacts: an input is the manifest of something made before, `--out`
-the manifest that is written last, when the artefact beside it is complete. Verbs that look at what was made are in
-`terminal/verbs.py`.
+Manifests (`<artefact>.manifest.json`) stand for artefacts: inputs are manifests, `--out` the one that is written last.
+`terminal/verbs.py` has the other verbs.
 """
 
 import atexit
 import gc
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from typer.core import TyperCommand
 
 from t3d.distributed import launch
 from t3d.errors import in_a_sentence
 from t3d.terminal import verbs
-from t3d.terminal.verbs import ExperimentName, find
+from t3d.terminal.verbs import RULES, YOURS, ExperimentName, Verb, find
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -26,44 +24,43 @@ TeacherManifest = Annotated[Path, typer.Option(help="Manifest of the teacher.")]
 PromptsManifest = Annotated[Path, typer.Option(help="Manifest of the prompt set.")]
 ModelManifest = Annotated[Path, typer.Option(help="Manifest of a teacher or a student.")]
 Manifests = list[Path] | None
+BudgetText = Annotated[str, typer.Option(help="b8s2 (block 8, 2 steps) or b8t0.9 (block 8, threshold .9).")]
+Checkpoint = Annotated[str, typer.Argument(help="Folder of a model, or a fetched source of the experiment.")]
+BenchmarkName = Annotated[str, typer.Option(help="Key of a benchmark, gsm8k.")]
+Like = Annotated[str, typer.Option(help="Experiment whose benchmark it is.")]
 Processes = Annotated[
     int | None,
     typer.Option(min=1, max=4096, help="Processes that do it together; the experiment's number if not given."),
 ]
 
-# The imports below are inside the verbs: PyTorch and lm-eval take seconds to load, parameters a quarter of one, and
-# `--help` needs none of them.
+# Imports are inside the verbs: PyTorch and lm-eval take seconds to load, and `--help` needs neither.
 
 
-class Verb(TyperCommand):
-    """A verb of which an option takes all manifests up to the next option, as many as a rule or `*` gives it, or none.
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
 
-    `--data a b --student --out c` stands for `--data a --data b --out c`.
-    """
+        from t3d.provenance.environment import git_commit
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        many = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
-        spread: list[str] = []
-        option = None
-        for word in args:
-            if word.startswith("--"):
-                option = word if word in many else None
-            if word != option:
-                spread += [word] if option is None else [option, word]
-        return super().parse_args(ctx, spread)
+        commit = git_commit()
+        print(f"t3d {version('t3d')}" + (f", commit {commit}" if commit else ""))
+        raise typer.Exit
 
 
 @app.callback()
-def t3d() -> None:
+def t3d(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print version and commit.")
+    ] = False,
+) -> None:
     """Few-step diffusion language models by trajectory self-distillation.
 
-    Snakemake runs these verbs in order (`snakemake -n results/table1.csv` shows how); each can be run by hand.
-
-    An option for manifests takes all of them up to the next option.
+    Snakemake runs the verbs of the first group, in this order (`snakemake -n results/table1.csv` shows which); each can
+    be run by hand. An option for manifests takes all of them up to the next option.
     """
 
 
-@app.command("fetch")
+@app.command("fetch", rich_help_panel=RULES)
 def fetch_source(
     experiment: ExperimentName,
     name: Annotated[str, typer.Option(help="Key of the source in the experiment.")],
@@ -76,15 +73,7 @@ def fetch_source(
     sources.make(find(experiment), name, work, out)
 
 
-@app.command("pin")
-def pin_sources(experiment: ExperimentName = "paper") -> None:
-    """Print what pins an experiment's sources, to paste into its file; asks the hub."""
-    from t3d.prompts import sources
-
-    print(sources.pins(find(experiment)), end="")
-
-
-@app.command("teacher", cls=Verb)
+@app.command("teacher", cls=Verb, rich_help_panel=RULES)
 def make_teacher(
     experiment: ExperimentName,
     name: Annotated[str, typer.Option(help="Key of the teacher in the experiment.")],
@@ -106,7 +95,7 @@ def make_teacher(
         teachers.make(found, name, out, *(source or ()), *(teacher or ()), *(shards or ()))
 
 
-@app.command("prompts", cls=Verb)
+@app.command("prompts", cls=Verb, rich_help_panel=RULES)
 def make_prompts(
     experiment: ExperimentName,
     name: Annotated[str, typer.Option(help="Key of the prompt set in the experiment.")],
@@ -122,7 +111,7 @@ def make_prompts(
     sets.make(find(experiment), name, teacher, out, *(shards or ()), *(source or ()), *(prompts or ()))
 
 
-@app.command("generate")
+@app.command("generate", rich_help_panel=RULES)
 def make_generations(
     experiment: ExperimentName,
     name: Annotated[str, typer.Option(help="Key of the generations in the experiment.")],
@@ -140,7 +129,7 @@ def make_generations(
         generations.make(found, name, shard, teacher, prompts, out)
 
 
-@app.command("rollout", cls=Verb)
+@app.command("rollout", cls=Verb, rich_help_panel=RULES)
 def make_trajectories(
     experiment: ExperimentName,
     name: Annotated[str, typer.Option(help="Key of the trajectories in the experiment.")],
@@ -161,7 +150,7 @@ def make_trajectories(
         rollout.make(found, name, shard, teacher, prompts, out, *(student or ()))
 
 
-@app.command("distill", cls=Verb)
+@app.command("distill", cls=Verb, rich_help_panel=RULES)
 def make_student(
     experiment: ExperimentName,
     run: Annotated[str, typer.Option(help="Student and seed, t3d-seed0 for example.")],
@@ -183,11 +172,11 @@ def make_student(
         trainer.make(found, run, teacher, [*(student or ()), *data], work, out)
 
 
-@app.command("generate-answers")
+@app.command("generate-answers", rich_help_panel=RULES)
 def make_answers(
     experiment: ExperimentName,
-    benchmark: Annotated[str, typer.Option(help="Key of the benchmark in the experiment.")],
-    budget: Annotated[str, typer.Option(help="b8s2 (block 8, 2 steps) or b8t0.9 (block 8, threshold .9).")],
+    benchmark: BenchmarkName,
+    budget: BudgetText,
     model: ModelManifest,
     prompts: PromptsManifest,
     out: Out,
@@ -204,7 +193,7 @@ def make_answers(
         answers.make(found, benchmark, budget, model, prompts, out)
 
 
-@app.command("score")
+@app.command("score", rich_help_panel=RULES)
 def make_score(
     experiment: ExperimentName,
     answers: Annotated[Path, typer.Option(help="Manifest of the answers.")],
@@ -217,7 +206,7 @@ def make_score(
     scores.make(find(experiment), answers, prompts, out)
 
 
-@app.command("factorisation", cls=Verb)
+@app.command("factorisation", cls=Verb, rich_help_panel=RULES)
 def make_factorisation(
     experiment: ExperimentName,
     name: Annotated[str, typer.Option(help="Key of the trajectories in the experiment.")],
@@ -231,7 +220,7 @@ def make_factorisation(
     factorisation.make(find(experiment), model, name, shards, out)
 
 
-@app.command("table", cls=Verb)
+@app.command("table", cls=Verb, rich_help_panel=RULES)
 def make_table(
     experiment: ExperimentName,
     name: Annotated[str, typer.Option(help="Key of the table in the experiment.")],
@@ -244,7 +233,7 @@ def make_table(
     tables.write(find(experiment), name, scores, out)
 
 
-@app.command("figure", cls=Verb)
+@app.command("figure", cls=Verb, rich_help_panel=RULES)
 def make_figure(
     experiment: ExperimentName,
     name: Annotated[str, typer.Option(help="Key of the figure in the experiment.")],
@@ -257,7 +246,7 @@ def make_figure(
     figures.write(find(experiment), name, material, out)
 
 
-@app.command("report")
+@app.command("report", rich_help_panel=RULES)
 def make_report(
     experiment: ExperimentName,
     out: Annotated[Path, typer.Option(help="HTML file to write.")],
@@ -269,45 +258,43 @@ def make_report(
     print(f"The report is in {out}: open it in a browser, no network is needed.")
 
 
-@app.command("evaluate")
+@app.command("evaluate", rich_help_panel=YOURS)
 def evaluate_checkpoint(
-    model: Annotated[
-        str, typer.Argument(help="Folder of a checkpoint, or a source of the experiment that was fetched.")
-    ],
-    benchmark: Annotated[str, typer.Option(help="Key of a benchmark, gsm8k for example.")],
+    model: Checkpoint,
+    benchmark: BenchmarkName,
     budget: Annotated[list[str], typer.Option(help="b4s2 (block 4, 2 steps) or b4t0.9 (threshold .9). Repeatable.")],
-    like: Annotated[str, typer.Option(help="Experiment whose benchmark it is.")] = "paper",
+    like: Like = "paper",
     dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Number format of decoding.")] = "bfloat16",
 ) -> None:
     """Score a checkpoint that belongs to no experiment: accuracy with its interval, and a receipt."""
     from t3d import params
-    from t3d.evaluation import answers, scores
-    from t3d.prompts import sets, sources
-    from t3d.provenance import store
+    from t3d.evaluation import checkpoint
     from t3d.teachers import teacher
-    from t3d.terminal import card, checkpoint
+    from t3d.terminal import card
 
-    base = find(like)
     budgets = [str(params.read_budget(text)) for text in budget]
-    fetched = store.manifest_path(base, f"sources/{model}")
-    folder = store.read(fetched).base if fetched.is_file() else Path(model)
-    own = checkpoint.experiment_of(base, folder, benchmark, dtype)
+    own = checkpoint.experiment_of(find(like), model, benchmark, dtype)
     for text in budgets:
-        stages: dict[str, checkpoint.Stage] = {
-            "sources": lambda e, name, out: sources.make(e, name, out.parent / "work", out),
-            "teachers": teacher.make,
-            "prompts": lambda e, name, out, asked, *questions: sets.make(e, name, asked, out, *questions),
-            "answers": lambda e, _, out, asked, questions, at=text: answers.make(
-                e, benchmark, at, asked, questions, out
-            ),
-            "scores": lambda e, _, out, given, questions: scores.make(e, given, questions, out),
-        }
-        path = checkpoint.run(own, benchmark, text, stages)
-        score, receipt = card.read_score(own, path), f"{store.read(path).base}{store.RECEIPT}"
+        path = checkpoint.score(own, checkpoint.MODEL, benchmark, text, teacher.make)
+        score, receipt = card.read_score(own, path), str(path).replace(".manifest.", ".receipt.")
         print(f"{score.label}: {score.accuracy:.1f} % ({score.note()}); {receipt}")
 
 
-@app.command("lm-eval", context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@app.command("invariance", rich_help_panel=YOURS)
+def compare_settings(model: Checkpoint, benchmark: BenchmarkName, budget: BudgetText, like: Like = "paper") -> None:
+    """Score a checkpoint in float32 and bfloat16, in batches of 1, 8 and 128: how far its accuracy moves."""
+    from t3d import params
+    from t3d.evaluation import checkpoint
+    from t3d.teachers import teacher
+    from t3d.terminal import card
+
+    text, own = str(params.read_budget(budget)), checkpoint.experiment_of(find(like), model, benchmark)
+    print(card.spread(own, checkpoint.invariance(own, benchmark, text, teacher.make)))
+
+
+@app.command(
+    "lm-eval", rich_help_panel=YOURS, context_settings={"ignore_unknown_options": True, "help_option_names": []}
+)
 def run_lm_eval(
     words: Annotated[list[str] | None, typer.Argument(help="lm-eval's own words and options.", metavar="...")] = None,
 ) -> None:
@@ -317,6 +304,20 @@ def run_lm_eval(
     from t3d.evaluation import lm_eval_model
 
     lm_eval_model.main(words or [])
+
+
+@app.command("step-maps", rich_help_panel=YOURS)
+def convert_step_maps(
+    source: Annotated[Path, typer.Argument(help="Trajectories: a shard (.parquet), or dLLM-RL's JSON.")],
+    out: Annotated[Path, typer.Argument(help="The other of the two, to write.")],
+    model: Annotated[Path, typer.Option(help="Folder of the model that decoded, for its tokenizer.")],
+    budget: Annotated[str | None, typer.Option(help="b4s4; of JSON that t3d did not write.")] = None,
+    temperature: Annotated[float, typer.Option(min=0, max=100, help="Of such JSON.")] = 1.0,
+) -> None:
+    """Write trajectories for dLLM-RL, or read its: rows of prompt, response and step_map."""
+    from t3d.trajectories import step_maps
+
+    print(step_maps.convert(source, out, model, budget, temperature))
 
 
 app.add_typer(verbs.app)

@@ -5,15 +5,18 @@ each denoising step commits some of them (`remasking.py`), and a commit pass wri
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from t3d.decoding import remasking, sampling
 from t3d.decoding.request import DecodingOptions, Request, Response, checked
+from t3d.models.folder import mask_id
 from t3d.models.masks import PADDING, block_causal
 from t3d.models.sdar import SDARForCausalLM
-from t3d.params import Budget
+from t3d.params import Budget, Sampling, read_budget
 
 
 @torch.inference_mode()
@@ -60,6 +63,47 @@ def decode(
             if on_finished is not None and finished:
                 on_finished(len(finished))
     return [response for response in responses if response is not None]
+
+
+def generate(
+    model: SDARForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    input_ids: Tensor,
+    budget: str,
+    max_new_tokens: int = 256,
+    attention_mask: Tensor | None = None,
+    sample: Sampling | None = None,
+    seed: int = 0,
+) -> Tensor:
+    """What `model.generate()` of transformers is for other models: greedy unless `sample` says otherwise.
+
+    Args:
+        model: an SDAR, in `eval` mode.
+        tokenizer: its tokenizer, which knows the mask and the padding token.
+        input_ids: prompts `[batch, length]`, on any side padded where `attention_mask` is 0.
+        budget: `b4s2` (blocks of 4 tokens in 2 steps) or `b4t0.9` (threshold .9).
+        max_new_tokens: longest response, rounded up to whole blocks.
+        attention_mask: `[batch, length]`; every token counts unless given.
+        sample: how tokens are drawn.
+        seed: of the draws; row i has `seed + i`.
+
+    Returns:
+        Prompts with their responses up to the end-of-text token, `[batch, length + longest response]`; padding fills
+        shorter ones.
+
+    Raises:
+        ParameterError: `budget` is none.
+    """
+    ends = model.generation_config.eos_token_id or model.config.eos_token_id or ()
+    stops = frozenset([ends] if isinstance(ends, int) else ends)
+    options = DecodingOptions(max_new_tokens, stops, mask_id(tokenizer), sample or Sampling(), len(input_ids))
+    visible = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+    rows = zip(input_ids, visible.bool(), strict=True)
+    requests = [Request(ids[kept].tolist(), seed + row) for row, (ids, kept) in enumerate(rows)]
+    found = [torch.tensor(r.ids[: r.length]) for r in decode(model, requests, read_budget(budget), options)]
+    pad: Any = tokenizer.pad_token_id
+    written = nn.utils.rnn.pad_sequence(found, batch_first=True, padding_value=pad)
+    return torch.cat([input_ids, written.to(input_ids)], dim=1)
 
 
 class _PrefixCache:

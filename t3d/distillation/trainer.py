@@ -1,4 +1,4 @@
-"""Distillation: full-parameter AdamW on fp32 master weights, resumable, the same result however often it was killed.
+"""Distillation: AdamW on fp32 master weights, resumable, the same result however often it was killed.
 
 Nothing here is random: order, states and fake tokens follow from (seed, step), so a resumed run repeats them, and
 several processes (`t3d/distributed/collectives.py`) see what one would.
@@ -132,6 +132,11 @@ def train(
     """
     student = setting.student
     spec = student.optimizer
+    adapters = None
+    if student.lora is not None:
+        from t3d.distillation import lora  # peft, which no other student needs
+
+        adapters = lora.adapted(model, student.lora, setting.seed)
     fsdp.shard(model, setting.device)
     reference = fsdp.frozen_copy(model, setting.device) if student.objective.needs_reference else None
     if spec.recompute_activations:
@@ -141,6 +146,7 @@ def train(
             packed.speed_up(each)
     optimizer = _adamw(model, spec)
     first, log = 0, []
+    started = time.perf_counter()
     state = checkpoints.latest() if checkpoints else None
     if state is not None:
         fsdp.load_model(model, state["model"])
@@ -149,7 +155,7 @@ def train(
             fsdp.load_model(reference, state["reference"])
         first, log = state["step"], state["log"]
         del state  # as large as what is trained, and needed no more
-        _say(f"{title}: resuming after step {first}")
+        _say(f"{title}: resuming after step {first} (state read in {time.perf_counter() - started:.1f} s)")
     progress = Progress(title, spec.steps, first) if collectives.is_main() else None
     batches = Batches(setting)
     unread: deque[tuple[int, Callable[[], dict[str, float]]]] = deque()
@@ -175,7 +181,9 @@ def train(
             if after_step is not None and pauses:
                 after_step(log)
             if checkpoints is not None and not last and (due or asked):
+                saving = time.perf_counter()
                 checkpoints.save(step + 1, fsdp.to_local(_state(step + 1, model, reference, optimizer, log)))
+                _say(f"{title}: state of step {step + 1} saved in {time.perf_counter() - saving:.1f} s")
             # After saving: the process that reads this output may have been ended by the same signal.
             if progress is not None and log:
                 progress.update(len(log), loss=log[-1]["loss"])
@@ -186,6 +194,8 @@ def train(
                 # Neither probes nor saving are part of a step.
                 started = time.perf_counter()
     model.eval()
+    if adapters is not None:
+        adapters.merge_and_unload()
     return log
 
 
@@ -239,8 +249,9 @@ def _adamw(model: SDARForCausalLM, spec: Optimizer) -> torch.optim.AdamW:
     # The fused kernel reads and writes each value once. On a CPU it would round otherwise than for the published
     # students.
     fused = True if all(parameter.is_cuda for parameter in model.parameters()) else None
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return torch.optim.AdamW(
-        model.parameters(), lr=spec.learning_rate, betas=spec.betas, weight_decay=spec.weight_decay, fused=fused
+        trained, lr=spec.learning_rate, betas=spec.betas, weight_decay=spec.weight_decay, fused=fused
     )
 
 

@@ -14,7 +14,7 @@ from lm_eval.api.registry import register_model
 
 from t3d.decoding.decoder import decode
 from t3d.decoding.request import DecodingOptions, Request
-from t3d.errors import DataError, ParameterError
+from t3d.errors import DataError, ParameterError, short
 from t3d.evaluation.harness import GenerationOnly
 from t3d.models.folder import load_tokenizer, mask_id, stop_ids
 from t3d.models.sdar import load_model
@@ -124,10 +124,17 @@ class T3DLM(GenerationOnly):
 
 
 def main(words: list[str]) -> None:
-    """Run lm-eval's command line with `words`; `--model t3d` is added to a run that names no model."""
+    """Run lm-eval's command line with `words`; `--model t3d` is added to a run that names no model.
+
+    Raises:
+        DataError: lm-eval refuses them, a task's name for example.
+    """
     from lm_eval.__main__ import cli_evaluate
 
     runs = not words or words[0] not in ("ls", "validate")
     named = any(word == "--model" or word.startswith("--model=") for word in words)
     sys.argv = ["t3d lm-eval", *words, *(["--model", NAME] if words and runs and not named else [])]
-    cli_evaluate()
+    try:
+        cli_evaluate()
+    except ValueError as error:
+        raise DataError(f"lm-eval: {short(error)}.") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Required
 
 from pydantic import Field
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 from transformers.models.qwen3.configuration_qwen3 import Qwen3Config
 from typing_extensions import TypedDict
 
@@ -35,22 +35,36 @@ class SDARConfig(Qwen3Config):
     qkv_bias: bool = False
     qk_norm: bool = True
 
+    def to_dict(self) -> dict[str, Any]:
+        """The fields of `config.json`, `rope_theta` where transformers 4 and SGLang's SDAR read it as well."""
+        fields = super().to_dict()
+        return fields | {"rope_theta": (fields.get("rope_parameters") or {}).get("rope_theta")}
+
     @classmethod
     def get_config_dict(cls, *args: Any, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The fields of a folder's `config.json`; those of a conversion by dllm or OPDLM in our words."""
         fields, rest = super().get_config_dict(*args, **options)
-        if str(fields.get("model_type")).startswith("a2d-"):
-            # Their block size is chosen when they decode; 32 is dllm's default.
-            own = {"block_size": 32, "qkv_bias": fields["model_type"] == "a2d-qwen2"}
-            fields = own | {"qk_norm": not own["qkv_bias"]} | fields | {"model_type": cls.model_type}
-        return fields, rest
+        return _in_our_words(fields), rest
+
+
+def _in_our_words(fields: dict[str, Any]) -> dict[str, Any]:
+    if not str(fields.get("model_type")).startswith("a2d-"):
+        return fields
+    # Their block size is chosen when they decode; 32 is dllm's default.
+    own = {"block_size": 32, "qkv_bias": fields["model_type"] == "a2d-qwen2"}
+    return own | {"qk_norm": not own["qkv_bias"]} | fields | {"model_type": SDARConfig.model_type}
 
 
 class _A2DQwen3Config(SDARConfig):
     model_type = "a2d-qwen3"
 
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **options: Any) -> Any:
+        """`AutoConfig` gives the fields as they are in the file."""
+        return SDARConfig.from_dict(_in_our_words(config_dict), **options)
 
-class _A2DQwen2Config(SDARConfig):
+
+class _A2DQwen2Config(_A2DQwen3Config):
     model_type = "a2d-qwen2"
 
 
@@ -59,6 +73,22 @@ DIFFUSION = ("sdar", "a2d-qwen3", "a2d-qwen2")
 for _config in (SDARConfig, _A2DQwen3Config, _A2DQwen2Config):
     # transformers asks for the kind of model before it loads a tokenizer.
     AutoConfig.register(_config.model_type, _config)
+
+
+class _Later(type):
+    """Stands for a class of `sdar.py`, which takes its place among the Auto classes when it is first asked for."""
+
+    def __getattr__(cls, name: str) -> Any:
+        from t3d.models.sdar import SDARForCausalLM
+
+        return getattr(SDARForCausalLM, name)
+
+
+class _SDARForCausalLM(metaclass=_Later):
+    config_class = SDARConfig
+
+
+AutoModelForCausalLM.register(SDARConfig, _SDARForCausalLM)
 _Count = Annotated[int, Field(ge=1, le=2**20)]
 _Ids = int | list[int] | None
 

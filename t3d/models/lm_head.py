@@ -180,10 +180,12 @@ class _Head(torch.autograd.Function):
                     gradient -= probability.mul_(kl_gradient[part, None])
                 gradient = torch.ops.aten._log_softmax_backward_data(gradient, scores, 1, torch.float32).to(ctx.dtype)
             hidden_gradient[part] = gradient @ cast
+            if not ctx.needs_input_grad[1]:
+                continue
             # Summed in the weight's own format: a sum of chunks in bf16 would lose the small ones.
             of_part = (gradient.t() @ states[part]).to(weight.dtype)
             weight_gradient = of_part if weight_gradient is None else weight_gradient.add_(of_part)
-        if weight_gradient is None:
+        if weight_gradient is None and ctx.needs_input_grad[1]:
             weight_gradient = torch.zeros_like(weight)
         return hidden_gradient, weight_gradient, None, None, None, None, None
 

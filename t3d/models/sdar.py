@@ -70,6 +70,13 @@ class SDARForCausalLM(Qwen3ForCausalLM):
         outputs = self.model(input_ids, attention_mask=mask, position_ids=position_ids, **kwargs)
         return outputs.last_hidden_state
 
+    def generate(self, *_: Any, **__: Any) -> Any:
+        """Refuse: transformers would write one token after another, which this model was not trained for."""
+        raise ParameterError(
+            "this model writes blocks of tokens, and transformers' generate() one token after another. Call "
+            'generate(model, tokenizer, input_ids, "b4s2") of t3d.decoding.decoder: blocks of 4 tokens in 2 steps.'
+        )
+
     def write_keys(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, cache: Any) -> None:
         """Write the keys and values that `hidden_states` writes, without what the last layer does for its output."""
         mask, position_ids = self._prepare(input_ids, attention_mask, position_ids)
@@ -113,7 +120,7 @@ class SDARForCausalLM(Qwen3ForCausalLM):
         return mask, position_ids
 
 
-AutoModelForCausalLM.register(SDARConfig, SDARForCausalLM)
+AutoModelForCausalLM.register(SDARConfig, SDARForCausalLM, exist_ok=True)
 
 
 def load_model(folder: str | Path, device: str | torch.device = "cpu", dtype: str = "float32") -> SDARForCausalLM:

@@ -34,4 +34,4 @@ from t3d.params.reporting import (
     Table,
     TrainingFigure,
 )
-from t3d.params.students import ExampleOptions, Objective, Optimizer, States, Student
+from t3d.params.students import ExampleOptions, Lora, Objective, Optimizer, States, Student

@@ -251,8 +251,8 @@ class Experiment(Strict):
                 raise ValueError(f"students.{key}.keep: rollouts have no scores without trajectories.{name}.scored")
         if student.initial is not None:
             self._check(f"students.{key}.initial", "students", [student.initial])
-        if fault := student.optimizer.fault_of(self.training_processes):
-            raise ValueError(f"students.{key}.optimizer.{fault}")
+        if fault := student.fault_of(self.training_processes):
+            raise ValueError(f"students.{key}.{fault}")
 
     def _check_product(self, where: str, product: Product) -> None:
         self._check(f"{where}.students", "students", product.students)

@@ -153,18 +153,6 @@ class Optimizer(Strict):
             raise ValueError(f"warmup_steps {self.warmup_steps} leaves nothing of {self.steps} steps")
         return self
 
-    def fault_of(self, processes: int) -> str | None:
-        """Why so many processes cannot share a step's micro-batches, and what to choose; None if they can."""
-        size = self.micro_batch_size or self.batch_size
-        if self.batch_size // size >= processes:
-            return None
-        fits = [n for n in range(1, self.batch_size // processes + 1) if self.batch_size % n == 0]
-        advice = f"choose {fits[-1]} or a smaller divisor" if fits else f"use {self.batch_size} processes or fewer"
-        return (
-            f"micro_batch_size: {size} sequences of a batch of {self.batch_size} make {self.batch_size // size} "
-            f"micro-batches for {processes} training processes; {advice}, so that each has one"
-        )
-
 
 class ExampleOptions(Strict):
     """How a rollout becomes a training row. The defaults keep what the decoder saw; other values are released
@@ -199,6 +187,15 @@ _BUNDLES: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+class Lora(Strict):
+    """Low-rank adapters of every matrix of attention and MLP; they are added to the weights when training ends."""
+
+    rank: Small
+    """Rank of an adapter."""
+    alpha: Positive
+    """Scale: the product of an adapter's matrices counts alpha / rank times."""
+
+
 class Student(Strict):
     """One row of the tables: a copy of the teacher, or of another student, tuned by an objective on a data set."""
 
@@ -228,6 +225,8 @@ class Student(Strict):
     """Training block size (the paper: 8)."""
     optimizer: Optimizer
     """Steps, batch, learning rate."""
+    lora: Lora | None = None
+    """Train adapters and leave the weights as they are: a third of the memory (`t3d cost`). All weights by default."""
     seeds: tuple[Seed, ...] = (0,)
     """One student is trained per seed."""
     checkpoint_every: Positive = 50
@@ -268,6 +267,20 @@ class Student(Strict):
         if limit is not None and limit < self.block_size:
             raise ValueError(f"rows.max_response_tokens: {limit} tokens hold no whole block of {self.block_size}")
         return self
+
+    def fault_of(self, processes: int) -> str | None:
+        """Why so many processes cannot train it together, and what to choose; None if they can."""
+        if self.lora is not None and processes > 1:
+            return f"lora: adapters are trained by one process, not by {processes}"
+        size, batch = self.optimizer.micro_batch_size or self.optimizer.batch_size, self.optimizer.batch_size
+        if batch // size >= processes:
+            return None
+        fits = [n for n in range(1, batch // processes + 1) if batch % n == 0]
+        advice = f"choose {fits[-1]} or a smaller divisor" if fits else f"use {batch} processes or fewer"
+        return (
+            f"optimizer.micro_batch_size: {size} sequences of a batch of {batch} make {batch // size} micro-batches "
+            f"for {processes} training processes; {advice}, so that each has one"
+        )
 
 
 def run_name(student: str, seed: int) -> str:

@@ -242,8 +242,8 @@ def check_processes(experiment: Experiment, run: str, processes: int) -> None:
     if run not in runs(experiment):
         raise ParameterError(f"experiment {experiment.name} has no run {run!r}: {', '.join(runs(experiment))}.")
     key, _ = runs(experiment)[run]
-    if fault := experiment.students[key].optimizer.fault_of(processes):
-        raise ParameterError(f"params/{experiment.name}.yaml: students.{key}.optimizer.{fault}")
+    if fault := experiment.students[key].fault_of(processes):
+        raise ParameterError(f"params/{experiment.name}.yaml: students.{key}.{fault}")
 
 
 def runs_of(experiment: Experiment, model: str) -> dict[str, int]:

@@ -46,6 +46,7 @@ _OPTIONAL = {
     "model",
     "scored",
     "keep",
+    "lora",
 }
 _OF_CHECKOUT = Path(__file__).parents[2] / "workflow" / "recipes.yaml"
 # A package that was installed without -e lies elsewhere; then it is the project's in the working directory.

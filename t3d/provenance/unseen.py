@@ -27,18 +27,31 @@ def check_targets(experiment: Experiment, targets: Iterable[str]) -> None:
         ParameterError: one is not; the message says what there is.
     """
     data, results = f"data/{experiment.name}/", f"{_RESULTS}/"
+    kinds = {"table": (".csv", ".md", ".tex"), "figure": (".pdf", ".png")}
+    others = (f"{results}report.html", f"{results}{experiment.name}/metrics.json")
     for target in map(str, targets):
+        name, suffix = Path(target).stem, Path(target).suffix
         if target.startswith(data) and target.endswith(MANIFEST):
             lineage.origins_of(experiment, [target.removeprefix(data).removesuffix(MANIFEST)])
-        elif target.startswith(results) and Path(target).suffix in (".csv", ".md", ".tex", ".pdf", ".png"):
-            is_table = Path(target).suffix in (".csv", ".md", ".tex")
-            known = experiment.tables.keys() if is_table else experiment.figures.keys()
-            if Path(target).stem not in known:
-                kind = "table" if is_table else "figure"
-                raise ParameterError(
-                    f"{target}: params/{experiment.name}.yaml has no {kind} {Path(target).stem!r}; it has "
-                    f"{', '.join(known) or 'none'}."
-                )
+        elif target.startswith(results) and suffix and target not in others:
+            for kind, suffixes in kinds.items():
+                known = list(experiment.tables if kind == "table" else experiment.figures)
+                if suffix in suffixes and name not in known:
+                    raise ParameterError(
+                        f"{target}: params/{experiment.name}.yaml has no {kind} {name!r}; it has "
+                        f"{', '.join(known) or 'none'}."
+                    )
+            if not any(suffix in suffixes for suffixes in kinds.values()):
+                files = [f"{results}{name}" for name in lineage.targets(experiment, on_request=True)]
+                raise ParameterError(f"{target} is made by no rule. There are {', '.join([*files, *others])}.")
+        for file in (f"{target}.csv", f"figures/{target}.pdf"):
+            if file in lineage.targets(experiment, on_request=True):
+                raise ParameterError(f"{target} is no rule; type {results}{file}.")
+
+
+def artefacts_behind(experiment: Experiment, targets: Iterable[str]) -> list[str]:
+    """Every artefact behind targets, as `files_behind` takes them, inputs before what is made from them."""
+    return lineage.origins_of(experiment, _asked(experiment, list(targets))[1])
 
 
 def files_behind(experiment: Experiment, targets: Iterable[str]) -> dict[str, str]:
@@ -54,7 +67,6 @@ def files_behind(experiment: Experiment, targets: Iterable[str]) -> dict[str, st
     """
     targets = list(targets)
     products, artefacts = _asked(experiment, targets)
-    artefacts += [a for product in products.values() for a in lineage.inputs_of_target(experiment, product)]
     named = {path.as_posix() for path in _named(targets)}
     stale = _stale(experiment, artefacts)
     return stale | {path: why for path, why in _taken(experiment, products, named) if path not in stale}
@@ -100,7 +112,7 @@ def _named(targets: Iterable[str]) -> list[Path]:
 
 
 def _asked(experiment: Experiment, targets: list[str]) -> tuple[dict[str, Product], list[str]]:
-    """What targets ask for: tables, figures and their copies by path, and artefacts."""
+    """What targets ask for: tables, figures and their copies by path; and the artefacts that are named or shown."""
     inside = _RESULTS / experiment.name
     every = lineage.targets(experiment, on_request=True)
     made = {inside / name: product for name, product in every.items()}
@@ -114,7 +126,9 @@ def _asked(experiment: Experiment, targets: list[str]) -> tuple[dict[str, Produc
     data = Path("data", experiment.name)
     manifests = [path for path in named if path.is_relative_to(data) and path.name.endswith(MANIFEST)]
     artefacts = [path.relative_to(data).as_posix().removesuffix(MANIFEST) for path in manifests]
-    return {path.as_posix(): product for path, product in (made | copies).items() if path in asked}, artefacts
+    products = {path.as_posix(): product for path, product in (made | copies).items() if path in asked}
+    artefacts += [a for product in products.values() for a in lineage.inputs_of_target(experiment, product)]
+    return products, artefacts
 
 
 def _shows(experiment: Experiment, path: str, product: Product) -> list[Path]:

@@ -5,6 +5,7 @@ row.
 """
 
 from collections import defaultdict
+from dataclasses import replace
 from itertools import groupby, product
 from typing import Any
 
@@ -21,6 +22,8 @@ from t3d.reporting.view import DAGGER, DASH, MINUS, Cell, Group, Row, View
 
 AVERAGE = "average"
 """The `benchmark` of the rows of averages."""
+RELATIVE = "Relative change"
+"""Head of the last column; the page shows points instead, which a small base does not blow up."""
 _SIGNIFICANT = 0.05
 _Answers = dict[tuple[str, ...], pd.DataFrame]
 """Method, budget and benchmark -> the answers of all seeds, a row each; no rows where there are none."""
@@ -166,8 +169,9 @@ def accuracy_view(experiment: Experiment, name: str, table: AccuracyTable, tidy:
                 # Without blocks it stands under the first block size.
                 block = blocks[0] if autoregressive else row.block_size
                 cells[block, str(row.benchmark)] = _cell_of(row, table, base, scores[-1:])
-            change = of_method["relative_change"].iloc[-1]
+            change, points = of_method[["relative_change", "difference"]].iloc[-1]
             last = Cell(DASH if pd.isna(change) else f"{view.signed(change)} %")
+            last = replace(last, points=DASH if pd.isna(points) else view.signed(points))
             blank = Cell("" if autoregressive else DASH)
             rows.append((str(method), (*(cells.get(column, blank) for column in columns), last)))
         groups.append(((head,), rows))
@@ -177,7 +181,7 @@ def accuracy_view(experiment: Experiment, name: str, table: AccuracyTable, tidy:
         name,
         table.caption,
         common=("Tokens per step",),
-        columns=(*labels * len(blocks), "Average", "Relative change"),
+        columns=(*labels * len(blocks), AVERAGE.capitalize(), RELATIVE),
         blocks=(*((block, len(labels)) for block in blocks), (None, 2)),
         groups=groups,
         note=view.note(

@@ -5,6 +5,7 @@ card is a score that fits the experiment's parameters.
 """
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,24 @@ from huggingface_hub import EvalResultEntry, HfApi, ModelCardData, eval_result_e
 from huggingface_hub.errors import HFValidationError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 
-from t3d.errors import ParameterError, SourceError
+from t3d.errors import ParameterError, SourceError, reading
 from t3d.params import Budget, Experiment
-from t3d.params.json_files import read_json
 from t3d.provenance import lineage, recipes, store, verify
 from t3d.provenance.store import manifest_path
-from t3d.reporting.scores import Totals
+from t3d.provenance.totals import totals_of
 from t3d.reporting.statistics import accuracy_of
 
 _USE = """\
-import t3d.models.sdar  # tells transformers what `sdar` is
-from transformers import AutoModelForCausalLM
+import t3d.models  # tells transformers what `sdar` is
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from t3d.decoding.decoder import generate
 
-model = AutoModelForCausalLM.from_pretrained("{repository}")
+model = AutoModelForCausalLM.from_pretrained("{repository}").eval()
+tokenizer = AutoTokenizer.from_pretrained("{repository}")
+chat = [{{"role": "user", "content": "What is 12 plus 3?"}}]
+ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt")["input_ids"]
+written = generate(model, tokenizer, ids, "b4s2")
+print(tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True))
 """
 
 
@@ -73,7 +79,7 @@ def read_score(experiment: Experiment, path: Path) -> Score:
     manifest = store.read(path)
     verify.check(experiment, manifest, files="contents")
     key = manifest.artefact.split("/")[2]
-    totals = read_json(manifest.file(".json"), Totals)
+    totals = totals_of(manifest)
     return Score(
         key,
         experiment.benchmarks[key].label,
@@ -82,6 +88,18 @@ def read_score(experiment: Experiment, path: Path) -> Score:
         **accuracy_of(totals.correct, totals.n, totals.n),
         finished=str(store.read_receipt(manifest).get("finished")),
     )
+
+
+def spread(experiment: Experiment, rows: Iterable[tuple[str, int, Path, int]]) -> str:
+    """What `t3d.evaluation.checkpoint.invariance` found, as a table; under it, how far accuracy moved."""
+    lines = ["| format | batch | accuracy, % | other answers than the first row |", "| --- | ---: | ---: | ---: |"]
+    found = []
+    for dtype, size, path, changed in rows:
+        found.append(read_score(experiment, path))
+        lines.append(f"| {dtype} | {size} | {found[-1].accuracy:.1f} | {changed} of {found[-1].n} |")
+    accuracies = [score.accuracy for score in found]
+    moved = max(accuracies) - min(accuracies)
+    return "\n".join([*lines, "", f"Spread: {moved:.1f} points. First row: {found[0].label}, {found[0].note()}."])
 
 
 def scores_of(experiment: Experiment, model: str) -> list[Score]:
@@ -121,7 +139,11 @@ def text(experiment: Experiment, model: str, licence: str | None, repository: st
     )
     spec = experiment.students.get(name.rpartition("-seed")[0]) or experiment.teachers[name]
     receipt = store.read_receipt(manifest)
-    speed = receipt.get("seconds_per_step")
+    with reading(f"{manifest.base}{store.RECEIPT}", f"Delete {manifest.path} and run its stage again."):
+        made = f"on {receipt['device']}, {receipt['seconds']:.0f} s"
+        if speed := receipt.get("seconds_per_step"):
+            made += f", {speed:.3f} s per optimizer step"
+        made += f", finished {receipt['finished']}, commit `{receipt['git_commit']}`"
     scores = [
         f"| {s.label} | `{s.budget}` | {s.accuracy:.1f} [{s.low:.1f}, {s.high:.1f}] | {s.n} |"
         for s in scores_of(experiment, name)
@@ -133,8 +155,8 @@ def text(experiment: Experiment, model: str, licence: str | None, repository: st
         "[T3D](https://arxiv.org/abs/2602.12262), experiment "
         f"`{experiment.name}`, as `{artefact}`.",
         "## Use\n\n```python\n" + _USE.format(repository=repository or manifest.base) + "```\n\n"
-        "`model.generate()` writes one token after another, which this model was not trained for. "
-        f'`t3d decode --teacher {repository or manifest.base} --budget b4s2 "..."` decodes blocks, and '
+        "`model.generate()` refuses: it would write one token after another, which this model was not trained for. "
+        f'`t3d decode --teacher {repository or manifest.base} --budget b4s2 "..."` shows how an answer is written, and '
         "`t3d lm-eval` asks the tasks of lm-eval.",
         "## Accuracy\n\n"
         + (
@@ -145,9 +167,7 @@ def text(experiment: Experiment, model: str, licence: str | None, repository: st
         ),
         "## How it was made\n\n"
         + "\n".join(f"- `{o}`: recipe `{recipes.digest(experiment, o)[:12]}`" for o in origins if o != artefact)
-        + f"\n- on {receipt['device']}, {receipt['seconds']:.0f} s"
-        + (f", {speed:.3f} s per optimizer step" if speed else "")
-        + f", finished {receipt['finished']}, commit `{receipt['git_commit']}`\n\n```yaml\n"
+        + f"\n- {made}\n\n```yaml\n"
         + yaml.safe_dump(recipes.artefact_params(experiment, artefact), sort_keys=False)
         + "```",
         "## Files\n\n| file | sha256 |\n| --- | --- |\n"
@@ -176,12 +196,16 @@ def results(experiment: Experiment, model: str) -> dict[str, str]:
     return files
 
 
-def write(experiment: Experiment, model: str, out: Path, licence: str | None, repository: str | None) -> list[Path]:
+def write(experiment: Experiment, model: str, out: Path, licence: str | None, repository: str) -> list[Path]:
     """Put a model's folder, its card and its results into an empty folder; return what was written.
 
     Raises:
-        ParameterError: `out` is not empty.
+        ParameterError: `out` is not empty, or `repository` is no name of a repository.
     """
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise ParameterError(f"--repository is {repository!r}; it has the form owner/name.") from error
     card, found = text(experiment, model, licence, repository), results(experiment, model)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ParameterError(f"--out is {out}, which holds something; name a folder that is new or empty.")
@@ -204,16 +228,12 @@ def push(folder: Path, repository: str, private: bool, **where: Any) -> str:
         where: `endpoint` and `token` of the hub, for `HfApi`.
 
     Raises:
-        ParameterError: `repository` is no name of a repository.
         SourceError: the hub cannot be reached or refuses.
     """
     try:
-        validate_repo_id(repository)
         api = HfApi(**where)
         api.create_repo(repository, private=private, exist_ok=True)
         return str(api.upload_folder(repo_id=repository, folder_path=folder, commit_message="Upload by t3d push"))
-    except HFValidationError as error:
-        raise ParameterError(f"--repository is {repository!r}; it has the form owner/name.") from error
     except (HTTPError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise SourceError(

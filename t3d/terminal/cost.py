@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from t3d.errors import ParameterError
-from t3d.params import Benchmark, Budget, Conversion, Experiment, Generations, Trajectories
+from t3d.params import Benchmark, Budget, Conversion, Experiment, Generations, Lora, Trajectories
 from t3d.provenance import lineage, recipes
 
 
@@ -150,10 +150,11 @@ def _training(experiment: Experiment, artefact: str, gpu: GPU) -> Cost:
     student = experiment.students[name]
     longest = max((experiment.trajectories[key].max_new_tokens for key in student.trajectories), default=2000)
     row = _PROMPT + min(longest * _RESPONSE, student.rows.max_response_tokens or longest)
-    reference = 2 if student.objective.needs_reference else 0
+    # The gradients of weights that stay are not worked out.
+    work = (4 if student.lora else 6) + (2 if student.objective.needs_reference else 0)
     tokens = student.optimizer.steps * student.optimizer.batch_size * row * (2 if student.states.complement else 1) * 2
     parameters = experiment.teachers[experiment.teacher_of(student)].parameters
-    return _by_arithmetic(artefact, parameters, 6 + reference, tokens, gpu)
+    return _by_arithmetic(artefact, parameters, work, tokens, gpu)
 
 
 def _by_arithmetic(artefact: str, parameters: float, work: int, tokens: float, gpu: GPU) -> Cost:
@@ -175,8 +176,11 @@ def _count(experiment: Experiment, prompts: str) -> int:
     return spec.count or (len(spec.openings) if spec.openings else _ROWS)
 
 
-def training_memory(parameters: float, processes: int) -> float:
+def training_memory(parameters: float, processes: int, lora: Lora | None = None) -> float:
     """Bytes on each GPU while T3D trains, activations and, of several processes, gathered embeddings left out."""
+    if lora is not None:
+        # Weights 4, the reference's matrices 2; what 16 bytes are kept of is 1 % at rank 16 (SDAR-1.7B: 17 million).
+        return (6 + 16 * 0.01 * lora.rank / 16) * parameters
     if processes == 1:
         # Weights and gradients 4 each, two moments 8, and the reference's matrices in half precision.
         return 18 * parameters
@@ -223,7 +227,7 @@ def report(experiment: Experiment, gpu: str = "A100") -> str:
     """GPU hours of an experiment by stage and by table or figure, with the arithmetic of the dearest jobs."""
     products = lineage.targets(experiment, on_request=True)
     every = {a: of_artefact(experiment, a, gpu) for a in lineage.artefacts_of(experiment, products.values())}
-    lines = [f"Experiment {experiment.name} on one {gpu}; several of them do it in so much less time.", ""]
+    lines = [f"Experiment {experiment.name} on one {gpu}; with N of them, divide by about N.", ""]
     by_kind: dict[str, list[Cost]] = defaultdict(list)
     for artefact, cost in every.items():
         by_kind[artefact.partition("/")[0]].append(cost)
@@ -245,6 +249,12 @@ def report(experiment: Experiment, gpu: str = "A100") -> str:
         if state > _STATE * GPUS[gpu].memory and not teacher.autoregressive:
             needs = f"{state / 1e9:.0f} GB beside activations with training_processes: {experiment.training_processes}"
             lines += ["", f"Not on this GPU: a student of {name} needs {needs} (docs/cluster.md)."]
+    for name, student in experiment.students.items():
+        if student.lora is not None:
+            parameters = experiment.teachers[experiment.teacher_of(student)].parameters
+            tuned, whole = (training_memory(parameters, 1, spec) / 1e9 for spec in (student.lora, None))
+            needs = f"{tuned:.1f} GB beside activations, all weights would need {whole:.1f} GB"
+            lines += ["", f"Adapters of rank {student.lora.rank} ({name}): {needs}."]
     return "\n".join(lines)
 
 

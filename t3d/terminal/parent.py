@@ -196,7 +196,7 @@ def _common(request: dict[str, Any]) -> Any:
 def _asked_again(waiting: list[_Child], request: dict[str, Any], files: Sequence[int]) -> _Child | None:
     """The child that waits with the model of a request and has been given it; without one, others make room."""
     common = _common(request)
-    for child in [child for child in waiting if child.common == common]:
+    for child in [child for child in waiting if common is not None and child.common == common]:
         waiting.remove(child)
         with suppress(OSError):
             send(child.channel, request, files)

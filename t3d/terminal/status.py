@@ -6,6 +6,7 @@ what runs (`snakemake -n results/table1.csv`); this shows at a glance where thin
 
 import filecmp
 import json
+import textwrap
 import time
 from collections import defaultdict
 from collections.abc import Iterable
@@ -22,6 +23,13 @@ from t3d.terminal import cost
 
 MADE, STALE, MISSING, INCOMPLETE = "made", "stale", "missing", "incomplete"
 _COLOURS = {MADE: 32, STALE: 33, MISSING: 2, INCOMPLETE: 36}
+
+_MEANINGS = {
+    STALE: "the file is older than what it shows, or parameters, inputs or code have changed since; Snakemake makes it "
+    "again when it is asked for.",
+    INCOMPLETE: "the file is here, from git for example; some of the artefacts it was made from are not.",
+}
+"""Of a target's states, those whose name does not say it all."""
 
 
 @dataclass(frozen=True)
@@ -250,19 +258,23 @@ def to_json(status: Status) -> str:
     return json.dumps(asdict(status), indent=1)
 
 
-def to_text(status: Status, colours: bool = False) -> str:
-    """The status for people, with colours for a terminal."""
+def to_text(status: Status, colours: bool = False, width: int | None = None) -> str:
+    """The status for people, with colours for a terminal, sentences broken at its width."""
 
     def said(state: str, text: str) -> str:
         return f"\x1b[{_COLOURS[state]}m{text}\x1b[0m" if colours else text
 
     listed = _listed(status)
-    width = max((len(target.path) for target in listed), default=0)
-    lines = [f"experiment {status.experiment}"]
-    for target in listed:
+    folder = f"results/{status.experiment}/"
+    names = [target.path.removeprefix(folder) for target in listed]
+    longest = max(map(len, names), default=0)
+    lines = [f"experiment {status.experiment}, {folder}"]
+    for name, target in zip(names, listed, strict=True):
         state = said(target.state, f"{target.state:<{len(INCOMPLETE)}}")
-        lines.append(f" {target.path:<{width}}  {state}  {target.made} of {target.of} artefacts")
+        lines.append(f" {name:<{longest}}  {state}  {target.made} of {target.of} artefacts")
     above, below = _notes(status)
+    if width is not None:
+        above, below = ([textwrap.fill(text, width) for text in texts] for texts in (above, below))
     lines += [*above, "", f" {'stage':<13}  {MADE:>12}  {STALE:>7}  {MISSING:>7}"]
     for stage in status.stages:
         whole = STALE if stage.stale else MISSING if stage.missing else MADE
@@ -281,8 +293,8 @@ def _notes(status: Status) -> tuple[list[str], list[str]]:
     listed = _listed(status)
     others = [Path(target.path).stem for target in status.targets if target not in listed]
     above = [f"Made on request: {', '.join(others)}."] if others else []
-    if any(target.state == INCOMPLETE for target in listed):
-        above.append("incomplete: the file is there, as git keeps it; not all that it shows is.")
+    states = {target.state for target in listed}
+    above += [f"{state}: {why}" for state, why in _MEANINGS.items() if state in states]
     below = [f"stale: {reason}" for reason in list(status.stale.values())[:5]]
     if len(status.stale) > len(below):
         below.append(f"stale: {len(status.stale) - len(below)} more (--json lists them)")

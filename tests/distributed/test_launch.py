@@ -83,10 +83,10 @@ def test_outside_slurm_there_are_no_nodes():
 )
 def test_each_process_needs_a_micro_batch(batch, micro, processes, advice):
     spec = Optimizer(steps=1, batch_size=batch, micro_batch_size=micro, learning_rate=1)
-    fault = spec.fault_of(processes)
-    assert re.search(f"^micro_batch_size: .*{advice}", fault) if advice else fault is None
     demo = find("demo")
     student = demo.students["t3d"].model_copy(update={"optimizer": spec})
+    fault = student.fault_of(processes)
+    assert re.search(rf"^optimizer\.micro_batch_size: .*{advice}", fault) if advice else fault is None
     changed = {"students": {"t3d": student}, "tables": {}, "figures": {}, "training_processes": processes}
     content = demo.model_dump(exclude_unset=True) | {"students": {}, "tables": {}, "figures": {}}
     if advice:

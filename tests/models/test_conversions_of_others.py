@@ -1,8 +1,10 @@
-"""Folders as dllm and OPDLM publish them: read as they are, and decoded as an SDAR of the same weights."""
+"""Folders as dllm and OPDLM publish them: read as they are, and decoded as an SDAR of the same weights. And the other
+way round: what SGLang's and LMDeploy's SDAR read of a folder, both were read and not run, is there."""
 
 import json
 
 import pytest
+from transformers import AutoModelForCausalLM
 
 from t3d.decoding.decoder import decode
 from t3d.decoding.request import DecodingOptions, Request
@@ -45,6 +47,12 @@ def test_it_decodes_as_an_sdar_of_the_same_weights(published, tokenizer):
         assert [r.ids for r in found] == [r.ids for r in decode(same, requests, Budget.parse(budget), options)]
 
 
+def test_the_auto_classes_load_it_as_well(published):
+    folder, _ = published
+    config = AutoModelForCausalLM.from_pretrained(folder).config
+    assert config.to_diff_dict() == load_model(folder).config.to_diff_dict()
+
+
 def test_it_is_asked_without_thinking(published, tokenizer):
     folder, _ = published
     asked = [{"role": "user", "content": "How many?"}]
@@ -58,3 +66,23 @@ def test_a_student_of_it_is_an_sdar(published, tmp_path):
     config = json.loads((tmp_path / "student" / "config.json").read_text())
     assert (config["model_type"], config["qk_norm"]) == ("sdar", not config["qkv_bias"])
     load_model(tmp_path / "student")
+
+
+_OF_BOTH = {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads"}
+_OF_BOTH |= {"head_dim", "attention_bias", "rms_norm_eps", "vocab_size", "tie_word_embeddings", "architectures"}
+FIELDS = {
+    "SGLang": _OF_BOTH | {"rope_theta", "max_position_embeddings"},
+    "LMDeploy": _OF_BOTH | {"sliding_window", "pad_token_id", "rope_parameters", "eos_token_id"},
+}
+
+
+def test_a_folder_has_what_the_servers_read(tmp_path):
+    rope = {"rope_theta": 1e6, "rope_type": "default"}
+    model = tiny_model(rope_parameters=rope, pad_token_id=0, eos_token_id=2)
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert all(fields <= config.keys() for fields in FIELDS.values())
+    assert (config["model_type"], config["architectures"]) == ("sdar", ["SDARForCausalLM"])
+    # SGLang's default would be 10000.
+    assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 1e6
+    assert load_model(tmp_path).config.rope_parameters == rope

@@ -13,6 +13,13 @@ from tests.conftest import ROOT
     [
         ("results/tabel1.csv", "has no table 'tabel1'; it has table1, table2"),
         ("results/demo/figures/acuracy.pdf", "has no figure 'acuracy'; it has accuracy"),
+        (
+            "results/reprot.html",
+            r"made by no rule. There are results/table1\.csv.*, results/report\.html, results/demo/m",
+        ),
+        ("results/table1.cvs", r"made by no rule. There are results/table1\.csv"),
+        ("table1", r"table1 is no rule; type results/table1\.csv"),
+        ("speed", r"speed is no rule; type results/figures/speed\.pdf"),
         ("data/demo/students/t3d-seed9.manifest.json", "makes no 'students/t3d-seed9': unknown 't3d-seed9'"),
         ("data/demo/scores/t3d-seed0/gms/b8s2.manifest.json", "unknown 'gms'"),
     ],
@@ -20,6 +27,7 @@ from tests.conftest import ROOT
 def test_a_mistyped_target_is_named(target, message):
     demo = params.load(ROOT / "params" / "demo.yaml")
     unseen.check_targets(demo, ["-n", "results/table1.csv", "results/report.html", "--config", "experiment=demo"])
+    unseen.check_targets(demo, ["all", "results/demo/metrics.json", "results/demo/table1.md", "--profile", "slurm"])
     unseen.check_targets(demo, ["data/demo/scores/t3d-seed0/gsm/b8s2.manifest.json", "data/demo", "results"])
     with pytest.raises(ParameterError, match=message):
         unseen.check_targets(demo, [target])

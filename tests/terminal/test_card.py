@@ -146,6 +146,6 @@ def test_a_hub_that_is_not_there_is_said_and_a_dry_run_asks_nobody(experiment, t
     with pytest.raises(SourceError, match="was not pushed"):
         card.push(tmp_path, "me/few", private=False, endpoint="http://127.0.0.1:9", token="hf_x")
     with pytest.raises(ParameterError, match="owner/name"):
-        card.push(tmp_path, "me/few/more", private=False)
+        card.write(experiment, "t3d", tmp_path / "new", None, "me/few/more")
     with pytest.raises(ParameterError, match="holds something"):
-        card.write(experiment, "t3d", tmp_path, None, None)
+        card.write(experiment, "t3d", tmp_path, None, "me/few")

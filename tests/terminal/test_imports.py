@@ -37,6 +37,10 @@ def test_help_needs_no_parameters_and_status_nothing_to_draw_with():
     assert not loaded(["status"]) & (HEAVY | {"rich"})
 
 
+def test_importing_the_package_is_cheap():
+    assert not loaded([], ["t3d"]) & (HEAVY | {"pydantic", "yaml"})
+
+
 @pytest.mark.parametrize("verb", ["score", "table", "figure"])
 def test_who_scores_or_plots_needs_no_pytorch(verb):
     assert "torch" not in loaded([], parent.LOADED[verb])

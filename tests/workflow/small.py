@@ -16,7 +16,7 @@ STUDENTS = ("sft", "t3d")
 BENCHMARKS = ("gsm", "code")
 MODELS = ("pocket-sdar", "sft-seed0", "t3d-seed0")
 EVALUATIONS = {f"{kind}/t3d-seed0/{name}/b8s2" for kind in ("answers", "scores") for name in BENCHMARKS}
-REPORT = {"demo/table1.csv", "table1.csv", "demo/figures/accuracy.pdf"}
+REPORT = {"demo/table1.csv", "table1.csv", "demo/figures/accuracy.pdf", "demo/metrics.json"}
 MODULE = {name: [sys.executable, "-m", name] for name in ("snakemake", "dvc", "t3d.cli")}
 
 

@@ -115,7 +115,7 @@ PLANS = {
     "a budget": (
         add_budget,
         {f"{kind}/{m}/{name}/b8s4" for kind in ("answers", "scores") for m in MODELS for name in BENCHMARKS}
-        | {"demo/table1.csv", "table1.csv"},
+        | {"demo/table1.csv", "table1.csv", "demo/metrics.json"},
     ),
     "a label": (lambda c: c["students"]["t3d"].update(label="T3D, ours"), REPORT),
     "the order of students": (reverse_students, REPORT),

@@ -20,6 +20,7 @@ from botocore.exceptions import EndpointConnectionError
 from t3d import params
 from t3d.errors import CorruptArtefactError
 from t3d.provenance import verify
+from t3d.reporting import csv_format
 from tests.workflow.small import MODULE, REPORT, begin, dvc, git, planned, snakemake, t3d, twin, write
 
 TABLE = Path("results", "demo", "table1.csv")
@@ -58,6 +59,16 @@ def whole(fetched, tmp_path):
 def test_what_is_published_is_what_dvc_would_run(demo):
     assert "Data and pipelines are up to date" in dvc(demo, "status")
     assert "Nothing to be done" in snakemake(demo, "-n")
+
+
+def test_dvc_shows_the_accuracies_of_the_table(demo, tmp_path):
+    rows = csv_format.read(demo / TABLE)
+    means = rows[rows["benchmark"].eq("average")].set_index("method")["accuracy"]
+    (found,) = json.loads(dvc(demo, "metrics", "show", "--json"))[""]["data"].values()
+    assert {method: at["4"] for method, at in found["data"]["table1"].items()} == pytest.approx(means.to_dict())
+    assert "table1.T3D.4" in dvc(demo, "exp", "show", "--csv")
+    dvc(demo, "plots", "show", "--out", str(tmp_path))
+    assert '"T3D"' in (tmp_path / "index.html").read_text()
 
 
 def test_no_path_of_a_machine_is_published(demo):
@@ -243,9 +254,14 @@ def test_an_experiment_that_is_not_versioned_is_named(clone):
 
 
 def test_a_cell_is_traced_to_its_commands_commits_and_digests(whole):
-    assert "t3d/gsm/b8s2" in t3d(whole, "trace", "results/table1.csv").split()
+    listed = t3d(whole, "trace", "results/table1.csv")
+    (line,) = [line for line in listed.splitlines() if line.startswith("t3d/gsm/b8s2 ")]
+    score = json.loads((whole / "data/demo/scores/t3d-seed0/gsm/b8s2.json").read_text())
+    said = f"{100 * score['accuracy']:.1f} %, {score['correct']} of {score['n']} right"
+    assert line.split(maxsplit=1)[1] == said
+    assert t3d(whole, "trace", "results/table1.csv", "--cell", "t3d/gsm/b8s2").startswith(f"t3d/gsm/b8s2: {said}\n")
     found = json.loads(t3d(whole, "trace", "results/table1.csv", "--cell", "t3d/gsm/b8s2", "--json"))
-    chain = {origin["artefact"]: origin for origin in found["t3d-seed0"]}
+    chain = {origin["artefact"]: origin for origin in found["t3d-seed0"]["origins"]}
     assert next(iter(chain)) == "scores/t3d-seed0/gsm/b8s2"
     assert set(chain) >= {"students/t3d-seed0", "trajectories/gsm/0-of-2", "teachers/pocket-sdar", "prompts/gsm-test"}
     for origin in chain.values():

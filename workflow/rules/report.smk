@@ -90,6 +90,23 @@ rule chosen_figure:
         "cp {input.pdf} {output.pdf} 2> {log} && cp {input.png} {output.png} 2>> {log}"
 
 
+rule metrics:
+    """Write the accuracies of the default tables in DVC's form."""
+    input:
+        [f"results/{E.name}/{name}.csv" for name, table in E.tables.items() if not table.on_request],
+    output:
+        METRICS,
+    log:
+        f"{LOGS}/metrics.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        experiment=E.name,
+    shell:
+        "t3d metrics --experiment {params.experiment} --out {output} 2>&1 | tee {log}"
+
+
 rule page:
     """Write the report, one offline page.
 

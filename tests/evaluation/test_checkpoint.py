@@ -67,6 +67,21 @@ def test_a_folder_is_scored_with_interval_and_receipt(project, monkeypatch, caps
     assert all(path.stat().st_mtime_ns == when for path, when in made.items())
 
 
+def test_the_spread_over_formats_and_batches_stands_beside_the_score(project, monkeypatch, capsys):
+    words = ["invariance", str(SHIPPED), "--benchmark", "pears", "--budget", "b8s2", "--like", "fruit"]
+    monkeypatch.setattr("sys.argv", ["t3d", *words])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert not ended.value.code
+    *_, said = capsys.readouterr().out.partition("| format")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in said.splitlines()[2:8]]
+    assert [row[:2] for row in rows] == [[kind, size] for kind in ("float32", "bfloat16") for size in ("1", "8", "128")]
+    accuracies = [float(row[2]) for row in rows]
+    assert f"Spread: {max(accuracies) - min(accuracies):.1f} points. First row: Pears, block 8, 4 tokens" in said
+    # On a CPU a number of float32 does not depend on the rows beside it.
+    assert [row[3] for row in rows[:3]] == ["0 of 4"] * 3
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -1,0 +1,131 @@
+"""`t3d evaluate` and `t3d invariance`: score a checkpoint that belongs to no experiment, through the workflow's stages.
+
+The benchmark is taken from an experiment: its questions, its limit of tokens, what counts as right. The checkpoint gets
+an experiment of its own, so that every file has its manifest and receipt, and a second budget repeats no stage.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from t3d.errors import MissingInputError, ParameterError, reading
+from t3d.evaluation import answers, scores
+from t3d.params import Experiment
+from t3d.prompts import sets, sources
+from t3d.provenance import lineage, store, verify
+from t3d.provenance.parquet import ANSWERS, of_artefact
+from t3d.provenance.store import manifest_path
+
+MODEL = "model"
+"""The key of the checkpoint in its experiment; `model-float32` and `model-bfloat16` decode in another format."""
+DTYPES = ("float32", "bfloat16")
+BATCHES = (1, 8, 128)
+"""Sizes of batches that `invariance` compares; `gsm8k-batch8` is gsm8k in batches of 8."""
+
+
+def experiment_of(base: Experiment, model: str, benchmark: str, dtype: str = DTYPES[0]) -> Experiment:
+    """An experiment of one model and one benchmark of `base`.
+
+    Args:
+        base: whose benchmark it is.
+        model: folder of a checkpoint, as `t3d.models.sdar.load_model` takes it, or a fetched source of `base`.
+        benchmark: its key.
+        dtype: number format in which it decodes.
+
+    Raises:
+        ParameterError: `base` has no such benchmark.
+        MissingInputError: there is no such folder.
+    """
+    if benchmark not in base.benchmarks:
+        known = ", ".join(base.benchmarks)
+        raise ParameterError(f"experiment {base.name} has no benchmark {benchmark!r}: {known}. --like names another.")
+    fetched = manifest_path(base, f"sources/{model}")
+    folder = store.read(fetched).base if fetched.is_file() else Path(model)
+    if not folder.is_dir():
+        raise MissingInputError(f"{folder} is no folder of a model.")
+    # What a fetch would take: weights, settings, tokenizer; no code.
+    taken = [p for p in sorted(folder.iterdir()) if p.suffix in sources.WANTED["model"] and p.is_file()]
+    files = {path.name: store.sha256(path) for path in taken}
+    if "config.json" not in files:
+        raise MissingInputError(f"{folder} holds no model: there is no config.json.")
+    digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+    spec = base.benchmarks[benchmark].model_dump()
+    prompts = base.prompt_sets[spec["prompts"]]
+    wanted = {} if prompts.source is None else {prompts.source: base.sources[prompts.source].model_dump()}
+    name = re.sub(r"[^\w.-]", "-", folder.resolve().name)
+    own = {
+        "repository": f"local/{name}",
+        "kind": "model",
+        "revision": digest[:40],
+        "files": files,
+        "local": str(folder),
+    }
+    formats = {MODEL: dtype} | {f"{MODEL}-{other}": other for other in DTYPES}
+    sizes = {f"{benchmark}-batch{size}": spec | {"batch_size": size} for size in BATCHES}
+    content = {
+        "name": f"evaluate-{digest[:12]}",
+        "seed": base.seed,
+        "device": "auto",
+        "sources": wanted | {MODEL: own},
+        "teachers": {key: {"source": "hub", "hub": MODEL, "dtype": kind} for key, kind in formats.items()},
+        "prompt_sets": {spec["prompts"]: prompts.model_dump(exclude_unset=True) | {"teacher": MODEL}},
+        "benchmarks": {benchmark: spec} | sizes,
+    }
+    with reading(folder, "Rename its files.", ParameterError, "cannot be taken"):
+        return Experiment.model_validate(content)
+
+
+def score(experiment: Experiment, model: str, benchmark: str, budget: str, make_teacher: Callable[..., None]) -> Path:
+    """Make a score of an experiment of `experiment_of`, and what it is made from, unless it is there; its manifest.
+
+    Args:
+        experiment: of `experiment_of`.
+        model: a key of its teachers.
+        benchmark: a key of its benchmarks.
+        budget: `b8s2` or `b8t0.9`.
+        make_teacher: `t3d.teachers.teacher.make`, which no room below it imports.
+
+    Raises:
+        T3DError: as the stages say.
+    """
+    wanted = f"scores/{model}/{benchmark}/{budget}"
+    for artefact in lineage.origins_of(experiment, [wanted]):
+        if verify.fault(experiment, artefact, files="sizes") is None:
+            continue
+        out, (stage, name, *_) = manifest_path(experiment, artefact), artefact.split("/")
+        origins = [manifest_path(experiment, source) for source in lineage.inputs_of(experiment, artefact)]
+        if stage == "sources":
+            sources.make(experiment, name, out.parent / "work", out)
+        elif stage == "teachers":
+            make_teacher(experiment, name, out, *origins)
+        elif stage == "prompts":
+            sets.make(experiment, name, origins[0], out, *origins[1:])
+        elif stage == "answers":
+            answers.make(experiment, benchmark, budget, origins[0], origins[1], out)
+        else:
+            scores.make(experiment, origins[0], origins[1], out)
+    return manifest_path(experiment, wanted)
+
+
+def invariance(
+    experiment: Experiment, benchmark: str, budget: str, make_teacher: Callable[..., None]
+) -> list[tuple[str, int, Path, int]]:
+    """Score the checkpoint in every number format and size of batch; arguments and errors as those of `score`.
+
+    Returns:
+        Format, size, the score's manifest, and how many answers are not the tokens of the first.
+    """
+    rows: list[tuple[str, int, Path, int]] = []
+    first: dict[str, list[int]] = {}
+    for dtype in DTYPES:
+        for size in BATCHES:
+            model, key = f"{MODEL}-{dtype}", f"{benchmark}-batch{size}"
+            path = score(experiment, model, key, budget, make_teacher)
+            answered = store.read(manifest_path(experiment, f"answers/{model}/{key}/{budget}"))
+            table = of_artefact(answered, ANSWERS, ["id", "response_ids"]).to_pylist()
+            ids = {row["id"]: row["response_ids"] for row in table}
+            first = first or ids
+            rows.append((dtype, size, path, sum(ids[question] != first[question] for question in first)))
+    return rows
