@@ -24,10 +24,7 @@ TeacherManifest = Annotated[Path, typer.Option(help="Manifest of the teacher.")]
 PromptsManifest = Annotated[Path, typer.Option(help="Manifest of the prompt set.")]
 ModelManifest = Annotated[Path, typer.Option(help="Manifest of a teacher or a student.")]
 Manifests = list[Path] | None
-BudgetText = Annotated[str, typer.Option(help="b8s2 (block 8, 2 steps) or b8t0.9 (block 8, threshold .9).")]
-Checkpoint = Annotated[str, typer.Argument(help="Folder of a model, or a fetched source of the experiment.")]
 BenchmarkName = Annotated[str, typer.Option(help="Key of a benchmark, gsm8k.")]
-Like = Annotated[str, typer.Option(help="Experiment whose benchmark it is.")]
 Processes = Annotated[
     int | None,
     typer.Option(min=1, max=4096, help="Processes that do it together; the experiment's number if not given."),
@@ -176,7 +173,7 @@ def make_student(
 def make_answers(
     experiment: ExperimentName,
     benchmark: BenchmarkName,
-    budget: BudgetText,
+    budget: Annotated[str, typer.Option(help="b8s2 (block 8, 2 steps) or b8t0.9 (block 8, threshold .9).")],
     model: ModelManifest,
     prompts: PromptsManifest,
     out: Out,
@@ -260,11 +257,12 @@ def make_report(
 
 @app.command("evaluate", rich_help_panel=YOURS)
 def evaluate_checkpoint(
-    model: Checkpoint,
+    model: Annotated[str, typer.Argument(help="Folder of a model, or a fetched source of the experiment.")],
     benchmark: BenchmarkName,
     budget: Annotated[list[str], typer.Option(help="b4s2 (block 4, 2 steps) or b4t0.9 (threshold .9). Repeatable.")],
-    like: Like = "paper",
+    like: Annotated[str, typer.Option(help="Experiment whose benchmark it is.")] = "paper",
     dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Number format of decoding.")] = "bfloat16",
+    spread: Annotated[bool, typer.Option("--spread", help="In both formats and batches of 1, 8 and 128.")] = False,
 ) -> None:
     """Score a checkpoint that belongs to no experiment: accuracy with its interval, and a receipt."""
     from t3d import params
@@ -275,21 +273,12 @@ def evaluate_checkpoint(
     budgets = [str(params.read_budget(text)) for text in budget]
     own = checkpoint.experiment_of(find(like), model, benchmark, dtype)
     for text in budgets:
+        if spread:
+            print(card.spread(own, checkpoint.invariance(own, benchmark, text, teacher.make)))
+            continue
         path = checkpoint.score(own, checkpoint.MODEL, benchmark, text, teacher.make)
         score, receipt = card.read_score(own, path), str(path).replace(".manifest.", ".receipt.")
         print(f"{score.label}: {score.accuracy:.1f} % ({score.note()}); {receipt}")
-
-
-@app.command("invariance", rich_help_panel=YOURS)
-def compare_settings(model: Checkpoint, benchmark: BenchmarkName, budget: BudgetText, like: Like = "paper") -> None:
-    """Score a checkpoint in float32 and bfloat16, in batches of 1, 8 and 128: how far its accuracy moves."""
-    from t3d import params
-    from t3d.evaluation import checkpoint
-    from t3d.teachers import teacher
-    from t3d.terminal import card
-
-    text, own = str(params.read_budget(budget)), checkpoint.experiment_of(find(like), model, benchmark)
-    print(card.spread(own, checkpoint.invariance(own, benchmark, text, teacher.make)))
 
 
 @app.command(

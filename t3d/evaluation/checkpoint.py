@@ -1,4 +1,4 @@
-"""`t3d evaluate` and `t3d invariance`: score a checkpoint that belongs to no experiment, through the workflow's stages.
+"""`t3d evaluate`: score a checkpoint that belongs to no experiment, through the stages of the workflow.
 
 The benchmark is taken from an experiment: its questions, its limit of tokens, what counts as right. The checkpoint gets
 an experiment of its own, so that every file has its manifest and receipt, and a second budget repeats no stage.
@@ -22,7 +22,7 @@ MODEL = "model"
 """The key of the checkpoint in its experiment; `model-float32` and `model-bfloat16` decode in another format."""
 DTYPES = ("float32", "bfloat16")
 BATCHES = (1, 8, 128)
-"""Sizes of batches that `invariance` compares; `gsm8k-batch8` is gsm8k in batches of 8."""
+"""Sizes of batches that `--spread` compares; `gsm8k-batch8` is gsm8k in batches of 8."""
 
 
 def experiment_of(base: Experiment, model: str, benchmark: str, dtype: str = DTYPES[0]) -> Experiment:

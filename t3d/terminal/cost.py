@@ -253,7 +253,7 @@ def report(experiment: Experiment, gpu: str = "A100") -> str:
         if student.lora is not None:
             parameters = experiment.teachers[experiment.teacher_of(student)].parameters
             tuned, whole = (training_memory(parameters, 1, spec) / 1e9 for spec in (student.lora, None))
-            needs = f"{tuned:.1f} GB beside activations, all weights would need {whole:.1f} GB"
+            needs = f"{tuned:.3g} GB beside activations, all weights would need {whole:.3g} GB"
             lines += ["", f"Adapters of rank {student.lora.rank} ({name}): {needs}."]
     return "\n".join(lines)
 

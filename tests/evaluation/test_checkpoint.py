@@ -68,12 +68,9 @@ def test_a_folder_is_scored_with_interval_and_receipt(project, monkeypatch, caps
 
 
 def test_the_spread_over_formats_and_batches_stands_beside_the_score(project, monkeypatch, capsys):
-    words = ["invariance", str(SHIPPED), "--benchmark", "pears", "--budget", "b8s2", "--like", "fruit"]
-    monkeypatch.setattr("sys.argv", ["t3d", *words])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert not ended.value.code
-    *_, said = capsys.readouterr().out.partition("| format")
+    code, out, _ = run(monkeypatch, capsys, str(SHIPPED), "--benchmark", "pears", "--budget", "b8s2", "--spread")
+    assert not code
+    *_, said = out.partition("| format")
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in said.splitlines()[2:8]]
     assert [row[:2] for row in rows] == [[kind, size] for kind in ("float32", "bfloat16") for size in ("1", "8", "128")]
     accuracies = [float(row[2]) for row in rows]
