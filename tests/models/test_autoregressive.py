@@ -34,7 +34,7 @@ def serve(folder, monkeypatch):
     """Ask an environment of vLLM's that ends at once."""
     monkeypatch.setattr(vllm_client, "VLLM", vllm_environment(folder.parent, "/bin/false"))
     asked = Benchmark(label="B", prompts="q", task="gsm_boxed", max_new_tokens=8)
-    vllm_client.answer(folder, folder / "q.jsonl", [Request([8, 9], 0, "q1")], asked, "cpu", "float32")
+    vllm_client.answer(folder, [Request([8, 9], 0, "q1")], asked, "cpu", "float32")
 
 
 def test_a_folder_is_loaded_as_it_was_saved(saved):
