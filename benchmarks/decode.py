@@ -1,28 +1,41 @@
-"""How fast is decoding? The engine, the plain decoder and a straightforward Hugging Face loop, in one process.
+"""How fast is decoding? The engine, vLLM, a Hugging Face loop and the plain decoder on one machine, in one command.
 
-    python -m benchmarks.decode --sizes 4b 1.7b pocket --out decode.json
+    python -m benchmarks.decode --sizes 4b 1.7b 0.5b pocket --with-vllm --out decode.json
 
 Random weights of the true shapes are made on the spot: speed does not depend on what is written, and no answer ends
-early. The slow two write shorter responses, which favours them: their cache is shorter.
+early. vLLM decodes an autoregressive model of the same shape; `ar` among the budgets is the same by the engine. Beside
+the JSON file lie the table (`.md`) and the figure (`.png`) of `benchmarks/decode_report.py`.
+
+What is timed of the engine and of vLLM is steady decoding, after the first 8 tokens of every sequence; compiling,
+capturing graphs and reading prompts come before and are reported apart. The plain decoder and the Hugging Face loop
+write shorter responses, which favours them: their cache is shorter.
 """
 
 import argparse
+import gc
 import json
+import statistics
 import time
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 from transformers import DynamicCache
 
+from benchmarks import decode_report
+from benchmarks.decode_floor import Machine, floor_seconds, forwards, measure_machine, wait
+from benchmarks.decode_vllm import SKIPPED, measure_vllm, python_of_vllm, vllm_request
 from benchmarks.published import MASK_ID, SIZES
 from t3d.decoding.decoder import decode
+from t3d.decoding.engine import Engine
 from t3d.decoding.request import DecodingOptions, Request
+from t3d.errors import MemoryTooSmallError, ParameterError
 from t3d.models.folder import SDARConfig
 from t3d.models.masks import block_causal
 from t3d.models.sdar import SDARForCausalLM
 from t3d.params import Budget
-from t3d.terminal.cost import GPUS
 
 HALF = {"hidden_size": 896, "intermediate_size": 4864, "layers": 24, "heads": 14, "key_value_heads": 2, "head_dim": 64}
 """Shape of Qwen2.5-0.5B, with biases and without norms of queries and keys."""
@@ -85,87 +98,194 @@ def hugging_face(
                 block[row, best] = tokens[row, best]
 
 
-def measure(model, mask_id: int, batch: int, budget: Budget, prompt: int, new_tokens: int, how: str) -> dict:
-    """Seconds of one decoding without its start (what two blocks take), and what follows from them."""
+def requests_of(model: SDARForCausalLM, mask_id: int, batch: int, prompt: int) -> list[Request]:
+    """Random prompts."""
     generator = torch.Generator().manual_seed(0)
     top = min(model.config.vocab_size, mask_id) if mask_id > prompt else model.config.vocab_size
-    requests = [Request(torch.randint(4, top, (prompt,), generator=generator).tolist(), seed) for seed in range(batch)]
+    return [Request(torch.randint(4, top, (prompt,), generator=generator).tolist(), seed) for seed in range(batch)]
 
-    def run(tokens: int) -> float:
+
+def time_engine(engine: Engine, requests: list[Request]) -> tuple[float, float]:
+    """Seconds of a whole decoding, and of the part after the first `SKIPPED` tokens of every sequence."""
+    blocks, advance = SKIPPED // engine.budget.block_size, engine.advance
+    calls, begun = 0, 0.0
+
+    def watched(commits: int, prompts: int) -> None:
+        nonlocal calls, begun
+        if calls == blocks:
+            wait(engine.device)
+            begun = time.perf_counter()
+        calls += 1
+        advance(commits, prompts)
+
+    engine.advance = watched  # type: ignore[method-assign]
+    started = time.perf_counter()
+    engine.run(requests)
+    wait(engine.device)
+    ended = time.perf_counter()
+    engine.advance = advance  # type: ignore[method-assign]
+    return ended - started, ended - begun
+
+
+@torch.inference_mode()
+def measure_engine(
+    model: Any, mask_id: int, batch: int, budget: Budget | None, prompt: int, response: int, repeats: int
+) -> dict[str, Any]:
+    """Tokens per second of several runs of one engine, after runs in which it compiles and captures everything."""
+    requests = requests_of(model, mask_id, batch, prompt)
+    started = time.perf_counter()
+    engine = Engine(model, requests, budget, DecodingOptions(response, frozenset(), mask_id, batch_size=batch))
+    graphs, warm_ups = -1, 0
+    while graphs != len(engine.graphs):
+        graphs, warm_ups = len(engine.graphs), warm_ups + 1
+        whole, _ = time_engine(engine, requests)
+    # What the runs took beyond their decoding, which the last one took alone.
+    start = time.perf_counter() - started - warm_ups * whole
+    runs = [batch * (response - SKIPPED) / time_engine(engine, requests)[1] for _ in range(repeats)]
+    return {"runs": runs, "start_seconds": start}
+
+
+def measure_slow(
+    model: Any, mask_id: int, batch: int, budget: Budget, prompt: int, response: int, repeats: int, how: str
+) -> dict[str, Any]:
+    """The same of the plain decoder or the Hugging Face loop, prompts included; they have nothing to capture."""
+    requests = requests_of(model, mask_id, batch, prompt)
+
+    def seconds(tokens: int) -> float:
         started = time.perf_counter()
         if how == "hugging face":
             hugging_face(model, requests, budget, mask_id, tokens)
         else:
-            options = DecodingOptions(tokens, frozenset(), mask_id, batch_size=batch)
-            decode(model, requests, budget, options, engine=how == "engine")
-        torch.cuda.synchronize()
+            decode(
+                model, requests, budget, DecodingOptions(tokens, frozenset(), mask_id, batch_size=batch), engine=False
+            )
+        wait(model.device)
         return time.perf_counter() - started
 
-    torch.cuda.reset_peak_memory_stats()
-    # Twice a few blocks: what is compiled is compiled once per machine, what is captured once per job.
-    run(2 * budget.block_size)
-    start = run(2 * budget.block_size) if how == "engine" else 0.0
-    seconds = run(new_tokens) - start
-    steps = budget.steps or budget.block_size
-    written = new_tokens - (2 * budget.block_size if how == "engine" else 0)
-    forwards = written // budget.block_size * (steps if how == "engine" else steps + 1)
-    gpu = next((gpu for name, gpu in GPUS.items() if name in torch.cuda.get_device_name()), GPUS["H100"])
-    config = model.config
-    parameters = sum(p.numel() for p in model.parameters())
-    cache = config.num_hidden_layers * 2 * config.num_key_value_heads * config.head_dim * 2 * (prompt + new_tokens / 2)
-    # The engine writes a finished block beside the next one's first step: as many tokens in one forward fewer.
-    tokens = batch * written * (steps + 1)
-    return {
-        "tokens_per_second": batch * written / seconds,
-        "ms_per_forward": 1e3 * seconds / forwards,
-        "of_bandwidth": (2 * parameters + batch * cache) * forwards / gpu.bandwidth / seconds,
-        "of_arithmetic": 2 * parameters * tokens / gpu.arithmetic / seconds,
-        "start_seconds": start,
-        "peak_gb": torch.cuda.max_memory_allocated() / 1e9,
-        "new_tokens": new_tokens,
+    seconds(2 * budget.block_size)
+    return {"runs": [batch * response / seconds(response) for _ in range(repeats)], "start_seconds": 0.0}
+
+
+def completed(
+    row: dict[str, Any], model: Any, machine: Machine, batch: int, budget: Budget | None, prompt: int, response: int
+) -> dict[str, Any]:
+    """A row with its median and what follows from it: latency, and the floor that this machine sets."""
+    work = forwards(model, batch, budget, prompt + response / 2)
+    tokens = batch * (budget.block_size if budget else 1)
+    speed = statistics.median(row["runs"])
+    seconds, least = tokens / speed, floor_seconds(work, machine)
+    return row | {
+        "batch": batch,
+        "tokens_per_second": speed,
+        "spread": (max(row["runs"]) - min(row["runs"])) / speed,
+        "ms_per_token": 1e3 * batch / speed,
+        "ms_per_forward": 1e3 * seconds / len(work),
+        "floor_tokens_per_second": tokens / least,
+        "of_floor": least / seconds,
+        "of_bandwidth": sum(each.read for each in work) / seconds / machine.bandwidth,
+        "of_arithmetic": sum(each.operations for each in work) / seconds / machine.arithmetic,
     }
 
 
-def main() -> None:
-    """Measure, print a table, and write JSON."""
+def check_budgets(texts: list[str]) -> dict[str, Budget | None]:
+    """Budgets by their names.
+
+    Raises:
+        ParameterError: one has no fixed number of steps, or blocks that do not divide the tokens left out.
+    """
+    budgets = {text: None if text == "ar" else Budget.parse(text) for text in texts}
+    for text, budget in budgets.items():
+        if budget is not None and (budget.steps is None or SKIPPED % budget.block_size):
+            raise ParameterError(
+                f"--budgets: {text} cannot be timed; choose blocks of 1, 2, 4 or 8 and a number of steps, "
+                "such as b4s2, or ar."
+            )
+    return budgets
+
+
+def measure_size(given: argparse.Namespace, size: str, machine: Machine, python: Path | None) -> list[dict[str, Any]]:
+    """Every decoder of one model at every batch size and budget; prints rows as they come."""
+    device, rows = torch.device(given.device), []
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    lengths = (given.prompt, given.response)
+
+    def add(row: dict[str, Any], model: Any, batch: int, text: str, how: str, budget: Budget | None) -> None:
+        row = completed(row, model, machine, batch, budget, *lengths)
+        rows.append(row | {"size": size, "budget": text, "decoder": how})
+        print(decode_report.line(rows[-1]), flush=True)
+
+    if python is not None:
+        # Before there is a model here: vLLM has the GPU to itself.
+        shape, _ = random_model(size, "meta", dtype)
+        found = measure_vllm(python, vllm_request(shape.config, given.batches, *lengths, given.repeats))
+        for row in found["rows"]:
+            row |= {"start_seconds": found["start_seconds"], "version": found["vllm"]}
+            add(row, shape, row["batch"], "ar", "vLLM", None)
+    model, mask_id = random_model(size, given.device, dtype)
+    for batch in given.batches:
+        for text, budget in check_budgets(given.budgets).items():
+            slow = () if given.only_engine or budget is None else ("plain", "hugging face")
+            for how in ("engine", *slow):
+                if device.type == "cuda":
+                    torch.cuda.reset_peak_memory_stats()
+                try:
+                    if how == "engine":
+                        row = measure_engine(model, mask_id, batch, budget, *lengths, given.repeats)
+                    else:
+                        row = measure_slow(
+                            model, mask_id, batch, budget, given.prompt, given.slow_response, given.repeats, how
+                        )
+                except (MemoryTooSmallError, torch.cuda.OutOfMemoryError) as error:
+                    print(f"{size}, batch {batch}, {text}, {how}: left out. {str(error).splitlines()[0]}", flush=True)
+                    continue
+                finally:
+                    gc.collect()
+                if device.type == "cuda":
+                    row["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
+                add(row, model, batch, text, how, budget)
+    return rows
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print rows, and write JSON, table and figure."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--sizes", nargs="+", default=["4b", "1.7b", "pocket"], help="models")
-    parser.add_argument("--batches", nargs="+", type=int, default=[1, 32, 128], help="sequences at a time")
-    parser.add_argument("--budgets", nargs="+", default=["b4s4", "b4s2", "b4s1"], help="block size and steps")
+    sizes = ["pocket", "0.5b", *SIZES]
+    parser.add_argument("--sizes", nargs="+", choices=sizes, default=["4b", "1.7b", "pocket"], help="models")
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 32, 128, 512], help="sequences at a time")
+    parser.add_argument(
+        "--budgets", nargs="+", default=["b4s4", "b4s2", "b4s1", "b8s1"], help="block size, steps; or ar"
+    )
     parser.add_argument("--prompt", type=int, default=128, help="prompt tokens")
-    parser.add_argument("--response", type=int, default=512, help="response tokens of the engine")
+    parser.add_argument("--response", type=int, default=512, help="response tokens of the engine and of vLLM")
     parser.add_argument("--slow-response", type=int, default=64, help="response tokens of the other two")
-    parser.add_argument("--only-engine", action="store_true", help="leave the other two out")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
-    given = parser.parse_args()
-    print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, transformers {transformers.__version__}")
-    columns = {"tokens/s": 10, "ms/fwd": 9, "bandw.": 8, "arith.": 8, "start s": 9, "GB": 7, "ratio": 8}
-    print(f"{'size':8}{'batch':>6} {'budget':7}{'decoder':14}" + "".join(f"{k:>{w}}" for k, w in columns.items()))
-    rows = []
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs; their median is shown, and their spread")
+    parser.add_argument("--only-engine", action="store_true", help="leave plain decoder and Hugging Face loop out")
+    parser.add_argument("--with-vllm", action="store_true", help="measure vLLM beside the engine")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda or cpu")
+    parser.add_argument("--out", type=Path, help="JSON file to write; a table and a figure are written beside it")
+    given = parser.parse_args(arguments)
+    try:
+        check_budgets(given.budgets)
+        if given.response <= SKIPPED:
+            raise ParameterError(f"--response: more than the {SKIPPED} tokens that are not timed.")
+        python = python_of_vllm() if given.with_vllm else None
+    except ParameterError as error:
+        parser.error(str(error))
+    machine = measure_machine(torch.device(given.device))
+    print(
+        f"{machine.name}, {machine.bandwidth / 1e12:.2f} TB/s, {machine.arithmetic / 1e12:.0f} TFLOP/s, "
+        f"PyTorch {torch.__version__}, transformers {transformers.__version__}\n{decode_report.HEADING}",
+        flush=True,
+    )
+    content: dict[str, Any] = {"machine": asdict(machine), "torch": torch.__version__, "rows": []}
     for size in given.sizes:
-        model, mask_id = random_model(size, "cuda")
-        for batch in given.batches:
-            for text in given.budgets:
-                budget = Budget.parse(text)
-                fastest = None
-                for how in ["engine"] if given.only_engine else ["engine", "plain", "hugging face"]:
-                    length = given.response if how == "engine" else given.slow_response
-                    row = measure(model, mask_id, batch, budget, given.prompt, length, how)
-                    fastest = fastest or row["tokens_per_second"]
-                    row |= {"size": size, "batch": batch, "budget": text, "decoder": how}
-                    row["engine_ratio"] = fastest / row["tokens_per_second"]
-                    rows.append(row)
-                    shown = [
-                        f"{row['tokens_per_second']:10.0f}{row['ms_per_forward']:9.2f}{row['of_bandwidth']:8.0%}",
-                        f"{row['of_arithmetic']:8.0%}{row['start_seconds']:9.2f}{row['peak_gb']:7.1f}",
-                        f"{row['engine_ratio']:7.1f}x",
-                    ]
-                    print(f"{size:8}{batch:6} {text:7}{how:14}" + "".join(shown), flush=True)
-        del model
+        content["rows"] += measure_size(given, size, machine, python)
+        gc.collect()
         torch.cuda.empty_cache()
-    if given.out:
-        content = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "rows": rows}
-        given.out.write_text(json.dumps(content, indent=1) + "\n")
+        if given.out:
+            # After each model: what was measured is kept if the next one fails.
+            given.out.write_text(json.dumps(content, indent=1) + "\n")
+            decode_report.write(content, given.out)
 
 
 if __name__ == "__main__":

@@ -8,15 +8,14 @@ import atexit
 import gc
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
-from typer.core import TyperCommand
 
 from t3d.distributed import launch
 from t3d.errors import in_a_sentence
 from t3d.terminal import verbs
-from t3d.terminal.verbs import ExperimentName, find
+from t3d.terminal.verbs import RULES, YOURS, ExperimentName, Verb, find
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -34,35 +33,31 @@ Processes = Annotated[
 # Imports are inside the verbs: PyTorch and lm-eval take seconds to load, and `--help` needs neither.
 
 
-class Verb(TyperCommand):
-    """A verb of which an option takes all manifests up to the next option, as many as a rule or `*` gives it, or none.
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
 
-    `--data a b --student --out c` stands for `--data a --data b --out c`.
-    """
+        from t3d.provenance.environment import git_commit
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        many = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
-        spread: list[str] = []
-        option = None
-        for word in args:
-            if word.startswith("--"):
-                option = word if word in many else None
-            if word != option:
-                spread += [word] if option is None else [option, word]
-        return super().parse_args(ctx, spread)
+        commit = git_commit()
+        print(f"t3d {version('t3d')}" + (f", commit {commit}" if commit else ""))
+        raise typer.Exit
 
 
 @app.callback()
-def t3d() -> None:
+def t3d(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print version and commit.")
+    ] = False,
+) -> None:
     """Few-step diffusion language models by trajectory self-distillation.
 
-    Snakemake runs these verbs in order (`snakemake -n results/table1.csv` shows how); each can be run by hand.
-
-    An option for manifests takes all of them up to the next option.
+    Snakemake runs the verbs of the first group, in this order (`snakemake -n results/table1.csv` shows which); each can
+    be run by hand. An option for manifests takes all of them up to the next option.
     """
 
 
-@app.command("fetch")
+@app.command("fetch", rich_help_panel=RULES)
 def fetch_source(
     experiment: ExperimentName,
     name: Annotated[str, typer.Option(help="Key of the source in the experiment.")],
@@ -75,15 +70,7 @@ def fetch_source(
     sources.make(find(experiment), name, work, out)
 
 
-@app.command("pin")
-def pin_sources(experiment: ExperimentName = "paper") -> None:
-    """Print what pins an experiment's sources, to paste into its file; asks the hub."""
-    from t3d.prompts import sources
-
-    print(sources.pins(find(experiment)), end="")
-
-
-@app.command("teacher", cls=Verb)
+@app.command("teacher", cls=Verb, rich_help_panel=RULES)
 def make_teacher(
     experiment: ExperimentName,
     name: Annotated[str, typer.Option(help="Key of the teacher in the experiment.")],
@@ -105,7 +92,7 @@ def make_teacher(
         teachers.make(found, name, out, *(source or ()), *(teacher or ()), *(shards or ()))
 
 
-@app.command("prompts", cls=Verb)
+@app.command("prompts", cls=Verb, rich_help_panel=RULES)
 def make_prompts(
     experiment: ExperimentName,
     name: Annotated[str, typer.Option(help="Key of the prompt set in the experiment.")],
@@ -121,7 +108,7 @@ def make_prompts(
     sets.make(find(experiment), name, teacher, out, *(shards or ()), *(source or ()), *(prompts or ()))
 
 
-@app.command("generate")
+@app.command("generate", rich_help_panel=RULES)
 def make_generations(
     experiment: ExperimentName,
     name: Annotated[str, typer.Option(help="Key of the generations in the experiment.")],
@@ -139,7 +126,7 @@ def make_generations(
         generations.make(found, name, shard, teacher, prompts, out)
 
 
-@app.command("rollout", cls=Verb)
+@app.command("rollout", cls=Verb, rich_help_panel=RULES)
 def make_trajectories(
     experiment: ExperimentName,
     name: Annotated[str, typer.Option(help="Key of the trajectories in the experiment.")],
@@ -160,7 +147,7 @@ def make_trajectories(
         rollout.make(found, name, shard, teacher, prompts, out, *(student or ()))
 
 
-@app.command("distill", cls=Verb)
+@app.command("distill", cls=Verb, rich_help_panel=RULES)
 def make_student(
     experiment: ExperimentName,
     run: Annotated[str, typer.Option(help="Student and seed, t3d-seed0 for example.")],
@@ -182,7 +169,7 @@ def make_student(
         trainer.make(found, run, teacher, [*(student or ()), *data], work, out)
 
 
-@app.command("generate-answers")
+@app.command("generate-answers", rich_help_panel=RULES)
 def make_answers(
     experiment: ExperimentName,
     benchmark: BenchmarkName,
@@ -192,7 +179,7 @@ def make_answers(
     out: Out,
     processes: Processes = None,
 ) -> None:
-    """Answer a benchmark with a model at a step budget, through lm-eval; an autoregressive one (b1s1) through vLLM."""
+    """Answer a benchmark with a model at a step budget; an autoregressive model (b1s1) through vLLM."""
     from t3d.params import AUTOREGRESSIVE
 
     found = find(experiment)
@@ -203,7 +190,7 @@ def make_answers(
         answers.make(found, benchmark, budget, model, prompts, out)
 
 
-@app.command("score")
+@app.command("score", rich_help_panel=RULES)
 def make_score(
     experiment: ExperimentName,
     answers: Annotated[Path, typer.Option(help="Manifest of the answers.")],
@@ -216,7 +203,7 @@ def make_score(
     scores.make(find(experiment), answers, prompts, out)
 
 
-@app.command("factorisation", cls=Verb)
+@app.command("factorisation", cls=Verb, rich_help_panel=RULES)
 def make_factorisation(
     experiment: ExperimentName,
     name: Annotated[str, typer.Option(help="Key of the trajectories in the experiment.")],
@@ -230,7 +217,7 @@ def make_factorisation(
     factorisation.make(find(experiment), model, name, shards, out)
 
 
-@app.command("table", cls=Verb)
+@app.command("table", cls=Verb, rich_help_panel=RULES)
 def make_table(
     experiment: ExperimentName,
     name: Annotated[str, typer.Option(help="Key of the table in the experiment.")],
@@ -243,7 +230,7 @@ def make_table(
     tables.write(find(experiment), name, scores, out)
 
 
-@app.command("figure", cls=Verb)
+@app.command("figure", cls=Verb, rich_help_panel=RULES)
 def make_figure(
     experiment: ExperimentName,
     name: Annotated[str, typer.Option(help="Key of the figure in the experiment.")],
@@ -256,7 +243,7 @@ def make_figure(
     figures.write(find(experiment), name, material, out)
 
 
-@app.command("report")
+@app.command("report", rich_help_panel=RULES)
 def make_report(
     experiment: ExperimentName,
     out: Annotated[Path, typer.Option(help="HTML file to write.")],
@@ -268,7 +255,7 @@ def make_report(
     print(f"The report is in {out}: open it in a browser, no network is needed.")
 
 
-@app.command("evaluate")
+@app.command("evaluate", rich_help_panel=YOURS)
 def evaluate_checkpoint(
     model: Annotated[str, typer.Argument(help="Folder of a model, or a fetched source of the experiment.")],
     benchmark: BenchmarkName,
@@ -294,7 +281,9 @@ def evaluate_checkpoint(
         print(f"{score.label}: {score.accuracy:.1f} % ({score.note()}); {receipt}")
 
 
-@app.command("lm-eval", context_settings={"ignore_unknown_options": True, "help_option_names": []})
+@app.command(
+    "lm-eval", rich_help_panel=YOURS, context_settings={"ignore_unknown_options": True, "help_option_names": []}
+)
 def run_lm_eval(
     words: Annotated[list[str] | None, typer.Argument(help="lm-eval's own words and options.", metavar="...")] = None,
 ) -> None:
@@ -306,7 +295,7 @@ def run_lm_eval(
     lm_eval_model.main(words or [])
 
 
-@app.command("step-maps")
+@app.command("step-maps", rich_help_panel=YOURS)
 def convert_step_maps(
     source: Annotated[Path, typer.Argument(help="Trajectories: a shard (.parquet), or dLLM-RL's JSON.")],
     out: Annotated[Path, typer.Argument(help="The other of the two, to write.")],

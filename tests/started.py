@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 from t3d import cli
-from t3d.terminal.parent import status_of
+from t3d.terminal import child, parent
 from tests.conftest import ROOT
 
 
@@ -61,17 +61,22 @@ ELASTIC = "torch.distributed.elastic.multiprocessing"
 class Fork(subprocess.Popen):
     """`subprocess.Popen`; `python -m` with T3D, Snakemake or DVC is a fork of this process, and has its code.
 
-    So are those of these commands that it starts itself.
+    So are those of these commands that it starts itself, but for the lines that DVC gives to a shell.
     """
 
     def _execute_child(self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *others):
         pipes, start_new_session = others[3:9], others[14]
-        if not (argv := _forked(args)):
+        if isinstance(args, list) and args[1:4] == ["-P", "-c", parent.PROGRAM]:
+            # Jobs of a forked Snakemake are children of a fork, too: a parent of its own would load PyTorch again.
+            main, argv = (lambda: child.job(parent.serve())), ["", args[4]]
+        elif argv := _forked(args):
+            main = import_module(f"{argv[0]}.cli").main
+        else:
             return super()._execute_child(args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *others)
-        main = import_module(f"{argv[0]}.cli").main
         self.pid = os.fork()
         if not self.pid:
-            _become(main, argv, (pipes[0], pipes[3], pipes[5]), cwd, env, start_new_session)
+            closed = [pipe for pipe in (pipes[1], pipes[2], pipes[4]) if pipe != -1]
+            _become(main, argv, (pipes[0], pipes[3], pipes[5]), closed, cwd, env, start_new_session)
         self._child_created = True
         self._close_pipe_fds(*pipes)
 
@@ -85,7 +90,7 @@ def _forked(command):
     return [name, *words[2:]] if python == sys.executable and name in FORKED else None
 
 
-def _become(main, argv, files, cwd, env, start_new_session):
+def _become(main, argv, files, closed, cwd, env, start_new_session):
     """Be a process that runs `main`, and end as it would."""
     status = 1
     try:
@@ -99,6 +104,9 @@ def _become(main, argv, files, cwd, env, start_new_session):
         for number, file in enumerate(files):
             if file != -1:
                 os.dup2(file, number)
+        # Who holds the other end of its own input never sees it end.
+        for file in closed:
+            os.close(file)
         sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1, closefd=False) for number in (1, 2))
         os.chdir(cwd or ".")
         if env is not None:
@@ -116,7 +124,7 @@ def _become(main, argv, files, cwd, env, start_new_session):
                 logging.getLogger(name).handlers.clear()
             sys.modules["dvc.logger"].setup()
         sys.argv = argv
-        status = status_of(main)
+        status = child.status_of(main)
         sys.stdout.flush()
         sys.stderr.flush()
     finally:

@@ -11,8 +11,8 @@ include: "rules/report.smk"
 
 
 rule report:
-    """Make the default tables and figures from scores that are here."""
+    """Make the default tables and figures that can be made from what is here."""
     default_target: True
     input:
-        results(),
+        results(can_be_made()),
         METRICS,

@@ -167,11 +167,8 @@ class _Batch:
             positions = (torch.arange(columns, device=device)[None] - first[:, None] * size).clamp(min=0)
             mask = block_causal(self.key_blocks, self.key_blocks)
             mask |= torch.eye(columns, dtype=torch.bool, device=device)
-            self._forward(ids, mask, positions)
+            model.write_keys(ids, mask, positions, self.cache)
             self.cache.length = columns
-
-    def _forward(self, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
-        return self.model.hidden_states(ids, mask, positions, past_key_values=self.cache, use_cache=True)
 
     def write_block(self) -> list[tuple[int, Response]]:
         """Denoise and commit the next block of every row; return the rows that finished with it."""
@@ -192,7 +189,7 @@ class _Batch:
         step = torch.zeros(count, dtype=torch.long, device=device)
         while masked.any():
             step = step + masked.any(dim=1).long()
-            hidden = self._forward(tokens, mask, positions)
+            hidden = self.model.hidden_states(tokens, mask, positions, past_key_values=self.cache, use_cache=True)
             # Without the prompt guard visible tokens of an unfinished block may be overwritten.
             drawable = masked if sample.prompt_guard else masked.any(dim=1, keepdim=True).expand(count, size)
             logits = self.model.lm_head(hidden[drawable]).float()
@@ -211,7 +208,7 @@ class _Batch:
         self._drop_all_but(keep)
         if going:
             # The commit pass: the finished block, all visible, replaces the last noisy one in the cache.
-            self._forward(tokens[keep], mask[keep], positions[keep])
+            self.model.write_keys(tokens[keep], mask[keep], positions[keep], self.cache)
             self.cache.length += size
             self.key_blocks = key_blocks[keep]
             self.next_block = self.next_block + 1

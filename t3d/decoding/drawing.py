@@ -18,8 +18,8 @@ Draw = Callable[..., tuple[Tensor, Tensor]]
 def of(sample: Sampling, compiled: bool) -> Draw:
     """The function that draws tokens. A compiled one reads the logits a few times and writes nothing of their size.
 
-    PyTorch 2.11 can compile neither the whole draw at a temperature nor any draw of a single position; for the latter
-    `compiled` must be false.
+    PyTorch 2.11 can compile neither the whole draw at a temperature nor any draw of a single position; `plain` makes
+    the latter.
     """
     if not compiled:
         return plain

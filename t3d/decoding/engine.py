@@ -53,16 +53,10 @@ def run(
     """
     if not requests:
         return []
-    size = budget.block_size if budget else 1
-    slots = min(options.batch_size, len(requests))
-    longest = max(len(request.prompt_ids) for request in requests)
-    # The last block that may be written holds the token that reaches max_new_tokens.
-    capacity = -(-(longest + options.max_new_tokens + size) // 64) * 64
-    check_memory(model, slots, capacity, size, options.sample)
     try:
-        engine = _Engine(model, budget, options, slots, capacity)
-        return engine.run(requests, on_finished)
+        return Engine(model, requests, budget, options).run(requests, on_finished)
     except torch.cuda.OutOfMemoryError as error:
+        slots = min(options.batch_size, len(requests))
         raise MemoryTooSmallError(
             f"the GPU's memory is full at batch_size {slots}: {error}. Choose a batch_size of {max(1, slots // 2)}."
         ) from error
@@ -89,12 +83,20 @@ class _Flags:
         return [[slot for slot, flag in enumerate(row) if flag] for row in self.host.tolist()]
 
 
-class _Engine:
+class Engine:
     """The slots, what they hold, and the CUDA graphs that advance them."""
 
-    def __init__(self, model: Any, budget: Budget | None, options: DecodingOptions, slots: int, capacity: int) -> None:
+    def __init__(
+        self, model: Any, requests: Sequence[Request], budget: Budget | None, options: DecodingOptions
+    ) -> None:
+        """Make room for `requests`, and for any others that are no longer; arguments as in `run`."""
         self.causal = budget is None
         budget = budget or Budget(block_size=1, steps=1)
+        slots = min(options.batch_size, len(requests))
+        longest = max(len(request.prompt_ids) for request in requests)
+        # The last block that may be written holds the token that reaches max_new_tokens.
+        capacity = -(-(longest + options.max_new_tokens + budget.block_size) // 64) * 64
+        check_memory(model, slots, capacity, budget.block_size, options.sample)
         self.model, self.budget, self.slots = model, budget, slots
         self.mask_id, self.sample, self.max_new_tokens = options.mask_id, options.sample, options.max_new_tokens
         self.network = Network(model, slots, capacity, budget.block_size)
@@ -127,12 +129,20 @@ class _Engine:
         self.prompt_tokens = torch.zeros(self.prefill, size, dtype=torch.long, device=device)
         self.prompt_slots = torch.full((self.prefill,), self.network.scratch_slot, device=device)
         self.prompt_starts = torch.zeros(self.prefill, dtype=torch.long, device=device)
-        self.draw = drawing.of(self.sample, compiled=self.network.compiled and slots * size > 1)
-        self.graphs: dict[tuple[str, int, int], torch.cuda.CUDAGraph] = {}
+        # How many positions of a block may be masked in each of its steps, where that is known before.
+        self.left = [size]
+        if budget.steps is not None:
+            quotas = remasking.quota(budget, torch.arange(1, budget.steps + 1))
+            self.left = (size - quotas.cumsum(0) + quotas).tolist()
+        if not self.sample.prompt_guard:
+            # Any position may be committed then.
+            self.left = [size] * len(self.left)
+        self.draw = drawing.of(self.sample, self.network.compiled)
+        self.graphs: dict[tuple[str, int, int, int], torch.cuda.CUDAGraph] = {}
         self.pool: Any = None
 
-    def run(self, requests: Sequence[Request], on_finished: Callable[[int], None] | None) -> list[Response]:
-        """Decode the requests, longest prompts first."""
+    def run(self, requests: Sequence[Request], on_finished: Callable[[int], None] | None = None) -> list[Response]:
+        """Decode the requests, longest prompts first. A second call uses the graphs of the first."""
         waiting = deque(sorted(range(len(requests)), key=lambda i: -len(requests[i].prompt_ids)))
         responses: list[Response | None] = [None] * len(requests)
         free = list(range(self.slots))
@@ -140,7 +150,7 @@ class _Engine:
         commits = 0
         flags: deque[_Flags] = deque()
         while waiting or owners:
-            self._advance(commits, self._admit(requests, waiting, free, owners))
+            self.advance(commits, self._admit(requests, waiting, free, owners))
             flags.append(_Flags(torch.stack([self.ended, self.unwritten])))
             if self.budget.steps is not None:
                 commits = 0 if self.causal else self.slots
@@ -157,12 +167,12 @@ class _Engine:
                 on_finished(len(ended))
         return [response for response in responses if response is not None]
 
-    def _advance(self, commits: int, prompts: int) -> None:
+    def advance(self, commits: int, prompts: int) -> None:
         """Denoise until the host may have something to decide."""
         # Static: every slot begins its block with the first tick and is done after the last.
-        for step in range(self.budget.steps or 1):
-            self._replay("tick", commits if step == 0 else 0, prompts if step == 0 else 0)
-        self._replay("settle", 0, 0)
+        for step, left in enumerate(self.left):
+            self._replay("tick", commits if step == 0 else 0, prompts if step == 0 else 0, left)
+        self._replay("settle")
 
     def _admit(self, requests, waiting: deque[int], free: list[int], owners: dict[int, int]) -> int:
         """Give free slots to waiting requests; returns how many prompt blocks the next tick has to write."""
@@ -193,7 +203,7 @@ class _Engine:
         while len(blocks) > self.prefill // 2:
             now, blocks = blocks[: self.prefill], blocks[self.prefill :]
             self._load(now)
-            self._replay("prefill", 0, self.prefill)
+            self._replay("prefill", prompts=self.prefill)
         self._load(blocks)
         return len(blocks)
 
@@ -208,11 +218,11 @@ class _Engine:
     def _tensor(self, column) -> Tensor:
         return torch.tensor(column, device=self.device)
 
-    def _replay(self, what: str, commits: int, prompts: int) -> None:
+    def _replay(self, what: str, commits: int = 0, prompts: int = 0, left: int = 0) -> None:
         """Do a piece of work, as a graph where there is a GPU; shapes are rounded up, so that few graphs are made."""
         static = self.budget.steps is not None
         commits = (self.slots if static else min(_rounded(commits), self.slots)) if commits else 0
-        key = (what, commits, _rounded(prompts) if prompts else 0)
+        key = (what, commits, _rounded(prompts) if prompts else 0, left)
         if self.device.type != "cuda":
             self._work(*key)
             return
@@ -228,16 +238,19 @@ class _Engine:
             return
         self.graphs[key].replay()
 
-    def _work(self, what: str, commits: int, prompts: int) -> None:
+    def _work(self, what: str, commits: int, prompts: int, left: int) -> None:
         if what == "settle":
             self._finish_blocks()
         elif what == "prefill":
             self.network.forward(self.prompt_tokens, self.prompt_slots, self.prompt_starts, wanted=0)
         else:
-            self._denoise(commits, prompts)
+            self._denoise(commits, prompts, left)
 
-    def _denoise(self, commits: int, prompts: int) -> None:
-        """One denoising step of every slot; beside it, finished blocks and prompts are written to the cache."""
+    def _denoise(self, commits: int, prompts: int, left: int) -> None:
+        """One denoising step of every slot; beside it, finished blocks and prompts are written to the cache.
+
+        At most `left` positions of a block are masked, and only these go through the head.
+        """
         size, scratch_slot = self.budget.block_size, self.network.scratch_slot
         going = self.working & self.masked.any(dim=1)
         tokens = [self.finished if self.causal else self.tokens]
@@ -257,12 +270,21 @@ class _Engine:
             starts.append(self.prompt_starts[:prompts])
         hidden = self.network.forward(torch.cat(tokens), torch.cat(slots), torch.cat(starts), wanted=self.slots)
         self.step.add_(going)
-        positions = self.starts[:, None] + self.places
+        order = self.places.expand(self.slots, -1)
+        if left < size:
+            # Masked positions come first. Where fewer are masked, others fill the shape; nobody chooses them.
+            order = self.masked.int().argsort(dim=1, descending=True, stable=True)[:, :left]
+            hidden = hidden.view(self.slots, size, -1).take_along_dim(order[:, :, None], dim=1).flatten(0, 1)
+        positions = self.starts[:, None] + order
         origins = torch.broadcast_tensors(self.seeds[:, None], positions, self.step[:, None])
         logits = self.model.lm_head(hidden)
         origins = [origin.flatten() for origin in origins]
-        drawn, log_odds = self.draw(logits, self.mask_id, self.sample, *origins)
-        drawn, log_odds = drawn.view_as(self.tokens), log_odds.view_as(self.confidence)
+        draw = self.draw if len(logits) > 1 else drawing.plain
+        drawn, log_odds = draw(logits, self.mask_id, self.sample, *origins)
+        drawn, log_odds = drawn.view_as(positions), log_odds.view_as(positions)
+        if left < size:
+            drawn = self.tokens.scatter(1, order, drawn)
+            log_odds = self.confidence.scatter(1, order, log_odds)
         chosen = remasking.choose(log_odds, self.masked, self.budget, self.step, self.sample.prompt_guard)
         chosen &= going[:, None]
         self.tokens.copy_(torch.where(chosen, drawn, self.tokens))

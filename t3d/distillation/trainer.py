@@ -146,6 +146,7 @@ def train(
             packed.speed_up(each)
     optimizer = _adamw(model, spec)
     first, log = 0, []
+    started = time.perf_counter()
     state = checkpoints.latest() if checkpoints else None
     if state is not None:
         fsdp.load_model(model, state["model"])
@@ -154,7 +155,7 @@ def train(
             fsdp.load_model(reference, state["reference"])
         first, log = state["step"], state["log"]
         del state  # as large as what is trained, and needed no more
-        _say(f"{title}: resuming after step {first}")
+        _say(f"{title}: resuming after step {first} (state read in {time.perf_counter() - started:.1f} s)")
     progress = Progress(title, spec.steps, first) if collectives.is_main() else None
     batches = Batches(setting)
     unread: deque[tuple[int, Callable[[], dict[str, float]]]] = deque()
@@ -180,7 +181,9 @@ def train(
             if after_step is not None and pauses:
                 after_step(log)
             if checkpoints is not None and not last and (due or asked):
+                saving = time.perf_counter()
                 checkpoints.save(step + 1, fsdp.to_local(_state(step + 1, model, reference, optimizer, log)))
+                _say(f"{title}: state of step {step + 1} saved in {time.perf_counter() - saving:.1f} s")
             # After saving: the process that reads this output may have been ended by the same signal.
             if progress is not None and log:
                 progress.update(len(log), loss=log[-1]["loss"])

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -39,8 +40,14 @@ def pick_device(experiment: Experiment) -> str:
     set_up_memory()
     device = device_of(experiment)
     if device == "cuda" and not collectives.is_one_of_several():
-        torch.cuda.set_device(claim_gpus(1)[0])
+        torch.cuda.set_device(_own_gpu())
     return device
+
+
+@cache
+def _own_gpu() -> int:
+    """A process that does several jobs stays on the GPU that it has claimed."""
+    return claim_gpus(1)[0]
 
 
 def claim_gpus(count: int) -> list[int]:

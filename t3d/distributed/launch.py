@@ -2,8 +2,8 @@
 
 On one node this process becomes accelerate's launcher. In a Slurm job of several nodes it becomes `srun`, which starts
 one launcher per node: the same line again, with the meeting place in `T3D_RENDEZVOUS`. `collectives.py` is what the
-processes then tell each other. Launchers that meet are tested on one machine; on a cluster the `srun` line has not been
-run.
+processes then tell each other. `make test-slurm` runs the `srun` line on two nodes, which are daemons of one machine.
+Over a network, and with NCCL between hosts, it has not been run.
 """
 
 import logging

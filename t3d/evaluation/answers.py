@@ -1,25 +1,28 @@
 """The stage that answers a benchmark at one budget: decode, and keep ids, step maps and confidences.
 
-Diffusion LMs decode in this process, or in several like it, through lm-eval (`harness.py`); an autoregressive model is
-served by vLLM in another, or by the engine in this one (`vllm_client.py`), and has one budget, `b1s1`.
+Diffusion LMs decode in this process, or in several like it; an autoregressive model is served by vLLM in another, or by
+the engine in this one (`vllm_client.py`), and has one budget, `b1s1`. `scores.py` judges what is kept here.
 """
 
+import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from t3d.decoding.request import DecodingOptions, Request
+from t3d.decoding.decoder import decode
+from t3d.decoding.request import DecodingOptions, Request, Response
 from t3d.distributed import collectives
 from t3d.distributed.gpus import jobs_on_gpu, pick_device
 from t3d.errors import ParameterError
-from t3d.evaluation import harness, vllm_client
+from t3d.evaluation import vllm_client
 from t3d.models import autoregressive
 from t3d.models.folder import load_tokenizer, mask_id, read_config, stop_ids
-from t3d.models.sdar import load_model
+from t3d.models.sdar import SDARForCausalLM, load_model
 from t3d.params import AUTOREGRESSIVE, Budget, Experiment, PromptSet, read_budget
 from t3d.progress import Progress
 from t3d.prompts.reader import Prompt, encode_prompt, read_prompts
@@ -96,18 +99,25 @@ def _decoded(
         title = f"answers {name} {benchmark} {budget}"
         advance = Progress(title, len(prompts)).advance if collectives.is_main() else None
         _check_prompts(experiment.prompt_sets[spec.prompts], prompts, tokenizer, name)
-        lm = harness.BlockDiffusionLM(
-            load_model(folder, device, lineage.dtype_of(experiment, name)),
-            tokenizer,
-            Budget.parse(budget),
-            DecodingOptions(spec.max_new_tokens, stop_ids(folder), mask_id(tokenizer), spec.sampling, spec.batch_size),
-            seed_of=lambda item: seed_for(experiment.seed, "answer", item),
-            on_finished=advance,
-        )
-    # Every process asks all questions; decoding is shared.
-    samples = harness.evaluate(lm, spec.task, questions.file(".jsonl"), score=False)
-    rows = [_row(s["doc"]["id"], s["resps"][0][0], lm.responses[s["doc"]["id"]]) for s in samples]
-    return rows, {"tokens_per_second": sum(row["response_tokens"] for row in rows) / lm.seconds}
+        model = _loaded(folder, source.digest(), device, lineage.dtype_of(experiment, name))
+        mask = mask_id(tokenizer)
+    how = DecodingOptions(spec.max_new_tokens, stop_ids(folder), mask, spec.sampling, spec.batch_size)
+    requests = [Request(p.prompt_ids, seed_for(experiment.seed, "answer", p.id), p.id) for p in prompts]
+    started = time.monotonic()
+    responses = collectives.map_over_ranks(
+        requests,
+        lambda some, on_finished: decode(model, some, Budget.parse(budget), how, on_finished),
+        advance,
+    )
+    seconds = time.monotonic() - started
+    rows = [_row(tokenizer, prompt.id, response) for prompt, response in zip(prompts, responses, strict=True)]
+    return rows, {"tokens_per_second": sum(row["response_tokens"] for row in rows) / seconds}
+
+
+@lru_cache(maxsize=1)
+def _loaded(folder: Path, digest: str, device: str, dtype: str) -> SDARForCausalLM:
+    """The model of a folder whose manifest has this digest; a process that answers at several budgets loads it once."""
+    return load_model(folder, device, dtype)
 
 
 def _served(
@@ -129,10 +139,10 @@ def _served(
     ]
     dtype = lineage.dtype_of(experiment, name)
     if experiment.teachers[name].engine is None:
-        found = vllm_client.answer(folder, questions.file(".jsonl"), requests, spec, device, dtype)
+        found = vllm_client.answer(folder, requests, spec, device, dtype)
     else:
         found = vllm_client.answer_here(folder, requests, spec, device, dtype)
-    rows = [_row(key, harness.text_of(tokenizer, r.ids), r) for key, r in found.responses.items()]
+    rows = [_row(tokenizer, key, response) for key, response in found.responses.items()]
     alone = found.one_at_a_time
     return rows, {
         "tokens_per_second": sum(row["response_tokens"] for row in rows) / found.seconds,
@@ -161,10 +171,10 @@ def _check_prompts(spec: PromptSet, prompts: Sequence[Prompt], tokenizer, model:
             )
 
 
-def _row(key: str, text: str, response) -> dict[str, Any]:
+def _row(tokenizer, key: str, response: Response) -> dict[str, Any]:
     return {
         "id": key,
-        "text": text,
+        "text": tokenizer.decode(response.ids[: response.length], skip_special_tokens=True),
         "response_ids": response.ids,
         "step_map": response.step_map,
         "confidence": response.confidence,

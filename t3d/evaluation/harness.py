@@ -1,15 +1,8 @@
-"""lm-eval's side of evaluation: a model that decodes, a model that replays, and one call for both.
-
-Generation and scoring are separate stages. `answers.py` runs lm-eval with `BlockDiffusionLM` and keeps what was
-decoded; `scores.py` runs it again with `RecordedAnswers`, which needs no model, and keeps what lm-eval extracted and
-counted.
-"""
+"""lm-eval's side of evaluation: it extracts and counts what was decoded before (`answers.py`), and needs no model."""
 
 import logging
 import os
-import tempfile
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +12,7 @@ os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 import lm_eval
 import yaml
+from datasets import Dataset
 from lm_eval.api.filter import Filter
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
@@ -27,11 +21,9 @@ from lm_eval.tasks import TaskManager
 
 from t3d.errors import DataError
 from t3d.evaluation import boxed
-from t3d.params import Budget
 
 if TYPE_CHECKING:
-    from t3d.decoding.request import DecodingOptions, Response
-    from t3d.models.sdar import SDARForCausalLM
+    from t3d.prompts.reader import Prompt
 
 TASKS = Path(__file__).parent / "tasks"
 
@@ -44,46 +36,6 @@ class GenerationOnly(LM):
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         return self.loglikelihood(requests)  # type: ignore[return-value]
-
-
-class BlockDiffusionLM(GenerationOnly):
-    """Decodes each question at one budget; of several processes all ask it the same, and each decodes its share.
-
-    `responses` keeps what was decoded, by question id, and `seconds` how long decoding took, all processes together.
-    """
-
-    def __init__(
-        self,
-        model: "SDARForCausalLM",
-        tokenizer,
-        budget: Budget,
-        options: "DecodingOptions",
-        seed_of: Callable[[str], int],
-        on_finished: Callable[[int], None] | None = None,
-    ) -> None:
-        """Wrap a model; the arguments are those of `decode`, and `seed_of` gives the seed of a question's draws."""
-        super().__init__()
-        self.model, self.tokenizer, self.budget, self.options = model, tokenizer, budget, options
-        self.seed_of, self.on_finished = seed_of, on_finished
-        self.responses: dict[str, Response] = {}
-        self.seconds = 0.0
-
-    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Texts of the responses; prompts are the recorded ids of each document, never re-tokenised text."""
-        # Imported here: scoring recorded answers needs no model, and starts three seconds sooner without one.
-        from t3d.decoding.decoder import decode
-        from t3d.decoding.request import Request
-        from t3d.distributed import collectives
-
-        started = time.monotonic()
-        responses = collectives.map_over_ranks(
-            [Request(r.doc["prompt_ids"], self.seed_of(r.doc["id"]), r.doc["id"]) for r in requests],
-            lambda some, on_finished: decode(self.model, some, self.budget, self.options, on_finished),
-            self.on_finished,
-        )
-        self.seconds += time.monotonic() - started
-        self.responses |= {r.doc["id"]: response for r, response in zip(requests, responses, strict=True)}
-        return [text_of(self.tokenizer, response.ids[: response.length]) for response in responses]
 
 
 class RecordedAnswers(GenerationOnly):
@@ -123,33 +75,26 @@ def math_equality(references: list[str], predictions: list[str]) -> dict[str, An
     return {"exact_match": float(equal), "reason": reason}
 
 
-def text_of(tokenizer, ids: Sequence[int]) -> str:
-    """Text of response ids without special tokens."""
-    return tokenizer.decode(ids, skip_special_tokens=True)
-
-
-def evaluate(model: LM, task: str, questions: Path, *, score: bool) -> list[dict[str, Any]]:
-    """Run an lm-eval task over the questions of a prompt set.
+def evaluate(texts: dict[str, str], task: str, questions: Sequence["Prompt"]) -> list[dict[str, Any]]:
+    """Extract and count recorded answers with an lm-eval task.
 
     Args:
-        model: what answers.
+        texts: the answers, by question id.
         task: name of a task in `t3d/evaluation/tasks/`.
-        questions: the prompt set's `.jsonl`.
-        score: extract and count answers; otherwise they are only generated.
+        questions: the prompt set.
 
     Returns:
-        lm-eval's samples, one per question, in the order of the file.
+        lm-eval's samples, one per question, in the order of the questions.
+
+    Raises:
+        DataError: a question has no recorded answer.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory() as folder:
-        data = {"data_files": {"test": str(questions.resolve())}, "cache_dir": folder}
-        spec = Path(folder) / "task.yaml"
-        spec.write_text(yaml.safe_dump({"include": str(TASKS / f"{task}.yaml"), "dataset_kwargs": data}))
-        tasks = TaskManager(include_defaults=False).load([str(spec)])
-        if not score:
-            tasks["tasks"][task].override_metric(metric_name="bypass")
-        # Not simple_evaluate: around this call it seeds global generators, which nothing here draws from, and asks pip
-        # and the compiler about the machine, which takes longer than scoring.
-        results = lm_eval.evaluate(model, tasks, bootstrap_iters=0)
+    asked = {"test": Dataset.from_list([{"id": q.id, "text": q.text, "answer": q.answer} for q in questions])}
+    spec = yaml.safe_load((TASKS / f"{task}.yaml").read_text()) | {"custom_dataset": lambda **_: asked}
+    tasks = TaskManager(include_defaults=False).load([spec])
+    # Not simple_evaluate: around this call it seeds global generators, which nothing here draws from, and asks pip
+    # and the compiler about the machine, which takes longer than scoring.
+    results = lm_eval.evaluate(RecordedAnswers(texts), tasks, bootstrap_iters=0)
     assert results is not None
     return sorted(results["samples"][task], key=lambda sample: sample["doc_id"])

@@ -1,7 +1,7 @@
 """A block-diffusion LM for lm-eval's own command line: any `generate_until` task, with its examples and `until`.
 
-`t3d lm-eval` registers it and hands over. The workflow's own tasks go through `harness.py` instead, which keeps ids and
-step maps and never tokenises a prompt twice.
+`t3d lm-eval` registers it and hands over. The workflow's own benchmarks are answered by `answers.py` instead, which
+keeps ids and step maps and never tokenises a prompt twice.
 """
 
 import sys
@@ -15,7 +15,7 @@ from lm_eval.api.registry import register_model
 from t3d.decoding.decoder import decode
 from t3d.decoding.request import DecodingOptions, Request
 from t3d.errors import DataError, ParameterError, short
-from t3d.evaluation.harness import GenerationOnly, text_of
+from t3d.evaluation.harness import GenerationOnly
 from t3d.models.folder import load_tokenizer, mask_id, stop_ids
 from t3d.models.sdar import load_model
 from t3d.params import Budget, Sampling
@@ -102,7 +102,7 @@ class T3DLM(GenerationOnly):
             how = DecodingOptions(limit, self.stop_ids, mask_id(self.tokenizer), sample, self.batch_size)
             decoded = decode(self.model, [items[n] for n in numbers], self.budget, how)
             for n, response in zip(numbers, decoded, strict=True):
-                text = text_of(self.tokenizer, response.ids[: response.length])
+                text = str(self.tokenizer.decode(response.ids[: response.length], skip_special_tokens=True))
                 places = (text.find(string) for string in options[n][2] if string)
                 texts[n] = text[: min((place for place in places if place >= 0), default=len(text))]
         return texts

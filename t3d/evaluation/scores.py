@@ -49,7 +49,7 @@ def make(experiment: Experiment, answers: Path, prompts: Path, out: Path) -> Non
         if asked and asked[0].domain in PROGRAMS:
             judged = _run_programs(spec, asked, texts, f"programs {model} {benchmark} {budget}")
         else:
-            judged = _compare_answers(spec, questions.file(".jsonl"), texts)
+            judged = _compare_answers(spec, asked, texts)
         if len(judged) != len(recorded):
             raise DataError(f"{source.path}: {len(recorded)} answers for {len(judged)} questions of {questions.path}.")
         counts = {key: {name: row[name] for name in COUNTS[:2]} for key, row in recorded.items()}
@@ -60,12 +60,12 @@ def make(experiment: Experiment, answers: Path, prompts: Path, out: Path) -> Non
         job.receipt["decoding"] = store.decoding_of(source)
 
 
-def _compare_answers(spec: Benchmark, questions: Path, texts: dict[str, str]) -> dict[str, dict]:
+def _compare_answers(spec: Benchmark, prompts: list[Prompt], texts: dict[str, str]) -> dict[str, dict]:
     """By question id, what lm-eval extracted from each text and whether it is right."""
     # Imported here: programs are judged without lm-eval, which takes a second to load.
     from t3d.evaluation import harness
 
-    samples = harness.evaluate(harness.RecordedAnswers(texts), spec.task, questions, score=True)
+    samples = harness.evaluate(texts, spec.task, prompts)
     return {
         sample["doc"]["id"]: {
             "extracted": sample["filtered_resps"][0] or None,

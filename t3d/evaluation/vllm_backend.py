@@ -12,12 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lm_eval.api.instance import Instance
 from lm_eval.models.vllm_causallms import VLLM
 from vllm import SamplingParams
 from vllm.platforms import current_platform
-
-from t3d.evaluation import harness
 
 
 class RecordedPrompts(VLLM):
@@ -39,16 +36,15 @@ class RecordedPrompts(VLLM):
         self.responses: dict[str, dict[str, Any]] = {}
         self.seconds = 0.0
 
-    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Texts of the responses to all requests at once; `responses` and `seconds` keep the rest."""
-        keys = [request.doc["id"] for request in requests]
+    def answer(self) -> None:
+        """Answer every question, all at once; `responses` and `seconds` keep what came of it."""
+        keys = list(self.prompts)
         self.ask(keys[: self.request["batch_size"]], most=8)  # kernels are compiled at their first use
         started = time.monotonic()
         outputs = self.ask(keys)
         self.seconds = time.monotonic() - started
         for key, output in zip(keys, outputs, strict=True):
             self.responses[key] = {"ids": list(output.token_ids), "finish_reason": output.finish_reason}
-        return [output.text for output in outputs]
 
     def ask(self, keys: list[str], most: int | None = None) -> list[Any]:
         """vLLM's completions to some questions together, of at most `most` tokens if that is given."""
@@ -74,8 +70,8 @@ def main(request_path: Path, response_path: Path) -> None:
     if current_platform.device_type != request["device"]:
         sys.exit(f"{request['device']} is asked for, and this vLLM is built for {current_platform.device_type}.")
     lm = RecordedPrompts(request)
-    samples = harness.evaluate(lm, request["task"], Path(request["questions"]), score=False)
-    alone = [sample["doc"]["id"] for sample in samples][: request["one_at_a_time"]]
+    lm.answer()
+    alone = list(lm.prompts)[: request["one_at_a_time"]]
     started = time.monotonic()
     tokens = sum(len(lm.ask([key])[0].token_ids) for key in alone)
     seconds = time.monotonic() - started

@@ -52,7 +52,6 @@ class Served:
 
 def answer(
     folder: Path,
-    questions: Path,
     requests: Sequence[Request],
     benchmark: Benchmark,
     device: str,
@@ -62,9 +61,8 @@ def answer(
 
     Args:
         folder: the model.
-        questions: the prompt set's `.jsonl`, which the benchmark's lm-eval task reads.
         requests: the questions, each under its id.
-        benchmark: task, sampling, longest answer, and how many sequences are decoded together.
+        benchmark: sampling, longest answer, and how many sequences are decoded together.
         device: `cpu` or `cuda`, which vLLM must be built for.
         dtype: number format, `float32` or `bfloat16`.
 
@@ -84,8 +82,6 @@ def answer(
     found = _run(
         {
             "model": str(folder.resolve()),
-            "task": benchmark.task,
-            "questions": str(questions.resolve()),
             "prompts": {request.name: request.prompt_ids for request in requests},
             "seeds": {request.name: request.seed for request in requests},
             "stop_ids": sorted(stop_ids(folder)),

@@ -13,7 +13,7 @@ from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM
+from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM, apply_rotary_pos_emb
 from typing_extensions import TypedDict
 
 from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError, reading
@@ -77,6 +77,21 @@ class SDARForCausalLM(Qwen3ForCausalLM):
             'generate(model, tokenizer, input_ids, "b4s2") of t3d.decoding.decoder: blocks of 4 tokens in 2 steps.'
         )
 
+    def write_keys(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, cache: Any) -> None:
+        """Write the keys and values that `hidden_states` writes, without what the last layer does for its output."""
+        mask, position_ids = self._prepare(input_ids, attention_mask, position_ids)
+        *layers, last = self.model.layers
+        hidden = self.model.embed_tokens(input_ids)
+        rotation = self.model.rotary_emb(hidden, position_ids)
+        options = {"attention_mask": mask, "position_embeddings": rotation, "position_ids": position_ids}
+        for layer in layers:
+            hidden = layer(hidden, past_key_values=cache, use_cache=True, **options)
+        attention, hidden = last.self_attn, last.input_layernorm(hidden)
+        heads = (*hidden.shape[:-1], -1, attention.head_dim)
+        keys = attention.k_norm(attention.k_proj(hidden).view(heads)).transpose(1, 2)
+        values = attention.v_proj(hidden).view(heads).transpose(1, 2)
+        cache.update(apply_rotary_pos_emb(keys, keys, *rotation)[1], values, attention.layer_idx)
+
     def _prepare(self, input_ids, attention_mask, position_ids, past_key_values=None, inputs_embeds=None, **_):
         if isinstance(attention_mask, BlockMask):
             return attention_mask, position_ids
@@ -93,14 +108,15 @@ class SDARForCausalLM(Qwen3ForCausalLM):
             # A query in the padding sees itself, since softmax over an empty row is NaN.
             attention_mask[:, torch.arange(length), past + torch.arange(length)] = True
             position_ids = positions[:, past:] if position_ids is None else position_ids
-        mask = attention_mask[:, None]
+        mask, dtype = attention_mask[:, None], self.lm_head.weight.dtype
         implementation = self.config._attn_implementation
-        if implementation == "eager":
-            # Eager attention adds its mask: a boolean one would be added as 0 and 1, silently.
-            dtype = self.lm_head.weight.dtype
-            mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(~mask, torch.finfo(dtype).min)
-        elif implementation != "sdpa":
+        if implementation not in ("sdpa", "eager"):
             raise ParameterError(f"attention implementation {implementation!r} is not supported; use sdpa or eager")
+        # Eager attention adds its mask: a boolean one would be added as 0 and 1, silently. Of a boolean one on a CPU
+        # PyTorch makes the same in each layer.
+        if implementation == "eager" or (mask.device.type == "cpu" and not torch.is_autocast_enabled("cpu")):
+            least = torch.finfo(dtype).min if implementation == "eager" else float("-inf")
+            mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, least)
         return mask, position_ids
 
 

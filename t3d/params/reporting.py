@@ -15,7 +15,7 @@ class Benchmark(Strict):
     prompts: Name
     """The prompt set that is answered."""
     task: Name
-    """The lm-eval task of `t3d/evaluation/tasks/` that asks the questions and, but for programs, scores the answers."""
+    """The task of `t3d/evaluation/tasks/` by which lm-eval scores answers; `code_function`: programs, which are run."""
     sandbox: Literal["bubblewrap", "process"] = "bubblewrap"
     """Where programs are run. `process` has limits on time and memory only: files and network stay open to them."""
     sampling: Sampling = Sampling()

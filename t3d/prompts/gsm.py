@@ -69,8 +69,7 @@ class Problem:
     @property
     def split(self) -> str:
         """The split this problem belongs to, by its text alone: 90 % train, 5 % validation, 5 % test."""
-        bucket = int(self.id[:8], 16) % 20
-        return {0: "test", 1: "validation"}.get(bucket, "train")
+        return _split_of(self.id)
 
     def fits(self, difficulty: Difficulty) -> bool:
         """Whether the problem is no harder than `difficulty`."""
@@ -80,6 +79,10 @@ class Problem:
             return True
         numbers = [_value(n.rstrip("%")) for n in re.findall(_NUMBER, " ".join((self.question, *self.steps)))]
         return all(n.denominator == 1 and n <= difficulty.max_number for n in numbers)
+
+
+def _split_of(digest: str) -> str:
+    return {0: "test", 1: "validation"}.get(int(digest[:8], 16) % 20, "train")
 
 
 _BARREN = 20_000
@@ -97,8 +100,8 @@ def problems(split: str, seed: int, difficulty: Difficulty | None = None) -> Ite
     for draw in count():
         if draw - last_new > _BARREN:
             return
-        problem = draw_problem(seed_for(seed, "gsm", draw))
-        if problem is None or problem.split != split or problem.id in seen:
+        problem = draw_problem(seed_for(seed, "gsm", draw), split)
+        if problem is None or problem.id in seen:
             continue
         if difficulty is None or problem.fits(difficulty):
             seen.add(problem.id)
@@ -106,12 +109,18 @@ def problems(split: str, seed: int, difficulty: Difficulty | None = None) -> Ite
             yield problem
 
 
-def draw_problem(seed: int) -> Problem | None:
-    """Draw one problem; None where its worked answer holds an equation that is false or cannot be checked."""
+def draw_problem(seed: int, split: str | None = None) -> Problem | None:
+    """Draw one problem; None where its worked answer holds an equation that is false or cannot be checked.
+
+    None also for a problem of another split than `split`, whose worked answer is not looked at.
+    """
     generators, tasks = _gsm_symbolic()
     rng = Random(seed)
     example = generators[rng.choice(tasks)](rng, 1.0)
     question = _tidy(example["question"]).strip()
+    digest = hashlib.sha256(question.encode()).hexdigest()[:16]
+    if split not in (None, _split_of(digest)):
+        return None
     answer = _tidy(str(example["answer"])).replace(",", "")
     steps = _sentences(_tidy(example["metadata"]["answer_cot"]))
     if not steps or not re.fullmatch(r"-?\d+(\.\d{1,4})?", answer):
@@ -123,7 +132,6 @@ def draw_problem(seed: int) -> Problem | None:
     numbers = re.findall(_NUMBER, steps[-1])
     if not numbers or _value(answer) not in {_value(n) for n in numbers} | {_value(n.rstrip("%")) for n in numbers}:
         return None
-    digest = hashlib.sha256(question.encode()).hexdigest()[:16]
     return Problem(digest, question, steps, answer)
 
 

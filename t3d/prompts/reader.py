@@ -1,5 +1,6 @@
 """Read a prompt set. This module imports no generator and no tokenizer."""
 
+import re
 import signal
 import threading
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,7 @@ from pydantic import Field
 from t3d.errors import AGAIN, CorruptArtefactError, DataError, ParameterError, reading
 from t3d.params import Experiment
 from t3d.params.data import Domain
+from t3d.params.experiment import PROGRAM_DOMAINS
 from t3d.params.json_files import exactly, read_lines
 from t3d.provenance import store
 
@@ -33,6 +35,13 @@ class Prompt:
     reference: str
     reference_ids: list[_TokenId]
     answer: str
+
+    @property
+    def expected(self) -> str:
+        """What a right answer holds; of a program, whose hidden tests are too long to show, the reference."""
+        if self.domain not in PROGRAM_DOMAINS:
+            return self.answer
+        return re.sub(r"^```\w*\n|\n```$", "", self.reference.strip())
 
 
 def encode_prompt(tokenizer, text: str, **switches: bool) -> list[int]:

@@ -174,12 +174,12 @@ def _in_file(experiment: Experiment, name: str, source: store.Manifest) -> tuple
     from t3d.prompts import files, mbpp, questions
 
     spec = experiment.prompt_sets[name]
-    folder = source.folder()
+    place, folder = f"params/{experiment.name}.yaml, prompt_sets.{name}", source.folder()
     there = [file for file in source.files if file.endswith(files.ENDINGS)]
     wanted = [f"{folder.name}/{spec.file}"] if spec.file else there
     if len(wanted) != 1 or wanted[0] not in there:
         listed = ", ".join(file.partition("/")[2] for file in there) or "none"
-        raise ParameterError(f"prompt_sets.{name}.file: which file of sources.{spec.source}? It has: {listed}.")
+        raise ParameterError(f"{place}.file: which file of sources.{spec.source}? It has: {listed}.")
     path = source.path.parent / wanted[0]
     rows = files.read(path)
     found: list[Problem]
@@ -187,7 +187,10 @@ def _in_file(experiment: Experiment, name: str, source: store.Manifest) -> tuple
         found = list(mbpp.problems(path, rows, spec.split))
     else:
         assert spec.columns is not None
-        found = list(questions.problems(path, rows, spec.columns))
+        try:
+            found = list(questions.problems(path, rows, spec.columns))
+        except DataError as error:
+            raise DataError(f"{place}.columns: {error}") from error
     twice = [key for key, times in Counter(problem.id for problem in found).items() if times > 1]
     if twice:
         raise DataError(f"{path}: {len(twice)} ids stand in two rows (e.g. {twice[0]!r}).")

@@ -7,6 +7,7 @@ fetching it prints the pin instead. Machines without network take the same files
 import os
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError, SourceError
+from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError, SourceError, T3DError
 from t3d.params import Experiment, Source
 from t3d.progress import Progress
 from t3d.provenance import store, writer
@@ -31,6 +32,8 @@ WANTED = {
     "dataset": (".parquet", ".jsonl", ".json"),
 }
 """Kind of repository -> endings of the files that are fetched of it when none are named."""
+
+_AT_ONCE = 4
 
 
 def make(experiment: Experiment, name: str, work: Path, out: Path) -> None:
@@ -51,11 +54,11 @@ def make(experiment: Experiment, name: str, work: Path, out: Path) -> None:
     if name not in experiment.sources:
         raise ParameterError(f"experiment {experiment.name} has no source {name!r}: {', '.join(experiment.sources)}.")
     source = experiment.sources[name]
-    where = f"params/{experiment.name}.yaml, sources.{name}"
+    where = _place(experiment, name)
     if not source.pinned:
         raise ParameterError(
             f"{where} is not pinned. Paste this there (`t3d pin --experiment {experiment.name}` prints all such):\n\n"
-            + _as_yaml({name: _pin(name, source)})
+            + _as_yaml({name: _pin(where, source)})
         )
     with writer.writing(experiment, f"sources/{name}", out) as job:
         downloads = work / name
@@ -92,7 +95,8 @@ def _local(where: str, source: Source, file: str) -> Path:
     folder = Path(source.local or "").expanduser()
     path = folder / file
     if not path.is_file():
-        raise MissingInputError(f"{where}: {path} is missing. {_how_to_copy(source, str(folder))}")
+        held = _held(folder, _files_in(folder))
+        raise MissingInputError(f"{where}.files: {path} is missing; {held} {_how_to_copy(source, str(folder))}")
     return path
 
 
@@ -137,49 +141,72 @@ def _explained(where: str, source: Source, error: Exception) -> SourceError:
     )
 
 
-def pins(experiment: Experiment) -> str:
-    """The YAML that pins every source of an experiment that is not pinned yet, to what the hub holds now.
+def pins(experiment: Experiment) -> tuple[str, list[T3DError]]:
+    """The YAML that pins the sources of an experiment that are not pinned yet, to what the hub holds now.
 
-    Raises:
-        ParameterError: the hub cannot be asked, or does not have what is named.
+    Returns:
+        The YAML, empty if it holds no source; and of every source that cannot be pinned now, why.
     """
     unpinned = {name: source for name, source in experiment.sources.items() if not source.pinned}
     progress = Progress("pin", len(unpinned))
-    found = {}
-    for name, source in unpinned.items():
-        found[name] = _pin(name, source)
-        progress.advance(1)
-    return _as_yaml(found)
+    found, faults = {}, []
+    # Side by side: the client tries a hub that does not answer for 25 seconds, for each of them.
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        pins = {name: pool.submit(_pin, _place(experiment, name), source) for name, source in unpinned.items()}
+        for name, pin in pins.items():
+            try:
+                found[name] = pin.result()
+            except T3DError as error:
+                faults.append(error)
+            progress.advance(1)
+    return _as_yaml(found) if found else "", faults
+
+
+def _place(experiment: Experiment, name: str) -> str:
+    return f"params/{experiment.name}.yaml, sources.{name}"
 
 
 def _as_yaml(pinned: dict[str, dict[str, Any]]) -> str:
     return yaml.safe_dump({"sources": pinned}, sort_keys=False, width=200)
 
 
-def _pin(name: str, source: Source) -> dict[str, Any]:
+def _pin(where: str, source: Source) -> dict[str, Any]:
     """A source as it is pinned to what the hub (or its `local` folder) holds now."""
     try:
-        revision, files = _local_pin(source) if source.local else _hub_pin(source)
+        revision, files = _local_pin(where, source) if source.local else _hub_pin(source)
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise _explained(f"sources.{name}", source, error) from error
+        raise _explained(where, source, error) from error
     except (HTTPError, LocalEntryNotFoundError, ConnectionError) as error:
         raise ParameterError(
-            f"source {name} is not pinned (it needs `revision` and the sha256 of its `files`), and the hub cannot be "
+            f"{where} is not pinned (it needs `revision` and the sha256 of its `files`), and the hub cannot be "
             f"asked for the pin ({type(error).__name__}). Run `t3d pin` on a machine with network: it prints what to "
             f"paste. Or set `local:` to a folder that holds {source.repository}."
         ) from error
     return source.model_dump(exclude_none=True) | {"revision": revision, "files": files}
 
 
-def _local_pin(source: Source) -> tuple[str, dict[str, str]]:
+def _local_pin(where: str, source: Source) -> tuple[str, dict[str, str]]:
     folder = Path(source.local or "").expanduser()
-    there = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    there = [file for file in there if not file.startswith(".cache/")]
+    there = _files_in(folder)
     names = list(source.files) or [file for file in there if file.endswith(WANTED[source.kind])]
-    if not names or not set(names) <= set(there):
-        raise MissingInputError(f"{folder} does not hold {', '.join(names) or 'any file'} of {source.repository}.")
+    if missing := [file for file in names if file not in there]:
+        raise MissingInputError(f"{where}.files: {folder} does not hold {', '.join(missing)}; {_held(folder, there)}")
+    if not names:
+        endings = " or ".join(WANTED[source.kind])
+        raise MissingInputError(f"{where}.local: {folder} holds no {endings}; {_held(folder, there)}")
     # Files without a history have no commit; they get a name that cannot be mistaken for one.
     return source.revision or "0" * 40, {file: store.sha256(folder / file) for file in names}
+
+
+def _files_in(folder: Path) -> list[str]:
+    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return [file for file in found if not file.startswith(".cache/")]
+
+
+def _held(folder: Path, there: list[str]) -> str:
+    if not folder.is_dir():
+        return "there is no such folder."
+    return f"it holds {', '.join(there[:5]) or 'no file'}{', ...' if there[5:] else ''}."
 
 
 def _hub_pin(source: Source) -> tuple[str, dict[str, str]]:

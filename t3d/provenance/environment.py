@@ -22,11 +22,19 @@ class Beginning:
     since_start: float
 
 
+_again: list[float] = []
+
+
+def start_again() -> None:
+    """Say that this process begins another job: its start counts from now on."""
+    _again[:] = [time.clock_gettime(time.CLOCK_BOOTTIME)]
+
+
 def begin() -> Beginning:
     """The beginning of a run that begins now; a process that was forked started with the fork."""
     ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-    since_start = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    return Beginning(time.time(), sum(os.times()[:4]), since_start)
+    started = max([ticks / os.sysconf("SC_CLK_TCK"), *_again])
+    return Beginning(time.time(), sum(os.times()[:4]), time.clock_gettime(time.CLOCK_BOOTTIME) - started)
 
 
 def since(begun: Beginning, device: str) -> dict[str, Any]:

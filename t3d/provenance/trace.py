@@ -2,8 +2,10 @@
 
 import filecmp
 import json
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from t3d import params
@@ -11,6 +13,7 @@ from t3d.errors import DataError, MissingInputError, ParameterError
 from t3d.params import Experiment
 from t3d.provenance import lineage, records, store
 from t3d.provenance.store import manifest_path
+from t3d.provenance.totals import Totals, totals_of
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,16 @@ class Origin:
     seconds: float | None
     seeds: dict[str, int] | None
     command: str | None
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A score and everything behind it."""
+
+    correct: int
+    n: int
+    origins: list[Origin]
+    """The score first."""
 
 
 def table_of(path: Path, experiment: str | None) -> tuple[Experiment, str]:
@@ -66,9 +79,34 @@ def cells(experiment: Experiment, table: str) -> list[str]:
     return list(dict.fromkeys(name_of(experiment, place) for place in places))
 
 
-def trace(
-    experiment: Experiment, table: str, cell: str, commands: dict[str, str] | None = None
-) -> dict[str, list[Origin]]:
+def index(experiment: Experiment, table: str) -> dict[str, str]:
+    """Cell of a table -> its accuracy and how many answers are right of how many; or `not here`."""
+    scores: dict[str, list[Totals]] = {}
+    found = {}
+    for place in lineage.all_cells_of(experiment, experiment.tables[table]):
+        cell = name_of(experiment, place)
+        try:
+            manifest = store.read(manifest_path(experiment, "/".join(["scores", *place.cell])))
+            scores.setdefault(cell, []).append(totals_of(manifest))
+            found[cell] = said(scores[cell])
+        except MissingInputError:
+            found[cell] = "not here"
+    return found
+
+
+def said(scores: Sequence["Traced | Totals"]) -> str:
+    """Accuracy over seeds and the counts behind it."""
+    seeds = f" ({len(scores)} seeds)" if len(scores) > 1 else ""
+    counts = f"{sum(score.correct for score in scores)} of {sum(score.n for score in scores)}"
+    return f"{accuracy(scores):.1f} %, {counts} right{seeds}"
+
+
+def accuracy(scores: Iterable["Traced | Totals"]) -> float:
+    """In percent, the mean over seeds, which answer the same questions."""
+    return mean(100 * score.correct / score.n for score in scores)
+
+
+def trace(experiment: Experiment, table: str, cell: str, commands: dict[str, str] | None = None) -> dict[str, Traced]:
     """Everything behind a cell.
 
     Args:
@@ -78,7 +116,7 @@ def trace(
         commands: the result of `commands_of`, when many cells are traced; read anew by default.
 
     Returns:
-        Model on disk (one per seed) -> origins of its score and of all that it was made from, the score first.
+        Model on disk (one per seed) -> its score, and the origins of that and of all that it was made from.
 
     Raises:
         DataError: there is no such cell.
@@ -105,9 +143,9 @@ def commands_of() -> dict[str, str]:
     return {output: record["shellcmd"] for output, record in records.collect().items()}
 
 
-def _chain(experiment: Experiment, score: str, commands: dict[str, str]) -> list[Origin]:
+def _chain(experiment: Experiment, score: str, commands: dict[str, str]) -> Traced:
     manifest = store.read(manifest_path(experiment, score))
-    manifest.check(contents=True)
+    totals = totals_of(manifest)
     digests: dict[str, str] = {}
     chain = []
     # What is made from an artefact comes before it, and names its digest if it is not here.
@@ -130,25 +168,26 @@ def _chain(experiment: Experiment, score: str, commands: dict[str, str]) -> list
                 command=commands.get(str(path)),
             )
         )
-    return chain
+    return Traced(totals.correct, totals.n, chain)
 
 
-def to_json(found: dict[str, list[Origin]]) -> str:
+def to_json(found: dict[str, Traced]) -> str:
     """The origins as JSON."""
-    return json.dumps({model: [asdict(origin) for origin in chain] for model, chain in found.items()}, indent=1)
+    return json.dumps({model: asdict(traced) for model, traced in found.items()}, indent=1)
 
 
-def to_text(found: dict[str, list[Origin]], command: str | None = None) -> str:
-    """The origins for people, one block per artefact; `command` fetches what is not here."""
-    unknown = f"not here ({command})" if command else "not here"
-    lines = []
-    for model, chain in found.items():
-        lines.append(f"{model}\n{'=' * len(model)}")
-        for origin in chain:
+def to_text(cell: str, found: dict[str, Traced], command: str | None = None) -> str:
+    """The number, then the origins for people, one block per artefact; `command` fetches what is not here."""
+    lines = [f"{cell}: {said(list(found.values()))}", ""]
+    for model, traced in found.items():
+        title = f"{model}: {traced.correct} of {traced.n} right"
+        lines.append(f"{title}\n{'=' * len(title)}")
+        for origin in traced.origins:
             lines.append(origin.artefact)
-            for key, value in asdict(origin).items():
-                if key != "artefact":
-                    lines.append(f"    {key:<10} {_plain(unknown if value is None else value)}")
+            known = [(key, value) for key, value in asdict(origin).items() if key != "artefact"]
+            lines += [f"    {key:<10} {_plain(value)}" for key, value in known if value is not None]
+            if missing := [key for key, value in known if value is None]:
+                lines.append(f"    not here   {', '.join(missing)}" + (f" ({command})" if command else ""))
     return "\n".join(lines)
 
 

@@ -49,6 +49,11 @@ def check_targets(experiment: Experiment, targets: Iterable[str]) -> None:
                 raise ParameterError(f"{target} is no rule; type {results}{file}.")
 
 
+def artefacts_behind(experiment: Experiment, targets: Iterable[str]) -> list[str]:
+    """Every artefact behind targets, as `files_behind` takes them, inputs before what is made from them."""
+    return lineage.origins_of(experiment, _asked(experiment, list(targets))[1])
+
+
 def files_behind(experiment: Experiment, targets: Iterable[str]) -> dict[str, str]:
     """File behind targets that would not be made again -> a sentence that says why it should be.
 
@@ -62,7 +67,6 @@ def files_behind(experiment: Experiment, targets: Iterable[str]) -> dict[str, st
     """
     targets = list(targets)
     products, artefacts = _asked(experiment, targets)
-    artefacts += [a for product in products.values() for a in lineage.inputs_of_target(experiment, product)]
     named = {path.as_posix() for path in _named(targets)}
     stale = _stale(experiment, artefacts)
     return stale | {path: why for path, why in _taken(experiment, products, named) if path not in stale}
@@ -108,7 +112,7 @@ def _named(targets: Iterable[str]) -> list[Path]:
 
 
 def _asked(experiment: Experiment, targets: list[str]) -> tuple[dict[str, Product], list[str]]:
-    """What targets ask for: tables, figures and their copies by path, and artefacts."""
+    """What targets ask for: tables, figures and their copies by path; and the artefacts that are named or shown."""
     inside = _RESULTS / experiment.name
     every = lineage.targets(experiment, on_request=True)
     made = {inside / name: product for name, product in every.items()}
@@ -122,7 +126,9 @@ def _asked(experiment: Experiment, targets: list[str]) -> tuple[dict[str, Produc
     data = Path("data", experiment.name)
     manifests = [path for path in named if path.is_relative_to(data) and path.name.endswith(MANIFEST)]
     artefacts = [path.relative_to(data).as_posix().removesuffix(MANIFEST) for path in manifests]
-    return {path.as_posix(): product for path, product in (made | copies).items() if path in asked}, artefacts
+    products = {path.as_posix(): product for path, product in (made | copies).items() if path in asked}
+    artefacts += [a for product in products.values() for a in lineage.inputs_of_target(experiment, product)]
+    return products, artefacts
 
 
 def _shows(experiment: Experiment, path: str, product: Product) -> list[Path]:

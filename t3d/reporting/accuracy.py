@@ -4,6 +4,8 @@ An autoregressive model has no budget: it has one row per benchmark, without blo
 row.
 """
 
+from collections import defaultdict
+from dataclasses import replace
 from itertools import groupby, product
 from typing import Any
 
@@ -20,7 +22,11 @@ from t3d.reporting.view import DAGGER, DASH, MINUS, Cell, Group, Row, View
 
 AVERAGE = "average"
 """The `benchmark` of the rows of averages."""
+RELATIVE = "Relative change"
+"""Head of the last column; the page shows points instead, which a small base does not blow up."""
 _SIGNIFICANT = 0.05
+_Answers = dict[tuple[str, ...], pd.DataFrame]
+"""Method, budget and benchmark -> the answers of all seeds, a row each; no rows where there are none."""
 
 COLUMNS = (
     *("method", "tokens_per_step", "threshold", "block_size", "benchmark", "n", "seeds"),
@@ -54,12 +60,12 @@ def accuracy_table(
     base = base_label(experiment, table)
     methods = [row.label for row in lineage.rows_of(experiment, table)]
     budgets = sorted((Budget.parse(b) for b in table.budgets), key=_order)
-    rows = []
+    answers, rows = _by_cell(frame), []
     for _, group in groupby(budgets, key=lambda budget: (budget.tokens_per_step, budget.threshold)):
         cells = [(budget, benchmark) for budget in group for benchmark in table.benchmarks]
         by_method = {}
         for method in methods:
-            ours = [_cell(frame, method, budget, benchmark) for budget, benchmark in cells]
+            ours = [_cell(answers, method, budget, benchmark) for budget, benchmark in cells]
             by_method[method] = [*ours, _average(ours)]
             for cell in by_method[method]:
                 cell["method"] = method
@@ -70,7 +76,7 @@ def accuracy_table(
                 for cell, other in zip(by_method[method], by_method[base], strict=True):
                     _compare(cell, other)
             rows += by_method[method]
-    rows += _autoregressive(experiment, table, frame)
+    rows += _autoregressive(experiment, table, answers)
     tidy = pd.DataFrame(rows, columns=list(COLUMNS))
     tidy["p_adjusted"] = holm(tidy["p_value"].astype(float))
     return rounded(tidy)
@@ -82,11 +88,17 @@ def base_label(experiment: Experiment, table: Comparison) -> str:
     return next(row.label for row in lineage.rows_of(experiment, table) if row.model == (base or table.teacher))
 
 
-def _autoregressive(experiment: Experiment, table: Comparison, frame: pd.DataFrame) -> list[dict[str, Any]]:
-    places = [p for p in lineage.autoregressive_cells(experiment, table) if (frame["method"] == p.label).any()]
+def _by_cell(frame: pd.DataFrame) -> _Answers:
+    cells = frame.groupby(["method", "budget", "benchmark"], sort=False)
+    return defaultdict(lambda: frame[:0], {tuple(map(str, key)): rows for key, rows in cells})
+
+
+def _autoregressive(experiment: Experiment, table: Comparison, answers: _Answers) -> list[dict[str, Any]]:
+    methods = {method for method, _, _ in answers}
+    places = [place for place in lineage.autoregressive_cells(experiment, table) if place.label in methods]
     budget = Budget.parse(AUTOREGRESSIVE)
     without = {"block_size": None, "tokens_per_step": None, "threshold": None}
-    cells = [_cell(frame, place.label, budget, place.column) | without for place in places]
+    cells = [_cell(answers, place.label, budget, place.column) | without for place in places]
     return [cell | {"method": places[0].label} for cell in [*cells, _average(cells)]] if cells else []
 
 
@@ -95,9 +107,8 @@ def _order(budget: Budget) -> tuple[float, ...]:
     return (budget.tokens_per_step or float("inf"), -(budget.threshold or 0.0), budget.block_size)
 
 
-def _cell(frame: pd.DataFrame, method: str, budget: Budget, benchmark: str) -> dict[str, Any]:
-    chosen = (frame["method"] == method) & (frame["budget"] == str(budget)) & (frame["benchmark"] == benchmark)
-    answers = frame[chosen]
+def _cell(by_cell: _Answers, method: str, budget: Budget, benchmark: str) -> dict[str, Any]:
+    answers = by_cell[method, str(budget), benchmark]
     questions = answers.groupby("id")["correct"].mean()
     seed_low, seed_high = seed_interval(answers.groupby("seed")["correct"].mean())
     return {
@@ -158,8 +169,9 @@ def accuracy_view(experiment: Experiment, name: str, table: AccuracyTable, tidy:
                 # Without blocks it stands under the first block size.
                 block = blocks[0] if autoregressive else row.block_size
                 cells[block, str(row.benchmark)] = _cell_of(row, table, base, scores[-1:])
-            change = of_method["relative_change"].iloc[-1]
+            change, points = of_method[["relative_change", "difference"]].iloc[-1]
             last = Cell(DASH if pd.isna(change) else f"{view.signed(change)} %")
+            last = replace(last, points=DASH if pd.isna(points) else view.signed(points))
             blank = Cell("" if autoregressive else DASH)
             rows.append((str(method), (*(cells.get(column, blank) for column in columns), last)))
         groups.append(((head,), rows))
@@ -169,7 +181,7 @@ def accuracy_view(experiment: Experiment, name: str, table: AccuracyTable, tidy:
         name,
         table.caption,
         common=("Tokens per step",),
-        columns=(*labels * len(blocks), "Average", "Relative change"),
+        columns=(*labels * len(blocks), AVERAGE.capitalize(), RELATIVE),
         blocks=(*((block, len(labels)) for block in blocks), (None, 2)),
         groups=groups,
         note=view.note(

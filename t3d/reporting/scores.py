@@ -5,45 +5,20 @@ manifest lists; then the cells are complete and about the same questions. `table
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pandas as pd
-from pydantic import Field
 
 from t3d.errors import CorruptArtefactError, DataError
 from t3d.params import Budget, Comparison, Experiment
-from t3d.params.json_files import exactly, read_json
+from t3d.params.json_files import read_json
 from t3d.provenance import lineage, store
 from t3d.provenance.lineage import ScoreKey
 from t3d.provenance.parquet import VERDICTS, of_artefact
 from t3d.provenance.store import Manifest
+from t3d.provenance.totals import Totals
 from t3d.reporting.inputs import by_artefact
-
-_Count = Annotated[int, Field(ge=1)]
-_Least = Annotated[int, Field(ge=0)]
-_Ratio = Annotated[float, Field(ge=0)] | None
-
-
-@exactly
-@dataclass(frozen=True)
-class Totals:
-    """The JSON of a score."""
-
-    model: str
-    benchmark: str
-    budget: str
-    n: _Count
-    correct: _Least
-    response_tokens: _Least
-    denoising_steps: _Least
-    commit_passes: _Least
-    # None where there is nothing to divide by.
-    accuracy: _Ratio = None
-    tokens_per_step: _Ratio = None
-    tokens_per_forward: _Ratio = None
-    finish_reasons: dict[str, int] | None = None
 
 
 def load(experiment: Experiment, product: Comparison, manifests: list[Path]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -46,6 +46,8 @@ class Cell:
     """`over-1` to `over-3` above the paper's value, `under-1` to `under-3` below, `equal`, or nothing to compare."""
     accuracy: float | None = None
     """In percent, for a cell that shows one score or its mean over seeds."""
+    points: str = ""
+    """Of a relative change, the same in points, which the page shows."""
 
 
 Row = tuple[str, tuple[Cell, ...]]
@@ -74,6 +76,11 @@ class View:
     def cells(self) -> Iterable[Cell]:
         """All of them."""
         return (cell for _, rows in self.groups for _, cells in rows for cell in cells)
+
+
+def is_ours(label: str) -> bool:
+    """Whether a row is the paper's method, or this project's own: the page sets these off."""
+    return label == "T3D" or label.startswith("Ours")
 
 
 def names_of(experiment: Experiment, table: Comparison) -> Names:

@@ -17,10 +17,9 @@ from huggingface_hub.utils import validate_repo_id
 
 from t3d.errors import ParameterError, SourceError, reading
 from t3d.params import Budget, Experiment
-from t3d.params.json_files import read_json
 from t3d.provenance import lineage, recipes, store, verify
 from t3d.provenance.store import manifest_path
-from t3d.reporting.scores import Totals
+from t3d.provenance.totals import totals_of
 from t3d.reporting.statistics import accuracy_of
 
 _USE = """\
@@ -80,7 +79,7 @@ def read_score(experiment: Experiment, path: Path) -> Score:
     manifest = store.read(path)
     verify.check(experiment, manifest, files="contents")
     key = manifest.artefact.split("/")[2]
-    totals = read_json(manifest.file(".json"), Totals)
+    totals = totals_of(manifest)
     return Score(
         key,
         experiment.benchmarks[key].label,

@@ -4,12 +4,14 @@ A job starts with this file and little of the standard library. Without a parent
 is done in this process.
 """
 
+import gc
 import json
 import os
 import signal
 import socket
 import struct
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 
@@ -26,6 +28,8 @@ def main() -> None:
             status = _status_of_child(parent, name)
         if status is not None:
             _end_like(status)
+    # What is imported lives to the end: looking for garbage among it takes a tenth of the start.
+    gc.set_threshold(100_000, 20, 20)
     import_module("t3d.cli").main()
 
 
@@ -33,6 +37,29 @@ def peer(connection: socket.socket) -> int:
     """The user on the other side of a socket: everybody on this machine can connect to one without a folder."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     return struct.unpack("3i", credentials)[1]
+
+
+def send(connection: socket.socket, request: dict, files: Sequence[int]) -> None:
+    """Ask for a job whose standard input, output and error are `files`."""
+    content = json.dumps(request).encode()
+    socket.send_fds(connection, [struct.pack("I", len(content))], list(files))
+    connection.sendall(content)
+
+
+def received(connection: socket.socket, seconds: float | None) -> tuple[dict, list[int]]:
+    """What `send` sent, waited for so long; nothing if it is somebody else's, or if the other side is gone."""
+    connection.settimeout(seconds)
+    files: list[int] = []
+    try:
+        if peer(connection) != os.getuid():
+            return {}, []
+        length, files, _, _ = socket.recv_fds(connection, struct.calcsize("I"), 3)
+        left, content = struct.unpack("I", length)[0], b""
+        while left > len(content):
+            content += connection.recv(left - len(content)) or b"\0" * left
+        return json.loads(content), files
+    except (OSError, ValueError, struct.error):
+        return {}, files
 
 
 def _status_of_child(parent: socket.socket, name: str) -> int | None:
@@ -51,14 +78,12 @@ def _status_of_child(parent: socket.socket, name: str) -> int | None:
         "prefix": sys.prefix,
         "ignored": [number for number in PASSED_ON if signal.getsignal(number) is signal.SIG_IGN],
     }
-    content = json.dumps(request).encode()
     said = b""
     try:
         parent.connect("\0" + name)
         if peer(parent) != os.getuid():
             return None
-        socket.send_fds(parent, [struct.pack("I", len(content))], [0, 1, 2])
-        parent.sendall(content)
+        send(parent, request, [0, 1, 2])
         before = {number: signal.signal(number, pass_on) for number in PASSED_ON if number not in request["ignored"]}
         said = parent.recv(16)
     except OSError:

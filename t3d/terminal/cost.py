@@ -227,7 +227,7 @@ def report(experiment: Experiment, gpu: str = "A100") -> str:
     """GPU hours of an experiment by stage and by table or figure, with the arithmetic of the dearest jobs."""
     products = lineage.targets(experiment, on_request=True)
     every = {a: of_artefact(experiment, a, gpu) for a in lineage.artefacts_of(experiment, products.values())}
-    lines = [f"Experiment {experiment.name} on one {gpu}; several of them do it in so much less time.", ""]
+    lines = [f"Experiment {experiment.name} on one {gpu}; with N of them, divide by about N.", ""]
     by_kind: dict[str, list[Cost]] = defaultdict(list)
     for artefact, cost in every.items():
         by_kind[artefact.partition("/")[0]].append(cost)

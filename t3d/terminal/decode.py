@@ -4,15 +4,19 @@ The decoder runs undisturbed and its time is taken; what is watched afterwards i
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from t3d.decoding.request import DecodingOptions, Request, Response
 from t3d.errors import DataError, ParameterError, reading, short
 from t3d.params import Budget, Experiment, read_budget
 from t3d.provenance import lineage, remote, store
-from t3d.provenance.parquet import ANSWERS, of_artefact
+from t3d.provenance.parquet import ANSWERS, VERDICTS, of_artefact
 from t3d.provenance.store import manifest_path
+
+if TYPE_CHECKING:
+    from t3d.prompts.reader import Prompt
 
 _COLUMNS = (
     *("response_ids", "step_map", "confidence", "response_tokens", "finish_reason"),
@@ -26,6 +30,7 @@ class Model:
     """A model to ask. `name` is that of a teacher or of a student's run, or None for any other folder."""
 
     label: str
+    """As the tables call it, with its seed if there are several."""
     name: str | None
     folder: Path | None
     """None until it is made."""
@@ -47,17 +52,26 @@ class Answer:
     commit_passes: int
     seconds: float | None
     """Of decoding alone; None if it was recorded, in a batch."""
+    prompt: "Prompt | None" = None
+    """The question of a recorded answer, if its prompt set is here."""
+    right: bool | None = None
+    """Verdict on a recorded answer, if its score is here."""
 
     def statistics(self) -> str:
         """One line of what it took."""
         per_step = self.tokens / self.denoising_steps
         told = (
-            f"{self.label}: {self.tokens} tokens in {self.denoising_steps} denoising steps ({per_step:.2f} tokens per "
-            f"step) and {self.commit_passes} commit passes"
+            f"{self.label} ({self.budget}): {self.tokens} tokens in {self.denoising_steps} denoising steps "
+            f"({per_step:.2f} tokens per step) and {self.commit_passes} commit passes"
         )
         if self.seconds is None:
-            return f"{told}, recorded"
+            return f"{told}, recorded" + ("" if self.right is None else f", {verdict(self.right)}")
         return f"{told}, {self.seconds:.3f} s, {self.tokens / self.seconds:.0f} tokens/s"
+
+
+def verdict(right: bool) -> str:
+    """A verdict in a word."""
+    return "right" if right else "wrong"
 
 
 def ask(
@@ -110,14 +124,18 @@ def find_model(experiment: Experiment, model: str | None, seed: int | None = Non
     if model in experiment.teachers:
         # A shipped teacher answers in a fresh clone, with nothing made.
         shipped, path = experiment.teachers[model].path, manifest_path(experiment, f"teachers/{model}")
-        return Model(model, model, _made(path) or (Path(shipped) if shipped else None))
+        label = experiment.teachers[model].label
+        return Model(label, model, _made(path) or (Path(shipped) if shipped else None))
     if model in experiment.students:
         seeds = experiment.students[model].seeds
         if seed is not None and seed not in seeds:
             raise ParameterError(f"student {model} has no seed {seed}: {', '.join(map(str, seeds))}.")
         model = f"{model}-seed{seeds[0] if seed is None else seed}"
     if model in lineage.runs(experiment):
-        return Model(model, model, _made(manifest_path(experiment, f"students/{model}")))
+        key, seed = lineage.runs(experiment)[model]
+        several = f", seed {seed}" if len(experiment.students[key].seeds) > 1 else ""
+        label = experiment.students[key].label + several
+        return Model(label, model, _made(manifest_path(experiment, f"students/{model}")))
     if Path(model).is_dir():
         return Model(Path(model).name, None, Path(model))
     known = ", ".join([*experiment.teachers, *experiment.students])
@@ -188,7 +206,7 @@ def answer(experiment: Experiment, model: Model, budget: Budget | None, question
     started = time.perf_counter()
     response = run(max_new_tokens)
     seconds = time.perf_counter() - started
-    return _answer(tokenizer, f"{model.label} {chosen}", chosen, response, seconds)
+    return _answer(tokenizer, model, chosen, response, seconds)
 
 
 def recorded(experiment: Experiment, model: Model, budget: Budget | None, question: str) -> Answer:
@@ -208,6 +226,8 @@ def recorded(experiment: Experiment, model: Model, budget: Budget | None, questi
     if model.name is None:
         raise ParameterError(f"{model.label} is no model of experiment {experiment.name}: it has no recorded answers.")
     some: list[str] = []
+    if not budget:
+        _check_asked(experiment, question)
     for benchmark in experiment.benchmarks if budget else ():
         path = manifest_path(experiment, f"answers/{model.name}/{benchmark}/{budget}")
         if not path.is_file():
@@ -216,7 +236,10 @@ def recorded(experiment: Experiment, model: Model, budget: Budget | None, questi
         if budget and question in rows:
             recorded = Response(*(rows[question][column] for column in _COLUMNS))
             tokenizer = load_tokenizer(_tokenizer_of(experiment, model))
-            return _answer(tokenizer, f"{model.label} {budget} {benchmark}", budget, recorded)
+            shown = _answer(tokenizer, model, budget, recorded)
+            return replace(
+                shown, prompt=_prompt(experiment, benchmark, question), right=_right(experiment, path, question)
+            )
         some += list(rows)[:2]
     if some:
         raise DataError(
@@ -231,6 +254,34 @@ def recorded(experiment: Experiment, model: Model, budget: Budget | None, questi
     raise DataError(f"{model.name} recorded answers at {', '.join(there)}: choose one with --budget.")
 
 
+def _check_asked(experiment: Experiment, question: str) -> None:
+    """A question that no benchmark asks, of those whose prompt sets are here, is named before the budgets."""
+    from t3d.prompts.reader import read_prompts
+
+    names = dict.fromkeys(spec.prompts for spec in experiment.benchmarks.values())
+    paths = [manifest_path(experiment, f"prompts/{name}") for name in names]
+    ids = [[prompt.id for prompt in read_prompts(store.read(path))] for path in paths if path.is_file()]
+    if ids and not any(question in of_set for of_set in ids):
+        some = ", ".join(of_set[0] for of_set in ids)
+        raise DataError(f"no benchmark whose prompts are here asks {short(repr(question))}; one of each: {some}.")
+
+
+def _prompt(experiment: Experiment, benchmark: str, question: str) -> "Prompt | None":
+    from t3d.prompts.reader import read_prompts
+
+    path = manifest_path(experiment, f"prompts/{experiment.benchmarks[benchmark].prompts}")
+    prompts = read_prompts(store.read(path)) if path.is_file() else []
+    return next((prompt for prompt in prompts if prompt.id == question), None)
+
+
+def _right(experiment: Experiment, answers: Path, question: str) -> bool | None:
+    score = manifest_path(experiment, "scores" + store.read(answers).artefact.removeprefix("answers"))
+    if not score.is_file():
+        return None
+    rows = of_artefact(store.read(score), VERDICTS, ["id", "correct"]).to_pylist()
+    return next((row["correct"] for row in rows if row["id"] == question), None)
+
+
 def _tokenizer_of(experiment: Experiment, model: Model) -> Path:
     """A folder with the model's tokenizer: its own or its teacher's, which the scores come without."""
     if model.folder is None and model.name in lineage.runs(experiment):
@@ -240,10 +291,13 @@ def _tokenizer_of(experiment: Experiment, model: Model) -> Path:
     return model.folder
 
 
-def _answer(tokenizer, label: str, budget: Budget, response: Response, seconds: float | None = None) -> Answer:
+def _answer(tokenizer, model: Model, budget: Budget, response: Response, seconds: float | None = None) -> Answer:
     told = response.length - (response.finish_reason == "stop")
     pieces = _pieces(tokenizer, response.ids[:told]) + [""] * (len(response.ids) - told)
     effort = response.denoising_steps, response.commit_passes
+    tokens = budget.tokens_per_step
+    how = f"threshold {budget.threshold:g}" if tokens is None else f"{tokens:g} token{'s' * (tokens != 1)} per step"
+    label = f"{model.label}, {how}"
     return Answer(label, budget, "".join(pieces), pieces, response.step_map, response.length, *effort, seconds)
 
 

@@ -8,34 +8,36 @@ would differ from such a process: another environment or interpreter, code that 
 
 A child is in a session of its own and has the signals of its client passed on. It is killed when its client is gone and
 when this process is gone; this process ends when Snakemake is gone and the last child has ended.
+
+A child that has answered a benchmark stays, with its model, for the next budgets that are asked of this model: a
+process that has opened a GPU cannot be forked, but it can go on. What it made is on disk before it waits, so nothing is
+lost when it is killed.
 """
 
 import atexit
-import ctypes
 import gc
-import io
-import json
 import os
 import secrets
 import select
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from t3d.terminal.client import ADDRESS, PASSED_ON, peer
+from t3d.terminal import child as child_side
+from t3d.terminal.client import ADDRESS, PASSED_ON, received, send
 
 _TOKENIZERS = ("transformers.models.auto.tokenization_auto", "transformers.models.qwen2.tokenization_qwen2")
 _MODELS = ("t3d.models.sdar", *_TOKENIZERS)
-_LM_EVAL = ("t3d.evaluation.harness", "datasets.packaged_modules.json.json", "lm_eval.evaluator")
+_LM_EVAL = ("t3d.evaluation.harness", "lm_eval.evaluator")
 LOADED = {
     # Of a teacher that is trained they are a small part.
     "teacher": ("t3d.teachers.teacher",),
@@ -43,7 +45,7 @@ LOADED = {
     "rollout": (*_MODELS, "pandas", "t3d.trajectories.rollout"),
     "generate": (*_MODELS, "t3d.trajectories.generations"),
     "distill": (*_MODELS, "t3d.distillation.trainer", "t3d.distillation.objectives"),
-    "generate-answers": (*_MODELS, *_LM_EVAL, "t3d.evaluation.answers", "t3d.decoding.decoder"),
+    "generate-answers": (*_MODELS, "t3d.evaluation.answers", "t3d.decoding.decoder"),
     "score": (*_LM_EVAL, "t3d.evaluation.scores"),
     "factorisation": (*_MODELS, "t3d.evaluation.factorisation"),
     "table": ("t3d.reporting.tables",),
@@ -51,6 +53,13 @@ LOADED = {
     "report": ("t3d.reporting.page",),
 }
 """Verb -> modules that its jobs import; what a job imports besides, it imports itself."""
+PROGRAM = "from t3d.terminal import child, parent; child.job(parent.serve())"
+_AHEAD = {"teacher": "prompts", "prompts": "rollout", "rollout": "generate-answers", "distill": "figure"}
+"""Verb -> the one whose modules are loaded while its jobs run, since it follows."""
+_BESIDE = {"prompts", "score", "table", "figure", "report"}
+"""Verbs that load no model: children that wait with one may stay beside them."""
+_MOST_WAITING = 4
+"""Children that wait with a model on a CPU once another model is loaded; none on a GPU, whose memory it may need."""
 _THREADS = [
     *(f"{name}_NUM_THREADS" for name in ("OMP", "GOTO", "OPENBLAS", "MKL", "NUMEXPR")),
     "VECLIB_MAXIMUM_THREADS",
@@ -58,9 +67,11 @@ _THREADS = [
 """Set by Snakemake for each job. The parent has one thread; a child sets its own number."""
 _NVML = "PYTORCH_NVML_BASED_CUDA_CHECK"
 """Set for the parent: GPUs are then counted without CUDA, which must not be used before a fork."""
-_OF_JOBS = {*_THREADS, _NVML, "TMPDIR", "TMP", "TEMP", "TEMPDIR", "PWD", "OLDPWD", "SHLVL", "_"}
+_MALLOC = "GLIBC_TUNABLES"
+"""Set for the parent, since it is read when a process starts: memory that was freed is used again, not given back."""
+_REUSED = "glibc.malloc.trim_threshold=4294967296:glibc.malloc.top_pad=67108864:glibc.malloc.mmap_threshold=33554432"
+_OF_JOBS = {*_THREADS, _NVML, _MALLOC, "TMPDIR", "TMP", "TEMP", "TEMPDIR", "PWD", "OLDPWD", "SHLVL", "_"}
 """Environment variables in which a job may differ from the parent."""
-_PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 _SECONDS = 10.0
 
 
@@ -77,10 +88,9 @@ def offer() -> None:
 
 def _start(listener: socket.socket) -> None:
     select.select([listener], [], [])
-    environment = os.environ | dict.fromkeys([*_THREADS, _NVML], "1")
+    environment = {_MALLOC: _REUSED} | os.environ | dict.fromkeys([*_THREADS, _NVML], "1")
     # -P: its modules are those of the command `t3d`, not those of the working directory.
-    program = "from t3d.terminal import parent; parent.serve(); parent.job()"
-    command = [sys.executable, "-P", "-c", program, str(listener.fileno())]
+    command = [sys.executable, "-P", "-c", PROGRAM, str(listener.fileno())]
     nowhere = subprocess.DEVNULL
     # Its standard input ends with this process, however that ends.
     streams: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": nowhere, "stderr": nowhere}
@@ -97,8 +107,29 @@ def _end(started: subprocess.Popen) -> None:
         started.communicate(timeout=_SECONDS)
 
 
-def serve() -> None:
-    """Fork children until Snakemake is gone. It returns in each child, which then does its job, and at the end."""
+@dataclass(frozen=True)
+class _Child:
+    """A child, what it has in common with the jobs that it may do after its own, and the channel to it."""
+
+    number: int
+    common: Any
+    channel: socket.socket
+
+    def waits(self) -> bool:
+        """Whether it has said that its job ended well and that it waits for another."""
+        with suppress(OSError):
+            return self.channel.recv(1, socket.MSG_DONTWAIT) == child_side.WAITS
+        return False
+
+    def end(self) -> None:
+        """End it while it waits; its memory is free afterwards."""
+        with suppress(ProcessLookupError, ChildProcessError):
+            os.killpg(self.number, signal.SIGKILL)
+            os.waitpid(self.number, 0)
+
+
+def serve() -> socket.socket:
+    """Fork children until Snakemake is gone. In each of them it returns the channel to this process."""
     listener, snakemake = socket.socket(fileno=int(sys.argv[1])), os.dup(0)
     # A scheduler that ends a job tells every process of it; this one ends after its children.
     for number in PASSED_ON:
@@ -107,51 +138,78 @@ def serve() -> None:
     waker.setblocking(False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(waker.fileno(), warn_on_full_buffer=False)
-    own, children = _Own(), dict[socket.socket, int]()
+    own, children, waiting = _Own(), dict[socket.socket, _Child](), list[_Child]()
     waited: list[Any] = [listener, snakemake, woken]
     while children or listener in waited:
-        for found in select.select([*waited, *children], [], [])[0]:
+        clients = {child.channel: asked for asked, child in children.items()}
+        ready = select.select([*waited, *children, *clients], [], [], 0 if own.ahead else None)[0]
+        if not ready:
+            own.load_ahead()
+        for found in ready:
             if found is woken:
                 woken.recv(4096)
-                _reap(children)
+                _reap(children, waiting)
             elif found is snakemake:
                 # Whoever asks now is refused.
                 listener.close()
                 waited = [woken]
                 break
             elif found is listener:
-                client, _ = listener.accept()
-                request, files = _request(client)
+                connection, _ = listener.accept()
+                request, files = received(connection, _SECONDS)
                 if not own.can_do(request):
-                    _say(client, b"no")
-                elif child := os.fork():
-                    children[client] = child
+                    _say(connection, b"no")
+                elif again := _asked_again(waiting, request, files):
+                    children[connection] = again
                 else:
-                    for end in (listener, woken, waker, client, *children):
-                        end.close()
-                    os.close(snakemake)
-                    return _become(request, files)
+                    ours, theirs = socket.socketpair()
+                    if forked := os.fork():
+                        theirs.close()
+                        children[connection] = _Child(forked, _common(request), ours)
+                    else:
+                        others = [child.channel for child in [*children.values(), *waiting]]
+                        for end in (listener, woken, waker, connection, ours, *children, *others):
+                            end.close()
+                        os.close(snakemake)
+                        child_side.leave()
+                        child_side.become(request, files)
+                        return theirs
                 for file in files:
                     os.close(file)
             elif found in children:
-                _pass_on(found, children[found])
+                _pass_on(found, children[found].number)
+            elif (connection := clients.get(found)) in children and children[connection].waits():
+                waiting.append(children.pop(connection))
+                _say(connection, b"0")
+    # Waited for, so that their CPU time is counted with this process.
+    for child in waiting:
+        child.end()
     sys.exit()
 
 
-def _request(client: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """What a client asks for, and its standard input, output and error; nothing if it is no client."""
-    client.settimeout(_SECONDS)
-    files: list[int] = []
-    try:
-        if peer(client) != os.getuid():
-            return {}, []
-        length, files, _, _ = socket.recv_fds(client, struct.calcsize("I"), 3)
-        left, content = struct.unpack("I", length)[0], b""
-        while left > len(content):
-            content += client.recv(left - len(content)) or b"\0" * left
-        return json.loads(content), files
-    except (OSError, ValueError, struct.error):
-        return {}, files
+def _common(request: dict[str, Any]) -> Any:
+    """What the jobs have in common that one child does, beside its model; None if it does one alone."""
+    verb, *words = request["argv"][1:]
+    option = child_side.STAYS.get(verb)
+    if option not in words[:-1]:
+        return None
+    return words[words.index(option) + 1], request["cwd"], request["environment"], request["ignored"]
+
+
+def _asked_again(waiting: list[_Child], request: dict[str, Any], files: Sequence[int]) -> _Child | None:
+    """The child that waits with the model of a request and has been given it; without one, others make room."""
+    common = _common(request)
+    for child in [child for child in waiting if common is not None and child.common == common]:
+        waiting.remove(child)
+        with suppress(OSError):
+            send(child.channel, request, files)
+            return child
+    if request["argv"][1] not in _BESIDE:
+        for child in [child for child in waiting if _uses_gpu(child.number)] + waiting[:-_MOST_WAITING]:
+            if child in waiting:
+                waiting.remove(child)
+                child.end()
+    return None
 
 
 class _Own:
@@ -160,6 +218,7 @@ class _Own:
     def __init__(self) -> None:
         self.environment, self.code = _compared(os.environ), _code()
         self.verbs: set[str] = set()
+        self.ahead: list[str] = []
 
     def can_do(self, request: dict[str, Any]) -> bool:
         """Whether a child would do what a process of its own does; then what it needs is loaded."""
@@ -169,15 +228,21 @@ class _Own:
         if verb not in LOADED or _code() != self.code:
             return False
         if verb not in self.verbs:
-            for module in ("t3d.cli", *LOADED[verb]):
-                # The job itself says what is wrong.
-                with suppress(Exception):
-                    import_module(module)
+            self.ahead = ["t3d.cli", *LOADED[verb]]
+            while self.ahead:
+                self.load_ahead()
             self.verbs.add(verb)
+            self.ahead = [*LOADED[_AHEAD[verb]]] if verb in _AHEAD else []
             gc.collect()
             # A child that need not look at them need not copy them.
             gc.freeze()
-        return not _uses_gpu()
+        return not _uses_gpu("self")
+
+    def load_ahead(self) -> None:
+        """Load the next module that will be needed."""
+        # The job itself says what is wrong.
+        with suppress(Exception):
+            import_module(self.ahead.pop(0))
 
 
 def _compared(environment: Mapping[str, str]) -> dict[str, str]:
@@ -189,19 +254,21 @@ def _code() -> list[tuple[str, int]]:
     return [(str(path), path.stat().st_mtime_ns) for path in Path(__file__).parents[1].rglob("*.py")]
 
 
-def _uses_gpu() -> bool:
-    """Whether something has opened a GPU: CUDA does not survive a fork."""
+def _uses_gpu(process: int | str) -> bool:
+    """Whether a process has opened a GPU: CUDA does not survive a fork."""
     with suppress(OSError):
-        return any(os.readlink(file).startswith("/dev/nvidia") for file in Path("/proc/self/fd").iterdir())
+        return any(os.readlink(file).startswith("/dev/nvidia") for file in Path(f"/proc/{process}/fd").iterdir())
     return False
 
 
-def _reap(children: dict[socket.socket, int]) -> None:
+def _reap(children: dict[socket.socket, _Child], waiting: list[_Child]) -> None:
     with suppress(ChildProcessError):
         while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            for client in [client for client, child in children.items() if child == ended[0]]:
-                del children[client]
-                _say(client, str(os.waitstatus_to_exitcode(ended[1])).encode())
+            waiting[:] = [child for child in waiting if child.number != ended[0]]
+            for client in [client for client, child in children.items() if child.number == ended[0]]:
+                # It may have been killed just after its job.
+                status = 0 if children.pop(client).waits() else os.waitstatus_to_exitcode(ended[1])
+                _say(client, str(status).encode())
 
 
 def _say(client: socket.socket, word: bytes) -> None:
@@ -220,59 +287,3 @@ def _pass_on(client: socket.socket, child: int) -> None:
             os.kill(child, number)
         if not numbers:
             os.killpg(child, signal.SIGKILL)
-
-
-def _become(request: dict[str, Any], files: list[int]) -> None:
-    """In a child: be what the client would have been after its imports."""
-    os.setsid()
-    system = ctypes.CDLL(None, use_errno=True)
-    system.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    system.prctl(_PR_SET_NAME, b"t3d", 0, 0, 0)
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for number in set(PASSED_ON) - set(request["ignored"]):
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
-    for target, file in enumerate(files):
-        os.dup2(file, target)
-        os.close(file)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=os.isatty(1))
-    os.chdir(request["cwd"])
-    os.environ.clear()
-    os.environ.update(request["environment"])
-    sys.argv = request["argv"]
-    threads = int(os.environ.get("OMP_NUM_THREADS", "1"))
-    if threads != 1:
-        import threadpoolctl
-
-        threadpoolctl.threadpool_limits(threads)
-        if torch := sys.modules.get("torch"):
-            torch.set_num_threads(threads)
-
-
-def status_of(main: Callable[[], Any]) -> int:
-    """Exit status that the interpreter would give a program `main`; it says what the interpreter would say."""
-    try:
-        return main() or 0
-    except SystemExit as end:
-        if isinstance(end.code, str):
-            print(end.code, file=sys.stderr)
-        return end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        # As at the end of a program: whatever it is, also Ctrl-C, the interpreter prints it.
-        sys.excepthook(*sys.exc_info())
-        return 1
-
-
-def job() -> None:
-    """In a child: run the command line, and end as the interpreter would.
-
-    It would also take apart what was loaded, and so copy it: half a second.
-    """
-    status = status_of(import_module("t3d.cli").main)
-    threading._shutdown()  # type: ignore[attr-defined]
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError):
-            stream.flush()
-    os._exit(status & 0xFF)

@@ -12,11 +12,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from t3d.terminal.decode import Answer
+from t3d.terminal.decode import Answer, verdict
 
 _COLOURS = tuple(f"color({number})" for number in (46, 118, 190, 220, 208, 203, 205, 141))
 """From the first step of a block (green) to its last (violet); on dark and light grounds alike."""
 _MASK = "░░ "
+_LEAST = 32
+"""Columns of a terminal; narrower panels stand below each other."""
 
 
 def show(answers: Sequence[Answer], pace: float, console: Console) -> None:
@@ -28,9 +30,12 @@ def show(answers: Sequence[Answer], pace: float, console: Console) -> None:
         console: of a terminal.
     """
     last = max(len(states(answer)) for answer in answers) - 1
+    if prompt := answers[0].prompt:
+        asked = Text.assemble(prompt.text.strip(), "\n\n", ("expected: ", "dim"), prompt.expected)
+        console.print(Panel(asked, title=Text(f"Question {prompt.id}")))
     with Live(console=console, auto_refresh=False) as live:
         for number in range(0 if pace else last, last + 1):
-            live.update(_columns(answers, number), refresh=True)
+            live.update(_columns(answers, number, console.width), refresh=True)
             if number < last:
                 time.sleep(1 / pace)
     for answer in answers:
@@ -82,11 +87,14 @@ def _steps(answer: Answer) -> int:
     return answer.budget.steps or max(answer.step_map)
 
 
-def _columns(answers: Sequence[Answer], number: int) -> RenderableType:
+def _columns(answers: Sequence[Answer], number: int, width: int) -> RenderableType:
+    """Side by side, as many as are wide enough to be read."""
     grid = Table.grid(expand=True)
-    for _ in answers:
+    beside = min(max(width // _LEAST, 1), len(answers))
+    for _ in range(beside):
         grid.add_column(ratio=1)
-    grid.add_row(*(_panel(answer, number) for answer in answers))
+    for at in range(0, len(answers), beside):
+        grid.add_row(*(_panel(answer, number) for answer in answers[at : at + beside]))
     return grid
 
 
@@ -96,8 +104,10 @@ def _panel(answer: Answer, number: int) -> Panel:
     legend.append("step ", style="dim")
     for step in range(1, _steps(answer) + 1):
         legend.append(f"{step} ", style=_colour(answer, step))
+    if answer.right is not None and number >= last:
+        legend.append(f" {verdict(answer.right)}", style="bold green" if answer.right else "bold red")
     return Panel(
         Group(picture(answer, number), Text(), legend),
         title=Text(answer.label),
-        subtitle=Text(f"{min(number, last)} of {last} denoising steps"),
+        subtitle=Text(f"{min(number, last)} of {last} steps"),
     )

@@ -4,24 +4,32 @@ Manifests and receipts are read, sizes are compared, no content is hashed: `t3d 
 what runs (`snakemake -n results/table1.csv`); this shows at a glance where things stand.
 """
 
-import calendar
 import filecmp
 import json
-import statistics
+import textwrap
 import time
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from t3d.errors import MissingInputError, T3DError
 from t3d.params import Experiment, Product
 from t3d.provenance import lineage, recipes, records, store, verify
-from t3d.provenance.store import MANIFEST, manifest_path
+from t3d.provenance.store import manifest_path
 from t3d.terminal import cost
 
 MADE, STALE, MISSING, INCOMPLETE = "made", "stale", "missing", "incomplete"
 _COLOURS = {MADE: 32, STALE: 33, MISSING: 2, INCOMPLETE: 36}
+
+_MEANINGS = {
+    STALE: "the file is older than what it shows, or parameters, inputs or code have changed since; Snakemake makes it "
+    "again when it is asked for.",
+    INCOMPLETE: "the file is here, from git for example; some of the artefacts it was made from are not.",
+}
+"""Of a target's states, those whose name does not say it all."""
 
 
 @dataclass(frozen=True)
@@ -90,16 +98,20 @@ def look(experiment: Experiment) -> Status:
     products = lineage.targets(experiment, on_request=True)
     every = lineage.artefacts_of(experiment, products.values())
     wanted = lineage.artefacts_of(experiment, lineage.targets(experiment).values())
-    faults = {artefact: verify.fault(experiment, artefact, files="sizes") for artefact in every}
-    state = {artefact: _state(fault) for artefact, fault in faults.items()}
+    here = set(every).intersection(verify.made(experiment).values())
+    faults = {artefact: verify.fault(experiment, artefact, files="sizes") for artefact in every if artefact in here}
+    state = {artefact: _state(faults[artefact]) if artefact in here else MISSING for artefact in every}
+    receipts = {artefact: store.find_receipt(experiment, artefact) or {} for artefact in here}
     targets = []
     for name, product in products.items():
         behind = lineage.artefacts_of(experiment, [product])
         path = Path("results", experiment.name, name)
         states = [state[artefact] for artefact in behind]
-        finished = max((_finished(experiment, a) for a in lineage.inputs_of_target(experiment, product)), default=0.0)
+        shown = lineage.inputs_of_target(experiment, product)
+        finished = max((_finished(receipts.get(artefact, {})) for artefact in shown), default=0.0)
         seen = _seen(experiment, product, path, finished, states)
         targets.append(Target(str(path), seen, states.count(MADE), len(states), product.on_request))
+    partials = {str(path): path for path in Path("data", experiment.name).rglob("*.partial")}
     kinds: dict[str, list[str]] = defaultdict(list)
     for artefact in sorted(wanted, key=lambda artefact: recipes.KINDS.index(artefact.partition("/")[0])):
         kinds[artefact.partition("/")[0]].append(state[artefact])
@@ -108,8 +120,10 @@ def look(experiment: Experiment) -> Status:
         targets,
         [Stage(kind, *(found.count(s) for s in (MADE, STALE, MISSING))) for kind, found in kinds.items()],
         {artefact: str(fault) for artefact, fault in faults.items() if state[artefact] == STALE},
-        [job for artefact in every if (job := _running(experiment, artefact, state[artefact]))],
-        _remaining(experiment, every, *_planned(experiment, wanted, state, {t.path: t.state for t in targets})),
+        [job for artefact in every if (job := _running(experiment, artefact, state[artefact], partials))],
+        _remaining(
+            experiment, every, receipts, *_planned(experiment, wanted, state, {t.path: t.state for t in targets})
+        ),
     )
 
 
@@ -131,19 +145,17 @@ def _seen(experiment: Experiment, product: Product, path: Path, finished: float,
     return INCOMPLETE if MISSING in behind else MADE
 
 
-def _finished(experiment: Experiment, artefact: str) -> float:
-    """When an artefact was finished, in seconds since 1970; 0 if no receipt says."""
-    said = (store.find_receipt(experiment, artefact) or {}).get("finished")
-    return calendar.timegm(time.strptime(said, "%Y-%m-%dT%H:%M:%SZ")) if said else 0.0
+def _finished(receipt: dict[str, Any]) -> float:
+    """When an artefact was finished, in seconds since 1970; 0 if its receipt does not say."""
+    return datetime.fromisoformat(receipt["finished"]).timestamp() if "finished" in receipt else 0.0
 
 
-def _running(experiment: Experiment, artefact: str, state: str) -> Running | None:
-    path = manifest_path(experiment, artefact)
+def _running(experiment: Experiment, artefact: str, state: str, partials: dict[str, Path]) -> Running | None:
     kind, _, name = artefact.partition("/")
-    partial = path.with_name(path.name.removesuffix(MANIFEST) + ".partial")
+    partial = partials.get(f"data/{experiment.name}/{artefact}.partial")
     states = list(Path("work", experiment.name, name).glob("step-*.pt")) if kind == "students" else []
     # A job that ends removes both; a state of a student that is made was left by a job that was killed at its end.
-    written = [*([partial, *partial.rglob("*")] if partial.is_dir() else []), *(states if state != MADE else [])]
+    written = [*([partial, *partial.rglob("*")] if partial else []), *(states if state != MADE else [])]
     times = []
     for file in written:
         try:
@@ -199,7 +211,13 @@ def _planned(
     return [artefact for artefact in wanted if artefact in made], [path for path in shows if path in made]
 
 
-def _remaining(experiment: Experiment, every: Iterable[str], left: list[str], products: list[str]) -> Remaining:
+def _remaining(
+    experiment: Experiment,
+    every: Iterable[str],
+    receipts: dict[str, dict[str, Any]],
+    left: list[str],
+    products: list[str],
+) -> Remaining:
     jobs = len(left) + len(products)
     if experiment.gpus:
         return Remaining(jobs, sum(cost.of_artefact(experiment, artefact).seconds for artefact in left), 0, "cost")
@@ -207,11 +225,12 @@ def _remaining(experiment: Experiment, every: Iterable[str], left: list[str], pr
         return Remaining(0, 0.0, 0, "records")
     took: dict[str, list[float]] = defaultdict(list)
     there = {str(Path("results", experiment.name, name)) for name in lineage.targets(experiment, on_request=True)}
+    kinds = set(map(_kind, [*left, *products]))
     for name in [*every, *there, *products]:
-        if (seconds := _seconds(experiment, name)) is not None:
+        if _kind(name) in kinds and (seconds := _seconds(experiment, name, receipts.get(name, {}))) is not None:
             took[_kind(name)].append(seconds)
     known = [took[_kind(name)] for name in [*left, *products] if _kind(name) in took]
-    return Remaining(jobs, sum(map(statistics.median, known)), jobs - len(known), "records")
+    return Remaining(jobs, sum(map(_median, known)), jobs - len(known), "records")
 
 
 def _kind(name: str) -> str:
@@ -220,13 +239,17 @@ def _kind(name: str) -> str:
     return Path(name).suffix + str(rest.count("/")) if stage == "results" else stage
 
 
-def _seconds(experiment: Experiment, name: str) -> float | None:
+def _median(values: list[float]) -> float:
+    """As `statistics.median`, which takes longer to load than the rest of this module."""
+    ordered, half = sorted(values), len(values) // 2
+    return ordered[half] if len(values) % 2 else (ordered[half - 1] + ordered[half]) / 2
+
+
+def _seconds(experiment: Experiment, name: str, receipt: dict[str, Any]) -> float | None:
     """How long the job of an artefact, table, figure or copy took, start-up included; None if nobody knows."""
-    is_result = name.startswith("results/")
-    record = records.of(name if is_result else str(manifest_path(experiment, name)))
+    record = records.of(name if name.startswith("results/") else str(manifest_path(experiment, name)))
     if "endtime" in record:
         return record["endtime"] - record["starttime"]
-    receipt = {} if is_result else store.find_receipt(experiment, name) or {}
     return receipt["seconds"] + receipt.get("start_seconds", 0.0) if "seconds" in receipt else None
 
 
@@ -235,19 +258,23 @@ def to_json(status: Status) -> str:
     return json.dumps(asdict(status), indent=1)
 
 
-def to_text(status: Status, colours: bool = False) -> str:
-    """The status for people, with colours for a terminal."""
+def to_text(status: Status, colours: bool = False, width: int | None = None) -> str:
+    """The status for people, with colours for a terminal, sentences broken at its width."""
 
     def said(state: str, text: str) -> str:
         return f"\x1b[{_COLOURS[state]}m{text}\x1b[0m" if colours else text
 
     listed = _listed(status)
-    width = max((len(target.path) for target in listed), default=0)
-    lines = [f"experiment {status.experiment}"]
-    for target in listed:
+    folder = f"results/{status.experiment}/"
+    names = [target.path.removeprefix(folder) for target in listed]
+    longest = max(map(len, names), default=0)
+    lines = [f"experiment {status.experiment}, {folder}"]
+    for name, target in zip(names, listed, strict=True):
         state = said(target.state, f"{target.state:<{len(INCOMPLETE)}}")
-        lines.append(f" {target.path:<{width}}  {state}  {target.made} of {target.of} artefacts")
+        lines.append(f" {name:<{longest}}  {state}  {target.made} of {target.of} artefacts")
     above, below = _notes(status)
+    if width is not None:
+        above, below = ([textwrap.fill(text, width) for text in texts] for texts in (above, below))
     lines += [*above, "", f" {'stage':<13}  {MADE:>12}  {STALE:>7}  {MISSING:>7}"]
     for stage in status.stages:
         whole = STALE if stage.stale else MISSING if stage.missing else MADE
@@ -266,8 +293,8 @@ def _notes(status: Status) -> tuple[list[str], list[str]]:
     listed = _listed(status)
     others = [Path(target.path).stem for target in status.targets if target not in listed]
     above = [f"Made on request: {', '.join(others)}."] if others else []
-    if any(target.state == INCOMPLETE for target in listed):
-        above.append("incomplete: the file is there, as git keeps it; not all that it shows is.")
+    states = {target.state for target in listed}
+    above += [f"{state}: {why}" for state, why in _MEANINGS.items() if state in states]
     below = [f"stale: {reason}" for reason in list(status.stale.values())[:5]]
     if len(status.stale) > len(below):
         below.append(f"stale: {len(status.stale) - len(below)} more (--json lists them)")

@@ -1,21 +1,44 @@
 """The verbs of `t3d` that no rule calls: they look at what was made, publish it, and fetch it."""
 
+import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
-from t3d.errors import ParameterError
+from t3d.errors import ParameterError, SourceError
 
 if TYPE_CHECKING:
     from t3d.params import Experiment
 
 app = typer.Typer()
 
+RULES, YOURS, VERSIONS = "Run by Snakemake", "For you", "Versions"
+"""The groups of `t3d --help`."""
+
 ExperimentName = Annotated[str, typer.Option("--experiment", help="Name of a file in params/, without .yaml.")]
 Remote = Annotated[str | None, typer.Option(help="DVC remote; those of .dvc/config unless given.")]
 Json = Annotated[bool, typer.Option("--json", help="For programs.")]
+
+
+class Verb(TyperCommand):
+    """A verb of which an option takes all manifests up to the next option, as many as a rule or `*` gives it, or none.
+
+    `--data a b --student --out c` stands for `--data a --data b --out c`.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        many = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
+        spread: list[str] = []
+        option = None
+        for word in args:
+            if word.startswith("--"):
+                option = word if word in many else None
+            if word != option:
+                spread += [word] if option is None else [option, word]
+        return super().parse_args(ctx, spread)
 
 
 def find(experiment: str) -> "Experiment":
@@ -25,7 +48,7 @@ def find(experiment: str) -> "Experiment":
     return params.find(experiment)
 
 
-@app.command("trace")
+@app.command("trace", rich_help_panel=YOURS)
 def trace_cell(
     table: Annotated[Path, typer.Argument(help="results/table1.csv, or a table of another experiment below results/.")],
     cell: Annotated[
@@ -34,38 +57,52 @@ def trace_cell(
     experiment: Annotated[str | None, typer.Option(help="Whose table; found from its path.")] = None,
     json: Json = False,
 ) -> None:
-    """Show what a cell of a table was made from: digests, commits, devices, seeds and commands."""
-    from t3d.provenance import remote, trace
+    """List a table's cells with their numbers, or show what one was made from: digests, commits, devices, commands."""
+    from json import dumps
+
+    from t3d.provenance import publish, remote, trace, verify
 
     found, name = trace.table_of(table, experiment)
     if cell is None:
-        print("\n".join(trace.cells(found, name)))
+        listed = trace.index(found, name)
+        width = max(map(len, listed))
+        lines = (f"{key:<{width}}  {said}" for key, said in listed.items())
+        print(dumps(listed, indent=1) if json else "\n".join(lines))
+        missing = verify.missing_of(found, found.tables[name], here=True)
+        if command := publish.remedy(found, missing) if missing else None:
+            print(f"{command} fetches what is not here.", file=sys.stderr)
         return
     origins = trace.trace(found, name, cell)
-    print(trace.to_json(origins) if json else trace.to_text(origins, remote.command(found.name)))
+    print(trace.to_json(origins) if json else trace.to_text(cell, origins, remote.command(found.name)))
 
 
-@app.command("status")
+@app.command("status", rich_help_panel=YOURS)
 def show_status(experiment: ExperimentName = "demo", json: Json = False) -> None:
     """Show which tables and figures there are, what of each stage is made, what is running and what remains."""
     from t3d.terminal import status
 
     found = status.look(find(experiment))
-    print(status.to_json(found) if json else status.to_text(found, colours=sys.stdout.isatty()))
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else None
+    print(status.to_json(found) if json else status.to_text(found, terminal, width))
 
 
-@app.command("decode")
+@app.command("decode", rich_help_panel=YOURS)
 def decode_question(
     text: Annotated[str | None, typer.Argument(help="The question, as a user types it.")] = None,
     experiment: ExperimentName = "demo",
-    teacher: Annotated[str | None, typer.Option(help="Teacher to ask, or a model's folder; the first if none.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Teacher to ask, or a model's folder; the first teacher by default.")
+    ] = None,
     student: Annotated[str | None, typer.Option(help="Student to ask instead (t3d), or one run of it.")] = None,
     seed: Annotated[int | None, typer.Option(help="Which training of a student of several seeds.")] = None,
     budget: Annotated[
-        str | None, typer.Option(help="b8s2 (block 8, 2 steps) or b8t0.9 (threshold .9); a step a token if none.")
+        str | None,
+        typer.Option(help="b8s2 (block 8, 2 steps) or b8t0.9 (threshold .9); one step per token by default."),
     ] = None,
     compare: Annotated[
-        list[str] | None, typer.Option(help="Show another beside it: MODEL@BUDGET, MODEL or @BUDGET. Repeatable.")
+        list[str] | None,
+        typer.Option(help="Show another beside it: MODEL@BUDGET, MODEL (at --budget) or @BUDGET. Repeatable."),
     ] = None,
     question: Annotated[
         str | None, typer.Option(help="Id of a benchmark's question: its recorded answer is shown.")
@@ -97,7 +134,18 @@ def decode_question(
         print(answer.statistics(), file=sys.stderr)
 
 
-@app.command("verify")
+@app.command("pin", rich_help_panel=VERSIONS)
+def pin_sources(experiment: ExperimentName = "paper") -> None:
+    """Print what pins an experiment's sources, to paste into its file; asks the hub."""
+    from t3d.prompts import sources
+
+    text, faults = sources.pins(find(experiment))
+    print(text if text or faults else f"# All sources of experiment {experiment} are pinned.\n", end="")
+    if faults:
+        raise SourceError("\n".join(["these sources cannot be pinned now:", *map(str, faults)]))
+
+
+@app.command("verify", rich_help_panel=VERSIONS)
 def verify_made(
     what: Annotated[Literal["models", "tables"], typer.Argument(help="What models make, or the tables of that.")],
     experiment: ExperimentName = "demo",
@@ -118,7 +166,7 @@ def verify_made(
     print(f"{what}: {count} verified")
 
 
-@app.command("publish")
+@app.command("publish", rich_help_panel=VERSIONS)
 def publish_experiment(experiment: ExperimentName = "demo", remote: Remote = None) -> None:
     """Verify what an experiment made, write its archive for git, and push the rest with DVC. Never from a job."""
     from t3d.prompts import reader
@@ -129,7 +177,7 @@ def publish_experiment(experiment: ExperimentName = "demo", remote: Remote = Non
     print("Published. Keep the versions in git:\n  git add " + " ".join(map(str, kept)) + "\n  git commit")
 
 
-@app.command("pull")
+@app.command("pull", rich_help_panel=VERSIONS)
 def pull_published(
     what: Annotated[str, typer.Argument(help="scores (from git), students (through DVC, too), or all.")] = "scores",
     experiment: ExperimentName = "demo",
@@ -142,7 +190,7 @@ def pull_published(
     print(f"{count} files are here as they were published.")
 
 
-@app.command("metrics")
+@app.command("metrics", rich_help_panel=RULES)
 def write_metrics(experiment: ExperimentName, out: Annotated[Path, typer.Option(help="JSON file to write.")]) -> None:
     """Write the accuracies of the default tables for `dvc metrics` and `dvc plots`."""
     from t3d.reporting import metrics
@@ -150,7 +198,7 @@ def write_metrics(experiment: ExperimentName, out: Annotated[Path, typer.Option(
     metrics.write(find(experiment), out)
 
 
-@app.command("log")
+@app.command("log", rich_help_panel=YOURS)
 def send_curves(
     to: Annotated[Literal["tensorboard", "trackio", "wandb"], typer.Option(help="Where; pip install it first.")],
     experiment: ExperimentName = "demo",
@@ -169,7 +217,18 @@ License = Annotated[
 ]
 
 
-@app.command("card")
+@app.command("doctor", rich_help_panel=YOURS)
+def check_machine(experiment: ExperimentName = "demo") -> None:
+    """Check what an experiment needs of this machine or cluster before its first job, and say what to do."""
+    from t3d.terminal import doctor
+
+    lines = doctor.look(find(experiment))
+    print(doctor.to_text(lines))
+    if any(line.state == "todo" for line in lines):
+        raise typer.Exit(1)
+
+
+@app.command("card", rich_help_panel=YOURS)
 def show_card(model: CardModel, experiment: ExperimentName = "demo", license: License = None) -> None:
     """Print the model card of a model: what it is, its scores with intervals, how it was made."""
     from t3d.terminal import card
@@ -177,7 +236,7 @@ def show_card(model: CardModel, experiment: ExperimentName = "demo", license: Li
     print(card.text(find(experiment), model, license, None), end="")
 
 
-@app.command("push")
+@app.command("push", rich_help_panel=YOURS)
 def push_model(
     model: CardModel,
     repository: Annotated[str, typer.Option(help="Repository on the Hugging Face hub, owner/name.")],
@@ -202,7 +261,7 @@ def push_model(
             print(card.push(folder, repository, private))
 
 
-@app.command("cost")
+@app.command("cost", rich_help_panel=YOURS)
 def estimate_cost(
     experiment: ExperimentName = "paper",
     gpu: Annotated[str, typer.Option(help="A100, H100 or H200.")] = "A100",

@@ -1,11 +1,11 @@
-"""What `docs/results.md` says of pocket by the analyses of `benchmarks/`: which rows the rule selects, GPU-minutes."""
+"""Analyses of `benchmarks/`: which of pocket's rows the rule selects, GPU-minutes, efficiency of several processes."""
 
 import re
 
 import pandas as pd
 import pytest
 
-from benchmarks import gpu_time, model_selection
+from benchmarks import gpu_time, model_selection, scaling
 from t3d.params import find
 from tests.reporting.helpers import unpack
 
@@ -78,3 +78,13 @@ def test_the_rule_prefers_a_row_that_keeps_full_step():
     assert model_selection.select(rows) == "b"
     assert model_selection.select(rows.loc[["a"]]) == "a"
     assert model_selection.select(rows.assign(lost=[4.0, 3.0, 2.0])) == "c"
+
+
+def test_efficiency_is_beside_the_fewest_processes():
+    one = {"processes": 1, "trained_tokens_per_second": 100.0, "decoded_tokens_per_second": 50.0, "losses": [2.0, 1.0]}
+    one |= {"seconds_per_step": 4.0, "peak_gpu_memory_mb": 9537, "save_seconds": None}
+    four = one | {"processes": 4, "trained_tokens_per_second": 360.0, "decoded_tokens_per_second": 100.0}
+    *_, first, last = scaling.table([one, four | {"losses": [2.0, 0.999]}]).splitlines()
+    assert first == "| 1 | 100 | 100% | 4.00 | 10 |  | 0.0e+00 | 50 | 100% |"
+    assert last == "| 4 | 360 | 90% | 4.00 | 10 |  | 1.0e-03 | 100 | 50% |"
+    assert scaling.difference([2.0], [2.0, 1.0]) == float("inf")

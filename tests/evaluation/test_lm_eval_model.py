@@ -8,7 +8,8 @@ import yaml
 from lm_eval.tasks import TaskManager
 
 from t3d import cli
-from t3d.decoding.request import DecodingOptions
+from t3d.decoding.decoder import decode
+from t3d.decoding.request import DecodingOptions, Request
 from t3d.evaluation import harness, lm_eval_model
 from t3d.models.folder import mask_id, stop_ids
 from t3d.params import Budget
@@ -60,23 +61,20 @@ def test_it_answers_as_our_own_path_does(monkeypatch, task, tokenizer, teacher):
     (samples,) = (task / "out").rglob("samples_pears_*.jsonl")
     theirs = [json.loads(line) for line in samples.read_text().splitlines()]
     example = [{"role": "user", "content": EXAMPLE}, {"role": "assistant", "content": "\\boxed{3}"}]
-    rows = []
+    requests = []
     for number, text in enumerate(QUESTIONS[:2]):
         conversation = [*example, {"role": "user", "content": text}]
         rendered = tokenizer.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True)
         assert theirs[number]["arguments"]["gen_args_0"]["arg_0"] == rendered
-        ids = tokenizer(rendered, add_special_tokens=False)["input_ids"]
-        rows.append({"id": str(number), "text": text, "prompt_ids": ids, "answer": "3"})
-    questions = task / "questions.jsonl"
-    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        requests.append(Request(tokenizer(rendered, add_special_tokens=False)["input_ids"], 0))
     options = DecodingOptions(120, stop_ids(SHIPPED), mask_id(tokenizer), batch_size=2)
-    own = harness.BlockDiffusionLM(teacher, tokenizer, Budget.parse("b8s4"), options, seed_of=lambda item: 0)
-    ours = [sample["resps"][0][0] for sample in harness.evaluate(own, "gsm_boxed", questions, score=False)]
+    found = decode(teacher, requests, Budget.parse("b8s4"), options)
+    ours = [tokenizer.decode(each.ids[: each.length], skip_special_tokens=True) for each in found]
     assert [sample["resps"][0][0] for sample in theirs] == ours
     assert len(set(ours)) == 2
 
 
-class Request:
+class Asked:
     def __init__(self, context, **options):
         self.args = context, options
 
@@ -88,7 +86,7 @@ def lm():
 
 def ask(lm, **options):
     context = lm.apply_chat_template([{"role": "user", "content": QUESTIONS[1]}])
-    return lm.generate_until([Request(context, max_gen_toks=120, **options)] * 2)
+    return lm.generate_until([Asked(context, max_gen_toks=120, **options)] * 2)
 
 
 def test_text_ends_before_the_first_until(lm):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, DynamicCache
 
 from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError
 from t3d.models.folder import load_tokenizer
@@ -50,6 +50,21 @@ def test_a_folder_says_which_layers_it_holds(tmp_path, shape):
     assert ("model.layers.0.self_attn.q_norm.weight" in names) == (shape == "qwen3")
     assert ("model.layers.0.self_attn.v_proj.bias" in names) == (shape == "qwen2")
     assert "model.layers.0.self_attn.o_proj.bias" not in names
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_keys_that_are_written_alone_are_those_of_a_whole_forward(kind):
+    model = tiny_model(**SHAPES[kind])
+    ids = torch.randint(4, 97, (2, 12), generator=torch.Generator().manual_seed(1))
+    blocks = torch.arange(12).expand(2, 12) // 4
+    where = ids, block_causal(blocks, blocks), torch.arange(12).expand(2, 12)
+    whole, alone = DynamicCache(config=model.config), DynamicCache(config=model.config)
+    model.hidden_states(*where, past_key_values=whole, use_cache=True)
+    model.write_keys(*where, alone)
+    assert len(whole.layers) == len(alone.layers) == 2
+    for one, other in zip(whole.layers, alone.layers, strict=True):
+        assert torch.equal(one.keys, other.keys)
+        assert torch.equal(one.values, other.values)
 
 
 @pytest.mark.parametrize("length", range(9, 17))

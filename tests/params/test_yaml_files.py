@@ -1,10 +1,12 @@
 """YAML files: a key stands once, and what is merged can be overridden."""
 
 import pytest
+import yaml
 
 from t3d import params
 from t3d.errors import ParameterError
 from t3d.params.yaml_files import read_yaml
+from tests.conftest import ROOT
 
 
 @pytest.mark.parametrize(
@@ -29,3 +31,8 @@ def test_what_is_merged_can_be_overridden(tmp_path):
     second = {"rate": 2, "steps": 1}
     merged = {"x": {"rate": 1, "steps": 1}, "y": second, "z": {"rate": 2, "steps": 3}, "again": second}
     assert read_yaml(tmp_path / "a.yaml") == merged
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "params").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_file_says_what_it_says_to_pyyaml_alone(path):
+    assert repr(read_yaml(path)) == repr(yaml.safe_load(path.read_text()))

@@ -65,6 +65,13 @@ def test_splits_share_neither_id_nor_text():
         assert len(seen) == len(set(seen)) == 180
 
 
+def test_of_another_split_nothing_is_drawn():
+    for seed in range(60):
+        problem = gsm.draw_problem(seed)
+        for split in gsm.SPLITS:
+            assert gsm.draw_problem(seed, split) == (problem if problem and problem.split == split else None)
+
+
 def test_difficulty_limits_steps_and_numbers():
     limits = Difficulty(max_steps=2, max_number=99)
     for problem in islice(gsm.problems("train", 0, limits), 40):

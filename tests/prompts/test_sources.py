@@ -128,6 +128,29 @@ def test_all_pins_are_printed_at_once(hub, tmp_path):
     assert yaml.safe_load(done.stdout)["sources"]["s"] == {"repository": "owner/model", "kind": "model", **PINNED}
 
 
+def test_what_can_be_pinned_is_printed_although_a_source_cannot(hub, tmp_path):
+    write(tmp_path)
+    path = tmp_path / "params" / "x.yaml"
+    content = yaml.safe_load(path.read_text())
+    content["sources"] = {"lost": {"repository": "owner/nothing", "kind": "model"}, **content["sources"]}
+    path.write_text(yaml.safe_dump(content))
+    done = finish(start(tmp_path, hub, "pin"))
+    assert done.returncode == 1
+    assert list(yaml.safe_load(done.stdout)["sources"]) == ["s"]
+    assert "params/x.yaml, sources.lost: the hub has no model owner/nothing" in done.stderr
+
+
+def test_a_local_folder_says_what_it_holds(tmp_path):
+    local = tmp_path / "copied"
+    e = write(tmp_path, local=str(local))
+    with pytest.raises(MissingInputError, match=r"params/x.yaml, sources.s.local: .*; there is no such folder\."):
+        sources.make(e, "s", tmp_path / "work", tmp_path / "s.manifest.json")
+    local.mkdir()
+    (local / "notes.md").write_text("x")
+    with pytest.raises(MissingInputError, match=r"holds no .safetensors or .*; it holds notes.md\."):
+        sources.make(e, "s", tmp_path / "work", tmp_path / "s.manifest.json")
+
+
 def test_an_unpinned_source_is_refused_with_the_pin_to_paste(hub, tmp_path):
     write(tmp_path)
     done = fetch(tmp_path, hub)
@@ -177,7 +200,8 @@ def test_a_local_folder_is_checked_and_used(tmp_path):
     e = write(tmp_path, local=str(local), **PINNED)
     out = tmp_path / "s.manifest.json"
     with pytest.raises(
-        MissingInputError, match=r"config.json is missing. On a machine with network: hf download owner/"
+        MissingInputError,
+        match=r"config.json is missing; it holds no file. On a machine with network: hf download owner/",
     ):
         sources.make(e, "s", tmp_path / "work", out)
     (local / "config.json").write_bytes(SMALL)

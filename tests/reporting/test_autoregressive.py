@@ -102,8 +102,8 @@ def test_its_cells_can_be_traced(project):
     folder, made = project
     write_served(made, folder / "data" / "tiny")
     assert "ar/gsm/b1s1" in trace.cells(made, "accuracy")
-    (chain,) = trace.trace(made, "accuracy", "ar/gsm/b1s1", commands={}).values()
-    assert {origin.artefact for origin in chain} >= {"scores/ar/gsm/b1s1", "answers/ar/gsm/b1s1", "teachers/ar"}
+    (found,) = trace.trace(made, "accuracy", "ar/gsm/b1s1", commands={}).values()
+    assert {origin.artefact for origin in found.origins} >= {"scores/ar/gsm/b1s1", "answers/ar/gsm/b1s1", "teachers/ar"}
 
 
 def test_a_figure_of_an_experiment_with_one_is_as_before(project):

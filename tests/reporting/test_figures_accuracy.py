@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -11,8 +12,8 @@ from t3d.provenance.lineage import students_of
 from t3d.reporting import scores
 from t3d.reporting.accuracy import accuracy_table
 from t3d.reporting.figures import accuracy
-from t3d.reporting.figures.style import look_of
-from tests.reporting.helpers import with_figure, write_score, write_scores
+from t3d.reporting.figures.style import look_of, spread
+from tests.reporting.helpers import ANSWERS, with_figure, write_score, write_scores
 
 SWEEP = ["b8t0.5", "b8t0.99", "b8t0.9"]
 STEPS = {"b8t0.5": 4, "b8t0.9": 8, "b8t0.99": 16, "b8s2": 5}
@@ -123,15 +124,58 @@ def test_a_model_shown_again_has_its_colour_and_a_line_of_its_own(tmp_path):
     looks = [(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines]
     colour = look_of(tiny, "t3d")["color"]
     assert looks[1:] == [(colour, "-"), (colour, "-.")]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["Original", "T3D", "T3D again"]
+    assert {text.get_text() for text in figure.axes[-1].texts} == {"Original", "T3D", "T3D again"}
 
 
-def test_a_student_keeps_its_look_when_one_that_no_figure_shows_comes_before_it():
+def test_a_method_looks_the_same_in_every_experiment_and_t3d_is_the_strongest():
+    demo, pocket, paper = map(params.find, ("demo", "pocket", "paper"))
+    for student in ("sft", "redi", "naive-td", "t3d", "ddo", "dparallel"):
+        assert look_of(demo, student) == look_of(pocket, student)
+    assert look_of(demo, "t3d") == look_of(paper, "t3d-math-1.7b")
+    widths = {student: look_of(pocket, student)["linewidth"] for student in pocket.students}
+    assert {student for student, width in widths.items() if width == max(widths.values())} == {"t3d"}
+    assert look_of(demo, "pocket-sdar")["linestyle"] == "--"
+
+
+def test_students_with_other_labels_get_what_is_left_whoever_comes_before_them():
+    plain = with_figure()
+    student = plain.students["t3d"]
+    other = {key: student.model_copy(update={"label": key}) for key in ("one", "two")}
+    figure = plain.figures["shown"].model_copy(update={"students": ("t3d", "two")})
+    made = plain.model_copy(update={"students": {"t3d": student, **other}, "figures": {"shown": figure}})
+    assert look_of(made, "t3d") == look_of(plain, "t3d")
+    looks = [look_of(made, key)["color"] for key in ("two", "one", "t3d")]
+    assert len(set(looks)) == 3
+    # The one that is shown comes first.
+    assert (
+        looks[0] == look_of(made.model_copy(update={"students": {"t3d": student, "two": other["two"]}}), "two")["color"]
+    )
+
+
+def test_labels_stand_at_the_ends_of_lines_without_overlap():
+    wanted, sizes = np.array([0.1, 0.5, 0.52, 0.53, 0.99]), np.array([0.07, 0.07, 0.14, 0.07, 0.07])
+    found = spread(wanted, sizes)
+    assert found[0] == pytest.approx(0.1)
+    gaps = np.diff(found) - (sizes[1:] + sizes[:-1]) / 2
+    assert (gaps > -1e-9).all()
+    assert found[-1] + sizes[-1] / 2 <= 1 + 1e-9
+    # The three that are near each other move as little as they can.
+    assert found[1:4].mean() == pytest.approx(wanted[1:4].mean(), abs=0.03)
+
+
+def test_seeds_are_named_where_there_are_some(tmp_path):
     tiny = with_figure()
-    students = {"sft": tiny.students["t3d"], "t3d": tiny.students["t3d"]}
-    later = tiny.model_copy(update={"students": students})
-    assert look_of(tiny, "t3d") == look_of(later, "t3d") != look_of(later, "sft")
-    assert look_of(tiny, "teacher")["linestyle"] == "--"
+    figure = accuracy.draw(tiny, tiny.figures["shown"], write_scores(tiny, tmp_path))
+    assert "mean over training seeds" in figure.legends[0].get_title().get_text()
+    content = tiny.model_dump(mode="json", exclude_unset=True)
+    content["students"]["t3d"]["seeds"] = [0]
+    one = type(tiny).model_validate(content)
+    runs = [key for key in ANSWERS if key[0] != "t3d-seed1"]
+    manifests = [
+        write_score(one, tmp_path / "one", model, "gsm", budget, ANSWERS[model, budget]) for model, budget in runs
+    ]
+    figure = accuracy.draw(one, one.figures["shown"], manifests)
+    assert "seeds" not in figure.legends[0].get_title().get_text()
 
 
 @pytest.mark.parametrize(

@@ -48,18 +48,21 @@ def test_a_step_map_that_does_not_fit_names_the_file(step_map, tmp_path):
         commits.draw(tiny, tiny.figures["shown"], manifests)
 
 
-def test_a_panel_per_budget_and_method_shows_the_mean_over_seeds_on_one_scale(tmp_path):
+def test_a_student_is_shown_as_the_difference_of_its_mean_over_seeds_from_the_teacher(tmp_path):
     tiny = with_figure(kind="commits", budgets=["b4s2", "b4s4"])
     maps = {"teacher": [1, 2, 1, 2], "t3d-seed0": [1, 1, 2, 2], "t3d-seed1": [1, 2, 1, 2]}
     manifests = [write_answers(tiny, tmp_path, run, "gsm", "b4s2", [answer(m)]) for run, m in maps.items()]
     manifests += [write_answers(tiny, tmp_path, run, "gsm", "b4s4", [answer([4, 3, 2, 1])]) for run in maps]
     figure = commits.draw(tiny, tiny.figures["shown"], manifests)
-    *panels, bar = figure.axes
+    *panels, of_shares, of_differences = figure.axes
     shown = [axis.images[0].get_array() for axis in panels]
     assert [data.shape for data in shown] == [(2, 4), (2, 4), (4, 4), (4, 4)]
-    np.testing.assert_allclose(shown[1], [[1, 0.5, 0.5, 0], [0, 0.5, 0.5, 1]])
-    np.testing.assert_allclose(shown[3], np.eye(4)[::-1])
-    assert [axis.get_title() for axis in panels] == ["Original", "T3D", "", ""]
+    np.testing.assert_allclose(shown[0], [[1, 0, 1, 0], [0, 1, 0, 1]])
+    np.testing.assert_allclose(shown[1], [[0, 0.5, -0.5, 0], [0, -0.5, 0.5, 0]])
+    np.testing.assert_allclose(shown[2], np.eye(4)[::-1])
+    np.testing.assert_allclose(shown[3], 0)
+    assert [axis.get_title() for axis in panels] == ["Original", "T3D \N{MINUS SIGN} Original", "", ""]
     assert panels[2].get_title("left") == "GSM_100%, block size 4, 4 steps"
-    assert len({axis.images[0].get_clim() for axis in panels}) == 1
-    assert bar.get_ylabel() == "Share of the position's tokens"
+    assert [axis.images[0].get_clim() for axis in panels] == [(0, 1), (-0.5, 0.5)] * 2
+    assert of_shares.get_ylabel() == "Share of the position's tokens"
+    assert of_differences.get_ylabel() == "Difference from Original"

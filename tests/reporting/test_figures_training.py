@@ -1,6 +1,7 @@
 """Training curves: which panels are drawn, and what their lines are."""
 
 import json
+import math
 
 import pytest
 
@@ -26,7 +27,15 @@ def test_a_panel_for_each_quantity_that_was_logged_and_no_other(tmp_path):
     parts = {"real_term": 0.7, "fake_term": 0.6, "path_term": 0.1, "disagreement": 0.2}
     _, figure = drawn(tmp_path, [[entry(1, 1.0, **parts), entry(2, 0.5, **parts)]] * 2)
     titles = [axis.get_title("left") for axis in figure.axes]
-    assert titles == ["Loss", "DDO, real term", "DDO, fake term", "Path term", "Disagreement", "Gradient norm"]
+    assert titles == [
+        *("Loss (nats)", "DDO, real term (nats)", "DDO, fake term (nats)", "Path term (nats)"),
+        *("Disagreement (share)", "Gradient norm"),
+    ]
+    # The terms have a line at log 2, and the tick there says so.
+    for axis in figure.axes[1:3]:
+        assert axis.lines[-1].get_ydata()[0] == pytest.approx(math.log(2))
+        assert axis.yaxis.get_major_formatter()(math.log(2), 0) == "log 2"
+        assert axis.yaxis.get_major_formatter()(math.log(2) - 0.00025, 0) == "\N{MINUS SIGN}0.00025"
 
 
 def test_a_line_is_the_mean_over_seeds_of_every_step_and_its_band_their_range(tmp_path):
@@ -69,11 +78,11 @@ def test_a_converted_teacher_has_points_where_prompts_were_decoded(tmp_path):
     students = [write_student(tiny, tmp_path, f"t3d-seed{seed}", [entry(1, 1.0)]) for seed in range(2)]
     figure = training.draw(tiny, tiny.figures["shown"], [out, *students])
     panels = {axis.get_title("left"): axis for axis in figure.axes}
-    assert list(panels) == ["Loss", "Gradient norm", "Answers that end", "NLL by the AR model"]
+    assert list(panels) == ["Loss (nats)", "Gradient norm", "Answers that end (share)", "NLL by the AR model (nats)"]
     lines = {title: [line.get_xydata().tolist() for line in axis.lines] for title, axis in panels.items()}
-    assert lines["Answers that end"] == [[[1, 0.25], [3, 0.75]]]
-    assert lines["NLL by the AR model"] == [[[1, 1.75], [3, 1.25]], [[1, 0.5], [3, 0.5]]]
-    assert lines["Loss"] == [[[1, 3.0], [2, 2.0], [3, 1.0]], [[1, 1.0]]]
+    assert lines["Answers that end (share)"] == [[[1, 0.25], [3, 0.75]]]
+    assert lines["NLL by the AR model (nats)"] == [[[1, 1.75], [3, 1.25]], [[1, 0.5], [3, 0.5]]]
+    assert lines["Loss (nats)"] == [[[1, 3.0], [2, 2.0], [3, 1.0]], [[1, 1.0]]]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["Converted", "T3D"]
 

@@ -14,6 +14,7 @@ import pytest
 
 from t3d.errors import MissingInputError
 from t3d.reporting import page
+from t3d.reporting.page import setup
 from tests.reporting import helpers, pages
 
 OUT = Path("results", "report.html")
@@ -66,7 +67,9 @@ def test_every_number_of_a_table_is_shown_with_its_interval(made):
             assert f"[{row.low:.1f}, {row.high:.1f}]" in text
             assert f"95 % interval {row.low:.1f} to {row.high:.1f}, 8 questions" in text
         if not pd.isna(row.relative_change):
-            assert f"{row.relative_change:+.1f} %".replace("-", "\N{MINUS SIGN}") in text
+            # Points: a percentage of a small base says too much.
+            assert f"<td>{row.difference:+.1f}</td>".replace("-", "\N{MINUS SIGN}") in text
+            assert f"{row.relative_change:+.1f} %" not in text
 
 
 def test_downloads_are_the_files(made):
@@ -143,11 +146,34 @@ def test_costs_are_those_of_the_receipts(made):
     text = report(made)
     row = re.search(r'<tr><th scope="row">answer</th>(.*?)</tr>', text, flags=re.DOTALL)[1]
     # Three models, three budgets.
-    assert re.findall(r"<td>(.*?)</td>", row)[:2] == ["9", "9"]
+    assert re.findall(r"<td>(.*?)</td>", row)[0] == "9"
     # A score's receipt repeats the speed of its answers, which is no cost of scoring.
     assert Path("data/tiny/scores/teacher/gsm/b8s4.receipt.json").read_text().count("tokens_per_second") == 1
     scored = re.search(r'<tr><th scope="row">score</th>(.*?)</tr>', text, flags=re.DOTALL)[1]
     assert re.findall(r"<td>(.*?)</td>", scored)[-2:] == ["–", "cpu"]
+
+
+def test_it_opens_with_a_sentence_of_result_the_figure_and_the_table(made):
+    text = report(made)
+    average = pages.cells().query("benchmark == 'average'").set_index(["tokens_per_step", "method"])["accuracy"]
+    ours, base = ([f"{average[tokens, method]:.1f}" for tokens in (2, 8)] for method in (pages.LABEL, "Original"))
+    said = f"at 2 and 8 tokens per step: {pages.LABEL} ({' and '.join(ours)} %), Original ({' and '.join(base)} %)."
+    assert said in unescape(text)
+    order = [text.index(part) for part in ('class="result"', 'id="figure-accuracy"', 'id="accuracy"', 'id="run"')]
+    assert order == sorted(order)
+    assert "not from this run" not in text
+
+
+def test_what_students_have_in_common_is_said_once(made):
+    content = made.model_dump(mode="json", exclude_unset=True)
+    content["students"]["other"] = content["students"]["t3d"] | {"label": "Other", "objective": {"name": "ddo"}}
+    content["tables"]["accuracy"]["students"] = ["t3d", "other"]
+    both = type(made).model_validate(content)
+    found = setup.described(both, both.tables.values())["students"]
+    assert "steps 2, batch size 2" in found.common
+    assert "seeds: 0, 1" in found.common
+    assert [list(row) for row in found.rows] == [["Student", "Key", "Objective"]] * 2
+    assert [row["Objective"] for row in found.rows] == ["t3d, path weight 0.2", "ddo"]
 
 
 def test_equal_files_give_equal_bytes(made):
@@ -172,8 +198,9 @@ def test_without_any_data_tables_and_figures_are_still_shown(made):
     assert '<span class="value">87.5</span>' in text
     assert "data:image/png;base64," in text
     assert "is missing" in data(text, "provenance-data")["cells"]["t3d/gsm/b8s4"]["missing"]
-    row = re.search(r'<tr><th scope="row">score</th>(.*?)</tr>', text, flags=re.DOTALL)[1]
-    assert re.findall(r"<td>(.*?)</td>", row)[:3] == ["9", "0", "–"]
+    # Costs have no rows of what nothing is known of, and products say where they come from.
+    assert '<th scope="row">score</th>' not in text
+    assert text.count("From the repository, not from this run</b>: 9 of the 9 artefacts") == 2
 
 
 def test_an_answer_of_other_parameters_is_not_shown(made):

@@ -1,4 +1,4 @@
-"""A Slurm cluster of one node on this machine, from Debian's packages: four GPUs that are not there, no accounting.
+"""A Slurm cluster of two nodes on this machine, from Debian's packages: GPUs that are not there, no accounting.
 
 Its daemons have a folder, ports and a munge socket of their own. Only `slurm.conf` and `gres.conf` have to be in the
 system's folder: what runs inside a job looks for them there and nowhere else.
@@ -16,6 +16,8 @@ from pathlib import Path
 
 import psutil
 
+NODES = ("127.0.0.2", "127.0.0.3")
+"""Each has a daemon and a name that resolves everywhere. Partition `test` has the first, `both` has both."""
 MARK = "# Written by T3D's tests/slurm, which remove it when they end."
 SYSTEM = (Path("/etc/slurm"), Path("/etc/slurm-llnl"))
 RUN = Path("/run/t3d-slurm")
@@ -70,13 +72,12 @@ def _start() -> None:
         "AuthType": "auth/munge",
         "AuthInfo": f"socket={RUN / 'socket'}",
         "SlurmctldPort": _free_port(),
-        "SlurmdPort": _free_port(),
         "StateSaveLocation": RUN / "state",
-        "SlurmdSpoolDir": RUN / "spool",
+        "SlurmdSpoolDir": RUN / "spool-%n",
         "SlurmctldPidFile": RUN / "slurmctld.pid",
-        "SlurmdPidFile": RUN / "slurmd.pid",
+        "SlurmdPidFile": RUN / "slurmd-%n.pid",
         "SlurmctldLogFile": RUN / "slurmctld.log",
-        "SlurmdLogFile": RUN / "slurmd.log",
+        "SlurmdLogFile": RUN / "slurmd-%n.log",
         "ProctrackType": "proctrack/linuxproc",
         "TaskPlugin": "task/none",
         "MpiDefault": "none",
@@ -96,17 +97,19 @@ def _start() -> None:
         "SlurmdParameters": "config_overrides",
     }
     lines = [MARK, *(f"{key}={value}" for key, value in settings.items())]
-    lines += [f"NodeName={host} NodeAddr=127.0.0.1 CPUs=64 RealMemory=400000 Gres=gpu:{len(GPUS)}"]
-    lines += [f"PartitionName=test Nodes={host} Default=YES MaxTime=INFINITE State=UP"]
+    size = f"CPUs=64 RealMemory=400000 Gres=gpu:{len(GPUS)}"
+    lines += [f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={_free_port()} {size}" for node in NODES]
+    for partition, nodes, default in (("test", NODES[:1], "YES"), ("both", NODES, "NO")):
+        lines += [f"PartitionName={partition} Nodes={','.join(nodes)} Default={default} MaxTime=INFINITE State=UP"]
     SYSTEM[0].mkdir(exist_ok=True)
     (SYSTEM[0] / "slurm.conf").write_text("\n".join(lines) + "\n")
     (SYSTEM[0] / "gres.conf").write_text("\n".join([MARK, *(f"Name=gpu File={path}" for path in GPUS)]) + "\n")
-    for daemon in ("slurmctld", "slurmd"):
-        subprocess.run([daemon], check=True)
+    for daemon in (["slurmctld"], *(["slurmd", "-N", node] for node in NODES)):
+        subprocess.run(daemon, check=True)
     for _ in range(50):
         # A node can be listed as idle before it answers; the first job would then be lost.
         with suppress(subprocess.CalledProcessError):
-            _said("srun", "true")
+            _said("srun", "--partition=both", f"--nodes={len(NODES)}", "true")
             return
         time.sleep(0.2)
     raise RuntimeError(f"The cluster did not start: {(RUN / 'slurmctld.log').read_text()[-2000:]}")
@@ -121,10 +124,10 @@ def _stop() -> None:
             subprocess.run(["scancel", *queued], check=True)
             time.sleep(0.5)
     stopped = []
-    for daemon in DAEMONS:
-        with suppress(FileNotFoundError, ValueError, psutil.NoSuchProcess):
-            process = psutil.Process(int((RUN / f"{daemon}.pid").read_text()))
-            if process.name() == daemon:
+    for path in (path for daemon in DAEMONS for path in RUN.glob(f"{daemon}*.pid")):
+        with suppress(ValueError, psutil.NoSuchProcess):
+            process = psutil.Process(int(path.read_text()))
+            if process.name() in DAEMONS:
                 process.terminate()
                 stopped.append(process)
     _, alive = psutil.wait_procs(stopped, timeout=10)

@@ -1,11 +1,13 @@
-"""`--profile slurm` on a real cluster of one node: what jobs ask for, that they run side by side, and how they fail.
+"""`--profile slurm` on a real cluster: what jobs ask for, that they run side by side, and how they fail.
 
 `make test-slurm` runs this; `make test` does not. The DAG is the small twin of the demo, whose jobs ask for a GPU and
 run on the CPU.
 """
 
+import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -17,6 +19,7 @@ import pytest
 import yaml
 
 from t3d import params
+from t3d.distillation.trainer import LOG
 from t3d.prompts import sets
 from t3d.provenance import store
 from t3d.teachers import teacher
@@ -264,6 +267,23 @@ def test_a_job_over_its_time_says_so_and_training_resumes_and_is_cancelled(finis
     while (states := {job["JobState"] for job in jobs_of(project)["student"]}) != {"TIMEOUT", "CANCELLED"}:
         assert time.monotonic() < deadline, states
         time.sleep(0.5)
+
+
+def test_two_nodes_train_one_student(finished, tmp_path):
+    """Two daemons of one machine: launchers meet through Slurm's own names. It says nothing of a network or of NCCL."""
+    project, _ = finished
+    name, log = "students/t3d-seed0.manifest.json", tmp_path / "log"
+    shards = [str(path) for key in BENCHMARKS for path in sorted(project.glob(f"data/twin/trajectories/{key}/*.json"))]
+    options = ["--experiment", "twin", "--run", "t3d-seed0", "--teacher", TEACHER, "--work", str(tmp_path / "work")]
+    options += ["--data", *(path for path in shards if path.endswith(store.MANIFEST)), "--out", str(tmp_path / name)]
+    line = [sys.executable, "-P", "-m", "t3d.cli", "distill", *options, "--processes", "2"]
+    job = ["--wait", "--partition=both", "--nodes=2", "--ntasks-per-node=1", "--mem=4000", f"--output={log}"]
+    subprocess.run(["sbatch", *job, "--wrap", shlex.join(line)], cwd=project, timeout=300, check=True)
+    made, alone = store.read(tmp_path / name), store.read(project / "data" / "twin" / name)
+    assert store.read_receipt(made)["processes"] == 2
+    assert made.recipes == alone.recipes
+    losses = [[json.loads(text)["loss"] for text in (each.folder() / LOG).open()] for each in (made, alone)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 def test_a_machine_with_a_slurm_of_its_own_is_left_alone(tmp_path):

@@ -1,5 +1,7 @@
 """`t3d decode` as it is typed: piped and on a terminal, in a project where nothing was made."""
 
+import io
+import json
 import os
 import re
 import subprocess
@@ -9,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from rich.console import Console
 
 from t3d import params
 from t3d.decoding.decoder import decode
@@ -62,7 +65,7 @@ def test_piped_it_is_the_answer_alone(project, tokenizer, response):
     assert done.stdout == text + "\n"
     (line,) = done.stderr.splitlines()
     steps = expected.denoising_steps
-    assert line.startswith(f"pocket-sdar b8s2: {expected.length} tokens in {steps} denoising steps")
+    assert line.startswith(f"Original, 4 tokens per step (b8s2): {expected.length} tokens in {steps} denoising steps")
     assert re.search(r"[\d.]+ s, \d+ tokens/s$", line)
     assert list(project.glob("data/*")) == [project / "data" / "shipped"]
 
@@ -79,9 +82,9 @@ def test_on_a_terminal_two_budgets_are_written_side_by_side(project, response):
     drawn = on_a_terminal(project, QUESTION, "--budget", "b8s1", "--compare", f"{SHIPPED}@b8s8", "--pace", "1000")
     plain = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", drawn)
     fast, slow = response("b8s1").denoising_steps, response("b8s8").denoising_steps
-    frames = set(re.findall(r"(\d+) of (\d+) denoising steps", plain))
+    frames = set(re.findall(r"(\d+) of (\d+) steps", plain))
     assert frames == {(str(n), str(of)) for of in (fast, slow) for n in range(of + 1)}
-    assert "░░" in plain.split(f"{slow} of {slow} denoising steps")[0]
+    assert "░░" in plain.split(f"{slow} of {slow} steps")[0]
     assert "38;5;46m" in drawn
     assert "38;5;141m" in drawn
     assert plain.count("tokens/s") == 2
@@ -91,7 +94,7 @@ def test_on_a_terminal_two_budgets_are_written_side_by_side(project, response):
 def test_every_denoising_step_is_one_state_and_the_last_is_the_answer(tokenizer, response):
     for budget in ("b8s1", "b8s4", "b4s4", "b8t0.9"):
         found = response(budget)
-        shown = asking._answer(tokenizer, budget, Budget.parse(budget), found, 1.0)
+        shown = asking._answer(tokenizer, asking.Model("x", None, None), Budget.parse(budget), found, 1.0)
         states = replay.states(shown)
         assert len(states) == found.denoising_steps + 1
         pictures = [replay.picture(shown, number).plain for number in range(len(states))]
@@ -119,6 +122,29 @@ def test_a_recorded_answer_is_shown_as_it_was_recorded(project, response):
     shown = asking.recorded(experiment, model, Budget.parse("b8s2"), "q1")
     assert (shown.step_map, shown.denoising_steps) == (found.step_map, found.denoising_steps)
     assert shown.statistics().endswith("commit passes, recorded")
+    assert (shown.label, shown.prompt, shown.right) == ("Original, 4 tokens per step", None, None)
+    ask = {"id": "q1", "domain": "gsm", "split": "test", "text": QUESTION, "prompt_ids": [1], "reference": "7"}
+    for name in ("gsm-test", "code-test"):
+        with writer.writing(experiment, f"prompts/{name}", store.manifest_path(experiment, f"prompts/{name}")) as job:
+            job.file(".jsonl").write_text(json.dumps(ask | {"reference_ids": [1], "answer": "7"}) + "\n")
+    score = "scores/pocket-sdar/gsm/b8s2"
+    with writer.writing(experiment, score, store.manifest_path(experiment, score)) as job:
+        verdicts = {"id": "q1", "correct": True, "extracted": "7", "reason": None}
+        verdicts |= {"response_tokens": 1, "denoising_steps": 1}
+        pq.write_table(pa.Table.from_pylist([verdicts]), job.file(".parquet"))
+    shown = asking.recorded(experiment, model, Budget.parse("b8s2"), "q1")
+    assert shown.statistics().endswith("commit passes, recorded, right")
+    console = Console(width=66, record=True, file=io.StringIO())
+    replay.show([shown] * 3, 0, console)
+    drawn = console.export_text()
+    assert "Question q1" in drawn
+    assert QUESTION[:40] in drawn
+    assert "expected: 7" in drawn
+    # Two beside each other, the third below.
+    assert drawn.count("Original, 4 tokens per step") == 3 + 3
+    assert drawn.count("steps ──") == 3
+    with pytest.raises(DataError, match=r"no benchmark whose prompts are here asks 'nope'; one of each: q1, q1\."):
+        asking.recorded(experiment, model, None, "nope")
     with pytest.raises(DataError, match="recorded no question 'q2' at b8s2; it did q1"):
         asking.recorded(experiment, model, Budget.parse("b8s2"), "q2")
     with pytest.raises(DataError, match="recorded answers at b8s2: choose one with --budget"):

@@ -12,10 +12,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from t3d.terminal import client, parent
+from t3d.terminal import child, client, parent
 from tests.started import error_of, wait_for
 
-CLIENT = [sys.executable, "-c", "from t3d.terminal.client import main; main()", "do"]
+CLIENT = [sys.executable, "-c", "from t3d.terminal.client import main; main()"]
 ALONE = 2
 """Status of a client that did its job itself: `do` is no verb of `t3d`."""
 PID = "import os; print(os.getpid(), flush=True); "
@@ -34,7 +34,9 @@ class Run:
     """What stands for a run of Snakemake: its parent, and clients. A job's arguments are a program in Python."""
 
     def __init__(self, monkeypatch, folder):
-        monkeypatch.setattr(parent, "LOADED", {"do": ()})
+        monkeypatch.setattr(parent, "LOADED", {"do": (), "else": ()})
+        monkeypatch.setattr(parent, "_BESIDE", {"else"})
+        monkeypatch.setattr(child, "STAYS", {"do": "--model"})
         fake = SimpleNamespace(main=lambda: exec(sys.argv[2], {}))
         monkeypatch.setitem(sys.modules, "t3d.cli", fake)
         name = f"t3d-test-{os.getpid()}-{time.monotonic_ns()}"
@@ -54,16 +56,15 @@ class Run:
                 os.environ.update(self.environment)
                 sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, "rww"[n], closefd=False) for n in range(3))
                 sys.argv = ["", str(listener.detach())]
-                parent.serve()
-                parent.job()
+                child.job(parent.serve())
             finally:
                 os._exit(99)
         listener.close()
         os.close(ending)
 
-    def ask(self, program, **environment):
+    def ask(self, program, *words, verb="do", **environment):
         return subprocess.Popen(
-            [*CLIENT, program],
+            [*CLIENT, verb, program, *words],
             cwd=self.folder,
             env=self.environment | environment,
             stdin=subprocess.PIPE,
@@ -173,6 +174,64 @@ def test_eight_jobs_at_once_are_not_mixed_up(run):
     assert [said(one)[:2] for one in asked] == [(n, f"{n}\n") for n in range(8)]
 
 
+def of(run, model, program="", **environment):
+    """The process that did a job of a model, and how long the job says that the process had lived."""
+    begun = "from t3d.provenance import environment; print(round(environment.begin().since_start, 1), flush=True); "
+    status, out, errors = said(run.ask(PID + begun + program, "--model", model, **environment))
+    assert (status, errors) == (0, "")
+    number, lived = out.split()
+    return int(number), float(lived)
+
+
+def test_a_child_stays_with_its_model_and_does_its_next_jobs(run):
+    first, _ = of(run, "m", "import time; time.sleep(2)")
+    assert is_there(first)
+    again, lived = of(run, "m")
+    assert again == first
+    assert lived < 1.5
+    assert of(run, "m", TMPDIR="/elsewhere")[0] != first
+    other, _ = of(run, "other")
+    assert other != first
+    assert of(run, "m")[0] == first
+    # As in a process of its own: a signal ends it, and who asks next gets another.
+    asked, child = run.started("import time; time.sleep(60)")
+    asked = run.ask(PID + "import time; time.sleep(60)", "--model", "m")
+    assert int(asked.stdout.readline()) == first
+    asked.terminate()
+    assert said(asked)[0] == -signal.SIGTERM
+    assert of(run, "m")[0] not in (first, other, child)
+
+
+def test_a_child_that_failed_or_was_killed_while_it_waited_is_not_asked_again(run):
+    failed = run.ask(PID + "raise SystemExit(3)", "--model", "m")
+    status, number, _ = said(failed)
+    assert status == 3
+    waits, _ = of(run, "m")
+    assert waits != int(number)
+    os.kill(waits, signal.SIGKILL)
+    wait_for(lambda: not is_there(waits), 10)
+    assert of(run, "m")[0] != waits
+
+
+def test_as_many_models_wait_as_there_is_room_for(run):
+    waiting = [of(run, f"m{n}")[0] for n in range(parent._MOST_WAITING + 2)]
+    assert [is_there(number) for number in waiting] == [False, *[True] * (parent._MOST_WAITING + 1)]
+    run.end()
+    wait_for(lambda: not any(map(is_there, [*waiting, run.parent])), 10)
+
+
+def test_a_child_on_a_gpu_waits_beside_scores_but_beside_no_other_model(monkeypatch, tmp_path):
+    monkeypatch.setattr(parent, "_uses_gpu", lambda process: process != "self")
+    run = Run(monkeypatch, tmp_path)
+    first, _ = of(run, "m")
+    assert said(run.ask("pass", verb="else"))[0] == 0
+    assert of(run, "m")[0] == first
+    of(run, "other")
+    assert not is_there(first)
+    run.end()
+    os.waitpid(run.parent, 0)
+
+
 def test_another_environment_is_served_by_a_process_of_its_own(run):
     assert said(run.ask("pass", HF_HOME="/elsewhere"))[0] == ALONE
 
@@ -198,17 +257,17 @@ def test_a_file_of_the_code_that_was_changed_is_not_served_by_what_was_loaded_be
 
 def test_a_stranger_hears_no(run, monkeypatch):
     ours, theirs = socket.socketpair()
-    monkeypatch.setattr(parent, "peer", lambda _: os.getuid() + 1)
+    monkeypatch.setattr(client, "peer", lambda _: os.getuid() + 1)
     socket.send_fds(ours, [b"\x02\0\0\0{}"], [0, 1, 2])
-    assert parent._request(theirs) == ({}, [])
+    assert client.received(theirs, 1.0) == ({}, [])
 
 
 def test_nonsense_is_no_request():
     ours, theirs = socket.socketpair()
     ours.send(b"GET /")
     ours.close()
-    assert error_of(parent._request, theirs) is None
-    assert parent._request(theirs)[0] == {}
+    assert error_of(client.received, theirs, 1.0) is None
+    assert client.received(theirs, 1.0)[0] == {}
 
 
 def test_a_child_has_as_many_threads_as_its_job(run):

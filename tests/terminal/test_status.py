@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 
 from t3d import params
 from t3d.provenance import lineage, records, store, writer
+from t3d.terminal import status as looking
 from tests.conftest import ROOT
 from tests.started import forked, set_up
 from tests.terminal.screen import drawn_by
@@ -58,7 +60,7 @@ def seen():
 def test_what_is_made_is_counted_and_nothing_remains(project):
     text = status()
     rows = [line.split() for line in text.splitlines()]
-    assert ["results/twin/table1.csv", "made", "15", "of", "15", "artefacts"] in rows
+    assert ["table1.csv", "made", "15", "of", "15", "artefacts"] in rows
     assert ["scores", "3", "of", "3", "0", "0"] in rows
     assert "All default tables and figures are made." in text
 
@@ -158,6 +160,21 @@ def test_nothing_made_says_what_there_is_to_do(project):
     assert "All default tables and figures are made." in text
     shutil.rmtree("results")
     assert "17 jobs left; nothing of their kind was made yet" in status()
+
+
+def test_it_fits_sixty_columns_and_explains_its_words(project):
+    shutil.copy(ROOT / "params" / "demo.yaml", project / "params" / "twin.yaml")
+    names = ["table9.csv", "figures/factorisation.pdf"]
+    (project / "results" / "twin" / "figures").mkdir()
+    for name in names:
+        (project / "results" / "twin" / name).write_text("x")
+    text = looking.to_text(looking.look(params.find("twin")), width=60)
+    assert max(map(len, text.splitlines())) <= 60
+    assert all(f" {name} " in text for name in names)
+    assert re.search(r"^incomplete: the file is here", text, flags=re.MULTILINE)
+    assert "\nstale:" not in text.partition("stage")[0]
+    os.utime("results/twin/table1.csv", (1e9, 1e9))
+    assert "\nstale: the file is older than what it shows" in status()
 
 
 def test_a_gpu_experiment_is_told_by_its_cost(project):

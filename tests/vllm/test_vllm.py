@@ -17,7 +17,7 @@ import yaml
 from transformers import AutoModelForCausalLM
 
 from t3d import params
-from t3d.evaluation import harness, scores
+from t3d.evaluation import scores
 from t3d.models.autoregressive import load_tokenizer
 from t3d.provenance import store, writer
 from t3d.provenance.lineage import VLLM
@@ -116,7 +116,7 @@ def test_the_accuracy_is_that_of_transformers(project, data, expected, tmp_path,
     monkeypatch.chdir(project)
     experiment, tokenizer = params.find("served"), load_tokenizer(data / "teachers" / "ar")
     rows = [
-        {"id": key, "text": harness.text_of(tokenizer, ids), "finish_reason": "stop"}
+        {"id": key, "text": tokenizer.decode(ids, skip_special_tokens=True), "finish_reason": "stop"}
         | {"response_tokens": len(ids), "denoising_steps": len(ids), "commit_passes": 0}
         for key, ids in expected.items()
     ]

@@ -3,12 +3,21 @@
 import re
 import shutil
 import subprocess
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from t3d.terminal import parent
 from tests.conftest import ROOT
 from tests.workflow.small import dvc, git, snakemake, t3d, twin, write
+
+
+@pytest.fixture(scope="session", autouse=True)
+def loaded():
+    """What jobs need is loaded here, once: the parents that they are children of are forks of this process."""
+    for name in dict.fromkeys(name for modules in parent.LOADED.values() for name in modules):
+        import_module(name)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.conftest import ROOT
-from tests.started import set_up, wait_for
+from tests.started import Fork, set_up, wait_for
 from tests.workflow.small import (
     BENCHMARKS,
     EVALUATIONS,
@@ -134,6 +134,16 @@ def test_a_change_plans_what_follows_from_it_and_nothing_else(project, change):
     assert planned(project) == expected
 
 
+def test_a_model_is_loaded_once_for_budgets_that_follow_each_other(project):
+    content = twin()
+    content["tables"]["table1"]["budgets"] = ["b8s2", "b8s4", "b8s1"]
+    write(project, content)
+    answers = [f"answers/t3d-seed0/gsm/{budget}" for budget in ("b8s4", "b8s1")]
+    snakemake(project, *(f"data/demo/{name}.manifest.json" for name in answers), "--cores", "1")
+    logs = [(project / "logs" / "demo" / f"{name}.log").read_text() for name in answers]
+    assert sorted("Loading weights" in log for log in logs) == [False, True]
+
+
 def test_bad_parameters_stop_snakemake_with_one_message(project):
     assert "unknown experiment 'nope'" in snakemake(project, "-n", "--config", "experiment=nope", check=False)
     content = twin()
@@ -154,7 +164,7 @@ def test_a_student_whose_job_is_ended_leaves_its_state(project):
     command = [*MODULE["snakemake"], "-s", str(ROOT / "Snakefile"), "--cores", "1"]
     command += ["data/demo/students/sft-seed0.manifest.json"]
     given = {"cwd": project, "env": environment(project), "start_new_session": True}
-    running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=-1, **given)
+    running = Fork(command, stdout=subprocess.DEVNULL, stderr=-1, **given)
     log = project / "logs" / "demo" / "students" / "sft-seed0.log"
     deadline = time.monotonic() + 120
     while not (log.is_file() and "distill sft-seed0: " in log.read_text()):
@@ -167,10 +177,10 @@ def test_a_student_whose_job_is_ended_leaves_its_state(project):
     assert list((project / "work" / "demo" / "sft-seed0").glob("step-*.pt"))
 
 
-def jobs_of(running: psutil.Popen) -> list[psutil.Process]:
+def jobs_of(running: subprocess.Popen) -> list[psutil.Process]:
     """The jobs that a Snakemake runs at this moment."""
     with suppress(psutil.NoSuchProcess):
-        return [child for child in running.children(recursive=True) if child.name() == "t3d"]
+        return [child for child in psutil.Process(running.pid).children(recursive=True) if child.name() == "t3d"]
     return []
 
 
@@ -191,10 +201,10 @@ def test_from_nothing_again_through_kills_the_table_is_byte_identical(project, t
     kills = 0
     while kills < int(os.environ.get("KILLS", "6")):
         given = {"cwd": again, "env": environment(again), "start_new_session": True}
-        running = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **given)
+        running = Fork(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **given)
         for everything in (False, False, True):
             wait_for(lambda running=running: jobs_of(running) or running.poll() is not None, seconds=300)
-            with suppress(psutil.TimeoutExpired):
+            with suppress(subprocess.TimeoutExpired):
                 running.wait(moments.uniform(0, 4))
             if everything and running.poll() is None:
                 os.killpg(running.pid, signal.SIGKILL)

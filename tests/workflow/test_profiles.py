@@ -1,6 +1,7 @@
 """What the profiles of `workflow/profiles/` decide, without a cluster: `tests/slurm/` has one."""
 
 import re
+import shutil
 from collections import Counter
 
 import yaml
@@ -40,6 +41,20 @@ def test_a_dry_run_for_a_cluster_needs_no_cluster(tmp_path):
     assert asked["8"] == len(BENCHMARKS) + 1 + len(MODELS) * len(BENCHMARKS)
     assert asked["1"] == len(STUDENTS)
     assert "runtime=20" in said
+
+
+def test_what_would_stop_a_job_is_said_when_it_is_planned_and_stops_the_run(tmp_path):
+    set_up(tmp_path, "demo", "")
+    shutil.copy(ROOT / "params" / "paper.yaml", tmp_path / "params" / "paper.yaml")
+    (tmp_path / "params" / "reported.csv").symlink_to(ROOT / "params" / "reported.csv")
+    (tmp_path / "slurm").symlink_to(ROOT / "slurm")
+    said = snakemake(tmp_path, "-n", "results/table1.csv", "--profile", "slurm")
+    assert "Before the first job:\npins: params/paper.yaml: sources" in said
+    assert "answers" in said
+    said = snakemake(tmp_path, "results/table1.csv", "--config", "experiment=paper", check=False)
+    assert "A job would fail for this:" in said
+    assert "`t3d pin --experiment paper` prints what to paste there" in said
+    assert not (tmp_path / "data" / "paper").exists()
 
 
 def test_rules_submitted_as_arrays_exist():

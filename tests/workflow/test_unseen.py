@@ -81,7 +81,11 @@ def test_a_reviewer_is_refused_before_anything_is_touched(project):
     snakemake(project, f"results/demo/figures/{drawn.name}")
     answers.unlink()
     before = drawn.read_bytes()
-    output = snakemake(project, "--forceall", rules="workflow/report.smk", check=False)
+    output = snakemake(project, "--forceall", rules="workflow/report.smk")
+    assert "Left as they are, since not all they show is here: figures/commits.pdf" in output
+    assert drawn.read_bytes() == before
+    named = str(drawn.relative_to(project))
+    output = snakemake(project, named, "--forceall", rules="workflow/report.smk", check=False)
     assert "of 1 a file is missing (data/demo/answers/t3d-seed0/gsm/b8s2.parquet)" in " ".join(output.split())
     assert drawn.read_bytes() == before
     # The whole workflow answers again, and other tables do not need the answers.

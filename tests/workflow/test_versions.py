@@ -254,9 +254,14 @@ def test_an_experiment_that_is_not_versioned_is_named(clone):
 
 
 def test_a_cell_is_traced_to_its_commands_commits_and_digests(whole):
-    assert "t3d/gsm/b8s2" in t3d(whole, "trace", "results/table1.csv").split()
+    listed = t3d(whole, "trace", "results/table1.csv")
+    (line,) = [line for line in listed.splitlines() if line.startswith("t3d/gsm/b8s2 ")]
+    score = json.loads((whole / "data/demo/scores/t3d-seed0/gsm/b8s2.json").read_text())
+    said = f"{100 * score['accuracy']:.1f} %, {score['correct']} of {score['n']} right"
+    assert line.split(maxsplit=1)[1] == said
+    assert t3d(whole, "trace", "results/table1.csv", "--cell", "t3d/gsm/b8s2").startswith(f"t3d/gsm/b8s2: {said}\n")
     found = json.loads(t3d(whole, "trace", "results/table1.csv", "--cell", "t3d/gsm/b8s2", "--json"))
-    chain = {origin["artefact"]: origin for origin in found["t3d-seed0"]}
+    chain = {origin["artefact"]: origin for origin in found["t3d-seed0"]["origins"]}
     assert next(iter(chain)) == "scores/t3d-seed0/gsm/b8s2"
     assert set(chain) >= {"students/t3d-seed0", "trajectories/gsm/0-of-2", "teachers/pocket-sdar", "prompts/gsm-test"}
     for origin in chain.values():

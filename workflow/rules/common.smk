@@ -11,7 +11,7 @@ from snakemake.utils import min_version
 from t3d import params
 from t3d.errors import T3DError
 from t3d.provenance import lineage, recipes, store, unseen
-from t3d.terminal import cost, parent
+from t3d.terminal import cost, doctor, parent
 
 min_version("9.27")
 
@@ -50,6 +50,20 @@ def recipe(artefact):
     return lambda wildcards: recipes.digest(E, artefact.format(**wildcards))
 
 
+def check_machine(settings):
+    """Say in a dry run, and before a run stop for, what would stop one of its jobs hours later."""
+    if not workflow.is_rule("answers"):
+        return
+    # A dry run counts as local, whatever the profile.
+    here = workflow.local_exec and not any("slurm" in word for word in sys.argv)
+    if found := doctor.stops(E, unseen.artefacts_behind(E, settings.targets), here):
+        said = "\n".join([*found, f"All that is needed: t3d doctor --experiment {E.name}"])
+        # Who runs a part may score what it answers on another machine.
+        if not workflow.dryrun and not settings.until and not settings.omit_from:
+            raise WorkflowError(f"A job would fail for this:\n{said}")
+        print(f"Before the first job:\n{said}", file=sys.stderr)
+
+
 @cache
 def check_unseen():
     """Stop if Snakemake would take for finished what is not (`t3d/provenance/unseen.py`)."""
@@ -58,6 +72,7 @@ def check_unseen():
     # The processes that run single jobs read this file as well. Whoever forces rules knows what has to be made again.
     if not workflow.is_main_process or settings.forceall or settings.forcetargets or forces_rules:
         return
+    check_machine(settings)
     made_here = [folder for folder, rule in (("data/", "answers"), ("results/", "table")) if workflow.is_rule(rule)]
     found = {
         path: why
@@ -89,10 +104,13 @@ def material(product):
     return [manifest(artefact) for artefact in lineage.inputs_of_target(E, product)]
 
 
-def results():
-    """The default tables and figures, and the tables' copies in `results/`."""
-    copies = [f"results/{name}.csv" for name, table in E.tables.items() if not table.on_request]
-    return [*copies, *(f"results/{E.name}/{name}" for name in lineage.targets(E))]
+def results(names=None):
+    """The default tables and figures, or those of some `names`, and the tables' copies in `results/`."""
+    names = list(lineage.targets(E)) if names is None else names
+    return [
+        *(f"results/{name}" for name in names if name.endswith(".csv")),
+        *(f"results/{E.name}/{name}" for name in names),
+    ]
 
 
 def on_the_page():

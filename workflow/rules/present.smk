@@ -18,3 +18,15 @@ def material(product):
         )
     check_unseen()
     return [manifest(artefact) for artefact in artefacts]
+
+
+@cache
+def can_be_made():
+    """The default tables and figures that can be made from what is here; all of them if none can, which says why."""
+    fits = {name: not verify.missing_of(E, product, here=True) for name, product in lineage.targets(E).items()}
+    left = [name for name, whole in fits.items() if not whole]
+    if len(left) == len(fits):
+        return left
+    if left and workflow.is_main_process:
+        print(f"Left as they are, since not all they show is here: {', '.join(left)}", file=sys.stderr)
+    return [name for name, whole in fits.items() if whole]

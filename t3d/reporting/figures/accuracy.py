@@ -4,6 +4,7 @@ The numbers are those of a table of the same cells (`t3d/reporting/accuracy.py`)
 """
 
 import math
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from t3d.params import AccuracyFigure, Experiment
 from t3d.provenance import lineage
 from t3d.reporting import scores
 from t3d.reporting.accuracy import accuracy_table
-from t3d.reporting.figures.style import ALONE, legend_below, light_grid, look_of
+from t3d.reporting.figures.style import ALONE, LABELS, End, label_ends, legend_below, light_grid, look_of
 from t3d.reporting.view import budget_of
 
 _PANEL = (2.7, 2.35)
@@ -27,7 +28,8 @@ _TICKS = {2: ((1,), (1, 1.5), (1, 1.25, 1.5, 1.75)), 10: ((1,), (1, 2, 5), (1, 1
 """Base of a logarithmic axis -> multiples of its powers that may have ticks, ever closer."""
 _LOW = 12
 """Percent. Below a point that is lower than this, there is no room for its mark."""
-_BAND = "Mean over training seeds; band: 95 % Wilson interval over questions."
+_BAND = "Band: 95 % Wilson interval over questions."
+_SEEDS = "Line: mean over training seeds. "
 
 
 def draw(experiment: Experiment, wanted: AccuracyFigure, manifests: list[Path]) -> Figure:
@@ -37,7 +39,8 @@ def draw(experiment: Experiment, wanted: AccuracyFigure, manifests: list[Path]) 
         manifests: of the scores it needs.
     """
     frame, totals = scores.load(experiment, wanted, manifests)
-    note = _BAND
+    several = frame.groupby("method")["seed"].nunique().max() > 1
+    note = (_SEEDS if several else "") + _BAND
     if wanted.against == "tokens_per_second":
         note += f" Speed is that of this decoder on {_machine(totals)}; another machine's differs."
     points = points_of(experiment, wanted, frame, totals)
@@ -97,7 +100,7 @@ def _drawn(experiment: Experiment, wanted: AccuracyFigure, points: pd.DataFrame,
     blocks = sorted(points["block_size"].unique())
     # A panel per benchmark and block size; with one block size, benchmarks stand side by side.
     rows, columns = (len(wanted.benchmarks), len(blocks)) if len(blocks) > 1 else (1, len(wanted.benchmarks))
-    width = ALONE if columns == 1 else _PANEL[0] * columns + 0.4
+    width = (ALONE if columns == 1 else _PANEL[0] * columns + 0.4) + LABELS
     figure = Figure(figsize=(width, _PANEL[1] * rows + 0.2), layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     both = points["dynamic"].nunique() > 1
@@ -112,13 +115,24 @@ def _drawn(experiment: Experiment, wanted: AccuracyFigure, points: pd.DataFrame,
     x_label = "Tokens per second" if wanted.against == "tokens_per_second" else "Tokens per denoising step"
     for axis in axes[-1]:
         axis.set_xlabel(x_label)
-    handles = [Line2D([], [], linewidth=1.4, markersize=4, **look) for look in _looks(experiment, wanted).values()]
-    labels = list(_looks(experiment, wanted))
-    if both:
-        handles += [Line2D([], [], color="#808080", linestyle=line) for line in ("-", ":")]
-        labels += ["fixed steps", "threshold"]
-    legend_below(figure, handles, labels, note)
+    # A method looks the same in all panels, so the last one of each row has the labels.
+    for axis, benchmark in zip(axes[:, -1], wanted.benchmarks if rows > 1 else wanted.benchmarks[-1:], strict=True):
+        panel = points[(points["benchmark"] == benchmark) & (points["block_size"] == blocks[-1])]
+        label_ends(axis, list(_ends(experiment, wanted, panel)), _PANEL[1] - 0.5)
+    kinds = {
+        "fixed steps": Line2D([], [], color="#808080"),
+        "threshold": Line2D([], [], color="#808080", linestyle=":"),
+    }
+    legend_below(figure, list(kinds.values()) if both else [], list(kinds) if both else [], note)
     return figure
+
+
+def _ends(experiment: Experiment, wanted: AccuracyFigure, panel: pd.DataFrame) -> Iterator[End]:
+    """The last point of each method's line; of two lines, that of fixed steps."""
+    for label, look in _looks(experiment, wanted).items():
+        line = panel[panel["method"] == label].sort_values("dynamic", kind="stable")
+        last = line[line["dynamic"] == line["dynamic"].iloc[0]].iloc[-1]
+        yield End(last["x"], last["accuracy"], label, look["color"])
 
 
 def _looks(experiment: Experiment, wanted: AccuracyFigure) -> dict[str, dict[str, Any]]:
@@ -137,7 +151,7 @@ def _draw_panel(axis: Axes, experiment: Experiment, wanted: AccuracyFigure, pane
         for dynamic, line in panel[panel["method"] == label].groupby("dynamic"):
             dotted = {"linestyle": ":"} if both and dynamic else {}
             axis.fill_between(line["x"], line["low"], line["high"], color=look["color"], alpha=0.13, linewidth=0)
-            axis.plot(line["x"], line["accuracy"], linewidth=1.4, markersize=4, clip_on=False, **(look | dotted))
+            axis.plot(line["x"], line["accuracy"], markersize=4, clip_on=False, **(look | dotted))
     for point in panel[panel["mark"] != ""].itertuples():
         low = point.accuracy < _LOW
         axis.annotate(

@@ -1,6 +1,7 @@
 """Where in its block and at which denoising step tokens are committed, from the step maps of recorded answers.
 
-Left-to-right decoding is a diagonal; a column that is dark at step 1 is a position the model commits at once.
+The teacher's map shows shares: left-to-right decoding is a diagonal, and a column that is dark at step 1 is a position
+that it commits at once. The others' show the difference from it, since maps of one teacher's students look alike.
 """
 
 import textwrap
@@ -31,7 +32,7 @@ _LAST_TICKED = 8
 
 
 def draw(experiment: Experiment, wanted: CommitFigure, manifests: list[Path]) -> Figure:
-    """A row of heat maps per benchmark and budget, a column per method, one colour scale.
+    """A row of heat maps per benchmark and budget, a column per method; one colour scale of shares, one of differences.
 
     Args:
         manifests: `answers/<model>/<benchmark>/<budget>.manifest.json`, one per cell, in any order.
@@ -43,9 +44,10 @@ def draw(experiment: Experiment, wanted: CommitFigure, manifests: list[Path]) ->
     found = scores.by_cell(experiment, lineage.score_keys_of(experiment, wanted), manifests, kind="answers")
     methods = lineage.rows_of(experiment, wanted)
     kinds = [(column, Budget.parse(text)) for column in wanted.benchmarks for text in wanted.budgets]
-    titles = [textwrap.wrap(row.label, _TITLE) for row in methods]
+    minus = f" \N{MINUS SIGN} {methods[0].label}"
+    titles = [textwrap.wrap(row.label + (minus if number else ""), _TITLE) for number, row in enumerate(methods)]
     heights = [max((budget.steps or 1) / budget.block_size, _LEAST) * _WIDTH for _, budget in kinds]
-    figure = Figure(figsize=(_WIDTH * len(methods) + 1.5, sum(heights) + 0.42 * len(kinds) + 0.5), layout="constrained")
+    figure = Figure(figsize=(_WIDTH * len(methods) + 2.3, sum(heights) + 0.42 * len(kinds) + 0.5), layout="constrained")
     axes = figure.subplots(len(kinds), len(methods), squeeze=False, height_ratios=heights)
     panels = []
     for column, budget in kinds:
@@ -54,10 +56,14 @@ def draw(experiment: Experiment, wanted: CommitFigure, manifests: list[Path]) ->
             for row in methods
         ]
         panels.append([_mean_over_seeds([found[cell] for cell in seeds], budget) for seeds in cells])
-    highest = max(float(np.nanmax(panel)) for line in panels for panel in line)
+    highest = max(float(np.nanmax(line[0])) for line in panels)
+    panels = [[line[0], *(panel - line[0] for panel in line[1:])] for line in panels]
+    furthest = max((float(np.nanmax(np.abs(panel))) for line in panels for panel in line[1:]), default=0.0)
     for number, (line, (column, budget), shares) in enumerate(zip(axes, kinds, panels, strict=True)):
-        for axis, panel in zip(line, shares, strict=True):
-            image = _draw_panel(axis, panel, highest)
+        images = [_draw_panel(line[0], shares[0], highest, None)]
+        images += [
+            _draw_panel(axis, panel, highest, furthest) for axis, panel in zip(line[1:], shares[1:], strict=True)
+        ]
         for axis in line[1:]:
             axis.set_yticklabels([])
         line[0].set_ylabel("Denoising step", fontsize=8)
@@ -68,10 +74,13 @@ def draw(experiment: Experiment, wanted: CommitFigure, manifests: list[Path]) ->
         axis.set_title("\n".join(title), fontsize=8, pad=4)
     for axis in axes[-1]:
         axis.set_xlabel("Position in block", fontsize=8)
-    bar = figure.colorbar(image, ax=axes, shrink=0.9, aspect=25, pad=0.02)
-    bar.set_label("Share of the position's tokens", fontsize=8)
-    bar.outline.set_visible(False)
-    bar.ax.tick_params(labelsize=7)
+    said = [(images[0], "Share of the position's tokens")]
+    said += [(image, f"Difference from {methods[0].label}") for image in images[1:2]]
+    for image, text in said:
+        bar = figure.colorbar(image, ax=axes, shrink=0.9, aspect=25, pad=0.02)
+        bar.set_label(text, fontsize=8)
+        bar.outline.set_visible(False)
+        bar.ax.tick_params(labelsize=7)
     return figure
 
 
@@ -114,16 +123,16 @@ def _mean_over_seeds(manifests: list[Manifest], budget: Budget) -> np.ndarray:
     return np.mean(shares, axis=0)
 
 
-def _draw_panel(axis: Axes, shares: np.ndarray, highest: float) -> AxesImage:
-    steps, block_size = shares.shape
-    extent = (0.5, block_size + 0.5, 0.5, steps + 0.5)
+def _draw_panel(axis: Axes, shown: np.ndarray, highest: float, furthest: float | None) -> AxesImage:
+    """Shares from 0 to `highest`, or differences up to `furthest` both ways."""
+    steps, block_size = shown.shape
     image = axis.imshow(
-        shares,
-        cmap="Blues",
-        vmin=0,
-        vmax=highest,
+        shown,
+        cmap="Blues" if furthest is None else "RdBu",
+        vmin=0.0 if furthest is None else -furthest,
+        vmax=highest if furthest is None else furthest,
         origin="lower",
-        extent=extent,
+        extent=(0.5, block_size + 0.5, 0.5, steps + 0.5),
         aspect="auto",
         interpolation="nearest",
     )

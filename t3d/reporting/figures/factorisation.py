@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from t3d.errors import DataError
@@ -17,13 +16,13 @@ from t3d.params import Experiment, FactorisationFigure
 from t3d.provenance import lineage
 from t3d.provenance.parquet import GAPS, of_artefact
 from t3d.provenance.store import Manifest
-from t3d.reporting.figures.style import ALONE, legend_below, light_grid, look_of
+from t3d.reporting.figures.style import ALONE, LABELS, End, label_ends, legend_below, light_grid, look_of
 from t3d.reporting.inputs import by_artefact
 
 _RESAMPLES = 2_000
 _PANEL = (2.7, 2.5)
 """Inches."""
-_NOTE = "Mean over seeds; band: 95 % bootstrap interval over rollouts."
+_SEEDS, _BAND = "Line: mean over training seeds. ", "Band: 95 % bootstrap interval over rollouts."
 
 
 def draw(experiment: Experiment, wanted: FactorisationFigure, manifests: list[Path]) -> Figure:
@@ -44,7 +43,7 @@ def draw(experiment: Experiment, wanted: FactorisationFigure, manifests: list[Pa
     }
     needed = [artefact for runs in artefacts.values() for artefact in runs]
     found = by_artefact(experiment, needed, manifests, kind="factorisation")
-    width = ALONE if len(wanted.trajectories) == 1 else _PANEL[0] * len(wanted.trajectories) + 0.4
+    width = (ALONE if len(wanted.trajectories) == 1 else _PANEL[0] * len(wanted.trajectories) + 0.4) + LABELS
     figure = Figure(figsize=(width, _PANEL[1]), layout="constrained")
     axes = figure.subplots(1, len(wanted.trajectories), sharey=True, squeeze=False)[0]
     for axis, name in zip(axes, wanted.trajectories, strict=True):
@@ -52,14 +51,28 @@ def draw(experiment: Experiment, wanted: FactorisationFigure, manifests: list[Pa
         _check_rollouts(name, gaps)
         for model, of_model in gaps.items():
             _draw_line(axis, total_correlation(of_model), look_of(experiment, model))
-        axis.set_title(f"{name} ({gaps[wanted.teacher]['id'].nunique()} rollouts)", loc="left")
+        axis.set_title(f"{_title(experiment, name)} ({gaps[wanted.teacher]['id'].nunique()} rollouts)", loc="left")
         _scale(axis, sorted(gaps[wanted.teacher]["interval"].unique()))
     axes[0].set_ylabel("Total correlation (nats per step)")
     axes[0].set_ylim(bottom=0)
-    handles = [Line2D([], [], linewidth=1.4, markersize=4, **look_of(experiment, model)) for model in models]
-    labels = [experiment.teachers[wanted.teacher].label, *(experiment.students[key].label for key in models[1:])]
-    legend_below(figure, handles, labels, _NOTE)
+    # Those of the last panel, `gaps`; a model looks the same in all.
+    ends = []
+    for model, of_model in gaps.items():
+        line = total_correlation(of_model)["value"]
+        label = (experiment.students.get(model) or experiment.teachers[model]).label
+        ends.append(End(line.index[-1], line.iloc[-1], label, look_of(experiment, model)["color"]))
+    label_ends(axes[-1], ends, _PANEL[1] - 0.5)
+    several = any(len(runs) > 1 for runs in artefacts.values())
+    legend_below(figure, [], [], (_SEEDS if several else "") + _BAND)
     return figure
+
+
+def _title(experiment: Experiment, trajectories: str) -> str:
+    """The label of the benchmark that asks questions of the same domain; of a file's questions, the key."""
+    sets = experiment.prompt_sets
+    domain = sets[experiment.trajectories[trajectories].prompts].domain
+    labels = [spec.label for spec in experiment.benchmarks.values() if sets[spec.prompts].domain == domain]
+    return labels[0] if labels and domain != "questions" else trajectories
 
 
 def total_correlation(gaps: pd.DataFrame) -> pd.DataFrame:
@@ -106,7 +119,7 @@ def _check_rollouts(name: str, gaps: dict[str, pd.DataFrame]) -> None:
 
 def _draw_line(axis: Axes, line: pd.DataFrame, look: dict) -> None:
     axis.fill_between(line.index, line["low"], line["high"], color=look["color"], alpha=0.13, linewidth=0)
-    axis.plot(line.index, line["value"], linewidth=1.4, markersize=4, clip_on=False, **look)
+    axis.plot(line.index, line["value"], markersize=4, clip_on=False, **look)
 
 
 def _scale(axis: Axes, intervals: list[int]) -> None:

@@ -1,19 +1,38 @@
-"""What the figures share: type, a look per model, and a legend that fits below the panels."""
+"""What the figures share: type, a look per method, labels at the ends of lines, and a text below the panels."""
 
 import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from scipy.optimize import isotonic_regression
 
 from t3d.params import Experiment
 from t3d.provenance import lineage
 
-# Okabe and Ito's colours, without black (too near the teacher's grey) and yellow (too near the paper).
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_MARKERS = ("o", "s", "^", "D", "v", "P")
-_TEACHER = {"color": "#404040", "linestyle": "--", "marker": "x", "zorder": 3}
+_THIN, _STRONG = 1.3, 2.4
+"""Widths of lines, points."""
+# Okabe and Ito's colours, without yellow (too near the paper) and black (too near the teacher's grey), and Tol's wine.
+_METHODS = {
+    "SFT": ("#56B4E9", "o", _THIN),
+    "ReDi": ("#E69F00", "s", _THIN),
+    "dParallel": ("#882255", "P", _THIN),
+    "Naive TD": ("#009E73", "^", _THIN),
+    "DDO": ("#CC79A7", "X", _THIN),
+    "T3D": ("#0072B2", "D", _STRONG),
+    "Ours": ("#D55E00", "v", 1.9),
+}
+"""Label of a student up to its first colon -> colour, marker and width, in every experiment."""
+_OTHERS = tuple(
+    zip(("#999933", "#44AA99", "#332288", "#AA4499", "#661100", "#777777"), ("<", ">", "p", "h", "*", "8"), strict=True)
+)
+"""Colours and markers of students with other labels, by Tol."""
+_TEACHER = {"color": "#404040", "linestyle": "--", "marker": "x", "linewidth": _THIN, "zorder": 3}
 
 STYLE = {
     "font.size": 9,
@@ -26,6 +45,10 @@ STYLE = {
 }
 ALONE = 4.2
 """Width of a figure of one column, inches: its legend and note need more than a panel."""
+LABELS = 1.2
+"""Width of the labels beside the last column, inches."""
+_LABEL_SIZE, _LABEL_WRAP, _LINE_HEIGHT = 8, 18, 0.125
+"""Of a label at the end of a line: points, characters, inches of a line."""
 _NOTE_SIZE = 8
 # Inches of DejaVu Sans at sizes 8 and 9; estimates, on the wide side.
 _NOTE_CHARACTER, _NOTE_LINE = 0.064, 0.14
@@ -33,17 +56,78 @@ _LABEL_CHARACTER, _LABEL_KEY, _LABEL_LINE = 0.07, 0.5, 0.2
 
 
 def look_of(experiment: Experiment, model: str) -> dict[str, Any]:
-    """Colour and marker of a student, or of a teacher, as arguments of `Axes.plot`.
+    """Colour, marker and width of a student, or of a teacher, as arguments of `Axes.plot`.
 
-    They are given out in the order in which the experiment's figures first show the students, so that a student looks
-    the same in all of them.
+    A method looks the same in every figure of every experiment, and T3D has the strongest line. Students with labels of
+    their own get what is left, in the order in which the experiment's figures first show them.
     """
     if model not in experiment.students:
         return dict(_TEACHER)
+    method = _method(experiment, model)
+    if method in _METHODS:
+        colour, marker, width = _METHODS[method]
+        return {"color": colour, "linestyle": "-", "marker": marker, "linewidth": width, "zorder": 2 + width}
     shown = [student for figure in experiment.figures.values() for student in lineage.students_of(experiment, figure)]
-    place = list(dict.fromkeys([*shown, *experiment.students])).index(model)
-    turn, colour = divmod(place, len(_COLOURS))
-    return {"color": _COLOURS[colour], "linestyle": "-", "marker": _MARKERS[(place + turn) % len(_MARKERS)]}
+    others = [key for key in [*shown, *experiment.students] if _method(experiment, key) not in _METHODS]
+    turn, place = divmod(list(dict.fromkeys(others)).index(model), len(_OTHERS))
+    colour, marker = _OTHERS[place][0], _OTHERS[(place + turn) % len(_OTHERS)][1]
+    return {"color": colour, "linestyle": "-", "marker": marker, "linewidth": _THIN, "zorder": 2 + _THIN}
+
+
+def _method(experiment: Experiment, student: str) -> str:
+    return experiment.students[student].label.partition(":")[0]
+
+
+@dataclass(frozen=True)
+class End:
+    """The last point of a line, in data coordinates, and what the line is called."""
+
+    x: float
+    y: float
+    label: str
+    color: Any
+
+
+def label_ends(axis: Axes, ends: Sequence[End], height: float) -> None:
+    """Write labels beside a panel, each at the height of its line's end or as near as they fit, joined to it.
+
+    Args:
+        axis: the panel, with its final limits and a linear y axis.
+        ends: of the lines.
+        height: of the panel, inches.
+    """
+    low, high = axis.get_ylim()
+    ends = sorted(ends, key=lambda end: end.y)
+    texts = [textwrap.fill(end.label, _LABEL_WRAP) for end in ends]
+    sizes = np.array([(text.count("\n") + 1) * _LINE_HEIGHT / height for text in texts])
+    wanted = np.array([(end.y - low) / (high - low) for end in ends])
+    places = spread(wanted, sizes)
+    for end, text, place in zip(ends, texts, places, strict=True):
+        axis.annotate(
+            text,
+            (end.x, end.y),
+            xytext=(1.06, place),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=_LABEL_SIZE,
+            linespacing=1.0,
+            # A little darker than its line, to be read on white.
+            color=tuple(0.75 * part for part in to_rgb(end.color)),
+            arrowprops={"arrowstyle": "-", "color": end.color, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 3},
+            annotation_clip=False,
+        )
+
+
+def spread(wanted: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Centres of labels of some `sizes` within 0..1, nearest to where they are `wanted` without overlapping.
+
+    Args:
+        wanted: ascending.
+        sizes: of the same order.
+    """
+    offsets = np.cumsum(sizes) - sizes / 2
+    free = max(1.0 - float(sizes.sum()), 0.0)
+    return np.clip(isotonic_regression(wanted - offsets).x, 0.0, free) + offsets
 
 
 def light_grid(axis: Axes) -> None:
@@ -52,16 +136,16 @@ def light_grid(axis: Axes) -> None:
 
 
 def legend_below(figure: Figure, handles: list[Any], labels: list[str], note: str) -> None:
-    """A legend under the panels, in as many columns as fit, with a text that says what is drawn.
+    """A text under the panels that says what is drawn, and a legend in as many columns as fit.
 
     The figure grows by what they need, so that the panels keep their size.
 
     Args:
-        handles: artists, one per label.
+        handles: artists, one per label; none where lines have their labels at their ends.
         note: shown above the labels, wrapped to the figure's width.
     """
     width = figure.get_figwidth()
-    columns = int(width / (_LABEL_KEY + _LABEL_CHARACTER * max(map(len, labels))))
+    columns = int(width / (_LABEL_KEY + _LABEL_CHARACTER * max(map(len, labels), default=1)))
     columns = max(1, min(columns, len(labels)))
     text = textwrap.wrap(note, int(width / _NOTE_CHARACTER))
     legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, columnspacing=1.2)

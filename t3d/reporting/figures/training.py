@@ -4,6 +4,7 @@ Nothing is smoothed: a line is the mean over training seeds at each optimizer st
 converted teacher it also shows what its answers to some prompts were like at three moments (`t3d/teachers/probes.py`).
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter, ScalarFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter, ScalarFormatter
 
 from t3d.errors import CorruptArtefactError, MissingInputError, reading
 from t3d.params import Experiment, TrainingFigure
@@ -23,29 +24,34 @@ from t3d.reporting.figures.style import legend_below, light_grid, look_of
 from t3d.reporting.inputs import by_artefact
 
 _TITLES = {
-    "loss": "Loss",
-    "likelihood_term": "Likelihood term",
-    "ar_term": "KL to the AR model",
-    "entropy_term": "Entropy term",
-    "real_term": "DDO, real term",
-    "fake_term": "DDO, fake term",
-    "path_term": "Path term",
-    "disagreement": "Disagreement",
+    "loss": "Loss (nats)",
+    "likelihood_term": "Likelihood term (nats)",
+    "ar_term": "KL to the AR model (nats)",
+    "entropy_term": "Entropy term (nats)",
+    "real_term": "DDO, real term (nats)",
+    "fake_term": "DDO, fake term (nats)",
+    "path_term": "Path term (nats)",
+    "disagreement": "Disagreement (share)",
     "gradient_norm": "Gradient norm",
     "real_gradient_norm": "Gradient norm, real term",
     "fake_gradient_norm": "Gradient norm, fake term",
-    "complete": "Answers that end",
-    "nll": "NLL by the AR model",
+    "complete": "Answers that end (share)",
+    "nll": "NLL by the AR model (nats)",
 }
 """Key of the log -> its panel, in the order drawn; see `t3d/distillation/losses.py`."""
 _PROBES = ("complete", "nll")
 """Logged at some steps only. `nll`, in nats per token, is compared with that of the model's own answers, `own_nll`."""
-_PANEL = (2.3, 1.75)
+_REFERENCE = ("real_term", "fake_term")
+"""Terms that are log 2 where the student is its reference."""
+_BELOW = "DDO"
+"""Label of the student whose lines T3D's cover, since T3D's loss is its plus the path term: they are wide and pale."""
+_PANEL = (2.5, 1.75)
 """Inches."""
+_LOG_2 = math.log(2)
 _COLUMNS = (3, 4)
 """Panels side by side: whichever leaves fewer places empty."""
 _WIDE = 20
-"""Gradient norms whose largest is this many times the smallest are drawn on a logarithmic axis."""
+"""What is positive, and at its largest this many times its smallest, has a logarithmic axis."""
 
 
 def draw(experiment: Experiment, wanted: TrainingFigure, manifests: list[Path]) -> Figure:
@@ -79,9 +85,11 @@ def draw(experiment: Experiment, wanted: TrainingFigure, manifests: list[Path]) 
     for axis in axes[max(0, len(shown) - columns) : len(shown)]:
         axis.set_xlabel("Optimizer step")
         axis.tick_params(labelbottom=True)
-    handles = [Line2D([], [], linewidth=1.4, **_line(experiment, key)) for key in runs]
+    handles = [Line2D([], [], **(_line(experiment, key) | {"linewidth": 2.0})) for key in runs]
     several = any(len(names) > 1 for names in runs.values())
     note = "Every optimizer step, not smoothed." + (" Line: mean over training seeds; band: their range." * several)
+    if any(key in shown for key in _REFERENCE):
+        note += " DDO's terms are log 2 (grey) where the student is its reference; ticks: differences from it."
     if "nll" in shown:
         note += " Dotted: the autoregressive model's own answers."
     labels = [(experiment.students.get(key) or experiment.teachers[key]).label for key in runs]
@@ -124,8 +132,10 @@ def curve(log: pd.DataFrame, key: str) -> pd.DataFrame:
 
 
 def _line(experiment: Experiment, student: str) -> dict[str, Any]:
-    # A marker at every step would hide the line.
-    return look_of(experiment, student) | {"marker": ""}
+    # A marker at every step would hide the line, and a strong line the next steps.
+    look = look_of(experiment, student) | {"marker": "", "linewidth": 1.0, "linestyle": "-"}
+    spec = experiment.students.get(student)
+    return look | {"linewidth": 2.6, "alpha": 0.5} if spec is not None and spec.label == _BELOW else look
 
 
 def _draw_panel(axis: Axes, experiment: Experiment, logs: dict[str, pd.DataFrame], key: str) -> None:
@@ -133,20 +143,34 @@ def _draw_panel(axis: Axes, experiment: Experiment, logs: dict[str, pd.DataFrame
     for student, line in lines.items():
         look = _line(experiment, student)
         axis.fill_between(line.index, line["min"], line["max"], color=look["color"], alpha=0.2, linewidth=0)
-        axis.plot(line.index, line["mean"], linewidth=1.1, **look | ({"marker": "o"} if key in _PROBES else {}))
+        axis.plot(line.index, line["mean"], **look | ({"marker": "o"} if key in _PROBES else {}))
         if key == "nll":
             own = curve(logs[student], "own_nll")
-            axis.plot(own.index, own["mean"], linewidth=1.1, **look | {"linestyle": ":"})
+            axis.plot(own.index, own["mean"], **look | {"linestyle": ":"})
+    if key in _REFERENCE:
+        axis.axhline(_LOG_2, color="#808080", linewidth=0.9, zorder=6)
     axis.set_title(_TITLES[key], loc="left")
     lowest, highest = (
         min(line["min"].min() for line in lines.values()),
         max(line["max"].max() for line in lines.values()),
     )
-    if key.endswith("gradient_norm") and 0 < lowest * _WIDE < highest:
+    if key in _REFERENCE:
+        # They move in the fourth digit.
+        ticks = [float(tick) for tick in MaxNLocator(4).tick_values(lowest - _LOG_2, highest - _LOG_2)]
+        axis.yaxis.set_major_locator(FixedLocator([_LOG_2 + tick for tick in ticks]))
+        axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _beside_log_2(value - _LOG_2)))
+    elif key == "complete":
+        axis.set_ylim(0, 1)
+    elif key != "nll" and 0 < lowest * _WIDE < highest:
         axis.set_yscale("log")
         axis.yaxis.set_minor_formatter(NullFormatter())
         axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     else:
-        # As many digits as tell its ticks apart: the DDO terms move in the third.
+        # As many digits as tell its ticks apart, of which there are few.
+        axis.yaxis.set_major_locator(MaxNLocator(4))
         axis.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
     light_grid(axis)
+
+
+def _beside_log_2(difference: float) -> str:
+    return "log 2" if abs(difference) < 1e-9 else f"{difference:+.3g}".replace("-", "\N{MINUS SIGN}")

@@ -16,13 +16,14 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from t3d.errors import MissingInputError, T3DError, reading
-from t3d.params import AccuracyTable, Comparison, Experiment
-from t3d.provenance import lineage, remote, store
+from t3d.params import AccuracyFigure, AccuracyTable, Comparison, Experiment, Product
+from t3d.provenance import lineage, remote, store, verify
 from t3d.provenance.files import atomic_write
 from t3d.reporting import csv_format
+from t3d.reporting.accuracy import AVERAGE, RELATIVE
 from t3d.reporting.page import costs, origins, setup, viewer
 from t3d.reporting.tables import view_of
-from t3d.reporting.view import POINTS, View
+from t3d.reporting.view import DASH, POINTS, View, is_ours
 
 FOLDER = Path(__file__).parent
 _DOWNLOADS = {".csv": "text/csv", ".tex": "text/plain", ".md": "text/plain"}
@@ -50,21 +51,36 @@ def write(experiment: Experiment, out: Path) -> None:
     answers, why = _answers(experiment, _main(experiment, list(tables)))
     known = lineage.targets(experiment, on_request=True)
     made = {f"{name}.csv" for name in tables} | {f"figures/{name}.pdf" for name in figures}
+    shown = {view.name: view for view in views}
+    leading = _main(experiment, list(tables))
+    first = next((view for name, view in shown.items() if experiment.tables[name] is leading), None)
     page = _template().render(
         experiment=experiment,
+        first=first.name if first else "",
+        result=_result(first) if first else "",
+        leads=next((name for name in figures if isinstance(experiment.figures[name], AccuracyFigure)), ""),
+        renamed={RELATIVE: "Change, points"},
         setup=setup.described(experiment, products),
         tables=[
             {
                 "view": view,
                 "path": tables[view.name].as_posix(),
                 "outdated": origins.outdated(view, provenance),
+                "kept": _kept(experiment, experiment.tables[view.name]),
+                "ours": [label for _, rows in view.groups for label, _ in rows if is_ours(label)],
                 "downloads": _downloads(experiment, tables[view.name]),
                 "compared": any(cell.reported for cell in view.cells()),
             }
             for view in views
         ],
         figures=[
-            {"name": name, "caption": experiment.figures[name].caption, "image": _data("image/png", path)}
+            {
+                "name": name,
+                "caption": experiment.figures[name].caption,
+                "image": _data("image/png", path),
+                "width": _width(path),
+                "kept": _kept(experiment, experiment.figures[name]),
+            }
             for name, path in figures.items()
         ],
         costs=costs.of_products(experiment, products),
@@ -80,6 +96,41 @@ def write(experiment: Experiment, out: Path) -> None:
     )
     with atomic_write(out) as partial:
         partial.write_text(page, encoding="utf-8", newline="\n")
+
+
+def _result(view: View) -> str:
+    """One sentence of result, from the averages of an accuracy table; empty for another table."""
+    average = AVERAGE.capitalize()
+    if average not in view.columns or len(view.common) != 1:
+        return ""
+    place = view.columns.index(average)
+    # Rows without a budget, the autoregressive ones, stand apart.
+    groups = [(common[0], dict(rows)) for common, rows in view.groups if common[0] != DASH]
+    base = next(iter(groups[0][1]), "")
+    methods = [label for label in groups[0][1] if is_ours(label)] or list(groups[0][1])[-1:]
+    said = []
+    for method in dict.fromkeys([*methods, base]):
+        values = [rows[method][place].text if method in rows else DASH for _, rows in groups]
+        said.append(f"{method} ({_listed(values)} %)")
+    heads = _listed([head for head, _ in groups])
+    at = f"{heads} {view.common[0].lower()}"
+    return f"Right answers, averaged over the columns of {view.name}, at {at}: {', '.join(said)}."
+
+
+def _listed(texts: list[str]) -> str:
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def _kept(experiment: Experiment, product: Product) -> str:
+    """Why a product is not of this run: not all it was made from is here. Empty if all is."""
+    missing = len(verify.missing_of(experiment, product, here=True))
+    count = len(lineage.inputs_of_target(experiment, product, here=True))
+    return f"{missing} of the {count} artefacts it was made from are not on this machine" if missing else ""
+
+
+def _width(png: Path) -> int:
+    """Pixels of the page: a figure of panels fills it, and letters are as large as the text."""
+    return round(0.8 * int.from_bytes(png.read_bytes()[16:20]))
 
 
 def _views(experiment: Experiment, tables: dict[str, Path]) -> tuple[list[View], list[str]]:
@@ -106,9 +157,14 @@ def _speeds(experiment: Experiment, table: Comparison) -> pd.DataFrame:
 
 
 def _main(experiment: Experiment, there: list[str]) -> Comparison:
-    """The table whose models and budgets the viewer shows: a default one, of accuracies, if there is any."""
+    """The table that the page opens with: a default one, of accuracies, with a row of T3D, if there is any."""
     tables = [experiment.tables[name] for name in there]
-    return min(tables, key=lambda table: (table.on_request, not isinstance(table, AccuracyTable)))
+
+    def rank(table: Comparison) -> tuple[bool, ...]:
+        lacks_ours = not any(is_ours(row.label) for row in lineage.rows_of(experiment, table))
+        return table.on_request, not isinstance(table, AccuracyTable), lacks_ours
+
+    return min(tables, key=rank)
 
 
 def _answers(experiment: Experiment, table: Comparison) -> tuple[dict[str, Any] | None, str]:

@@ -3,14 +3,11 @@
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
-from statistics import mean
 from typing import Any
 
 from t3d.errors import T3DError
 from t3d.params import Experiment
-from t3d.params.json_files import read_json
-from t3d.provenance import store, trace
-from t3d.reporting.scores import Totals
+from t3d.provenance import trace
 from t3d.reporting.view import View
 
 _ROUNDING = 0.0051
@@ -41,9 +38,8 @@ def of_views(experiment: Experiment, views: Iterable[View]) -> dict[str, Any]:
         for cell in dict.fromkeys(score for shown in view.cells() for score in shown.scores if score not in cells):
             try:
                 found = trace.trace(experiment, view.name, cell, commands)
-                chains = {model: [number(origin) for origin in chain] for model, chain in found.items()}
-                scores = [_accuracy(experiment, chain[0].artefact) for chain in found.values()]
-                cells[cell] = {"chains": chains, "accuracy": mean(scores)}
+                chains = {model: [number(origin) for origin in of.origins] for model, of in found.items()}
+                cells[cell] = {"chains": chains, "accuracy": trace.accuracy(found.values())}
             except T3DError as error:
                 cells[cell] = {"missing": str(error)}
     return {"artefacts": artefacts, "cells": cells}
@@ -58,9 +54,3 @@ def outdated(view: View, origins: dict[str, Any]) -> list[str]:
             if here is not None and abs(here - cell.accuracy) > _ROUNDING:
                 found.append(cell.scores[0])
     return list(dict.fromkeys(found))
-
-
-def _accuracy(experiment: Experiment, score: str) -> float:
-    manifest = store.read(store.manifest_path(experiment, score), kind="scores")
-    totals = read_json(manifest.file(".json"), Totals)
-    return 100 * totals.correct / totals.n

@@ -190,7 +190,7 @@ function startViewer() {
   sides.forEach((side, which) => {
     answers.models.forEach((label, number) => side.model.append(new Option(label, number)));
     answers.budgets.forEach((budget, number) => side.budget.append(new Option(budget.name, number)));
-    side.model.value = which ? answers.models.length - 1 : 0;
+    side.model.value = which ? answers.chosen : 0;
     side.budget.value = Math.min(1, answers.budgets.length - 1);
   });
 
@@ -299,19 +299,49 @@ function startViewer() {
       show(state.frame);
     });
   }
+  // Where teacher and student differ there is something to see: the first question that the student alone answers right.
+  function differs(number, budget) {
+    const [left, right] = sides.map((side) => {
+      const list = answers.answers[`${side.model.value}/${number.split("/")[0]}/${answers.budgets[budget].name}`];
+      return list ? list[Number(number.split("/")[1])] : null;
+    });
+    return left && right && left.right === false && right.right === true;
+  }
+  const every = [...question.options].map((option) => option.value);
+  const first = Number(sides[0].budget.value);
+  const budgets = [first, ...answers.budgets.keys()].filter((budget, place, all) => all.indexOf(budget) === place);
+  const found = budgets.flatMap((budget) => every.filter((number) => differs(number, budget)).map((number) => [number, budget]));
+  if (found.length) {
+    question.value = found[0][0];
+    for (const side of sides) side.budget.value = found[0][1];
+  }
   scale();
   load();
-  // Printed, and before anyone presses anything, whole answers say more than empty blocks.
-  show(Number(scrub.max));
+  show(1);
+  // On paper whole answers say more than empty blocks.
+  addEventListener("beforeprint", goTo(() => Number(scrub.max)));
+}
+
+// What is wider than the page says so.
+function startHints() {
+  for (const box of document.querySelectorAll(".scroll")) {
+    const hint = element("p", "Scroll it sideways to see all of it →", "hint");
+    box.after(hint);
+    const look = () => (hint.hidden = box.scrollWidth <= box.clientWidth);
+    new ResizeObserver(look).observe(box);
+    look();
+  }
 }
 
 // Figures are embedded once: the download is the image itself.
 for (const link of document.querySelectorAll("a.save")) {
   link.href = link.closest("figure").querySelector("img").src;
 }
-byId("intervals").addEventListener("change", (event) => {
-  document.body.classList.toggle("with-intervals", event.target.checked);
-});
+// A browser may remember that the box was cleared.
+const showIntervals = () => document.body.classList.toggle("with-intervals", byId("intervals").checked);
+byId("intervals").addEventListener("change", showIntervals);
+showIntervals();
+startHints();
 startTips();
 startProvenance();
 startViewer();

@@ -4,7 +4,6 @@ A token takes four bytes: its number in the page's list of token texts (two), th
 and its confidence in 1/255.
 """
 
-import re
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,13 @@ import pandas as pd
 
 from t3d.errors import CorruptArtefactError, MissingInputError
 from t3d.params import Budget, Comparison, Experiment
-from t3d.params.experiment import PROGRAM_DOMAINS
 from t3d.prompts.reader import Prompt, read_prompts
 from t3d.provenance import lineage, store
 from t3d.provenance.lineage import ScoreKey
 from t3d.provenance.parquet import ANSWERS, VERDICTS, of_artefact
 from t3d.provenance.store import Manifest, manifest_path
 from t3d.reporting.scores import by_cell
+from t3d.reporting.view import is_ours
 from t3d.seeds import seed_for
 
 QUESTIONS = 12
@@ -35,7 +34,8 @@ def of_table(experiment: Experiment, table: Comparison) -> dict[str, Any]:
     A student is shown by the run of its first seed. The questions are drawn by the experiment's seed.
 
     Returns:
-        `tokens` (texts), `special` (numbers of special tokens in it), `models` (label and key of each row), `budgets`,
+        `tokens` (texts), `special` (numbers of special tokens in it), `models` (labels of rows), `chosen` (the one
+        beside the teacher), `budgets`,
         `benchmarks` (label, `questions` with id, text and expected answer) and `answers`: row/benchmark/budget ->
         one entry per question (packed tokens, verdict, what was extracted, tokens up to the end of text).
 
@@ -71,7 +71,7 @@ def of_table(experiment: Experiment, table: Comparison) -> dict[str, Any]:
         questions = _questions(experiment, column)
         benchmarks[column] = {
             "label": experiment.benchmarks[column].label,
-            "questions": [{"id": q.id, "text": q.text, "expected": _expected(q)} for q in questions],
+            "questions": [{"id": q.id, "text": q.text, "expected": q.expected} for q in questions],
         }
         for number, (_, runs, row) in enumerate(rows):
             for budget in table.budgets:
@@ -83,6 +83,7 @@ def of_table(experiment: Experiment, table: Comparison) -> dict[str, Any]:
         "tokens": tokens.texts,
         "special": tokens.special,
         "models": [label for label, _, _ in rows],
+        "chosen": max(range(len(rows)), key=lambda number: (is_ours(rows[number][0]), number)),
         "budgets": [{"name": b, "block": Budget.parse(b).block_size} for b in table.budgets],
         "benchmarks": benchmarks,
         "answers": found,
@@ -125,13 +126,6 @@ def _questions(experiment: Experiment, column: str) -> list[Prompt]:
     drawn = sorted(prompts, key=lambda prompt: seed_for(experiment.seed, "report", column, prompt.id))[:QUESTIONS]
     chosen = {prompt.id for prompt in drawn}
     return [prompt for prompt in prompts if prompt.id in chosen]
-
-
-def _expected(prompt: Prompt) -> str:
-    # Of a program, the hidden tests are too long to show; its reference says what was meant.
-    if prompt.domain not in PROGRAM_DOMAINS:
-        return prompt.answer
-    return re.sub(r"^```\w*\n|\n```$", "", prompt.reference.strip())
 
 
 def _entries(

@@ -1,0 +1,201 @@
+"""`t3d doctor`: what an experiment needs of this machine or cluster, before the first job; each line says what to do.
+
+`stops` is the part that would end a run hours later; Snakemake asks it when it plans (`workflow/rules/common.smk`).
+"""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from t3d.errors import T3DError
+from t3d.params import Experiment
+from t3d.params.experiment import PROGRAM_DOMAINS
+from t3d.params.yaml_files import read_yaml
+from t3d.provenance import lineage
+from t3d.provenance.store import manifest_path
+
+State = Literal["ok", "note", "todo"]
+_PROFILE = Path("workflow", "profiles", "slurm", "config.yaml")
+_STATE = 12
+"""Bytes a parameter of a training state: weights and AdamW's two moments, float32. The last is kept until the next is
+whole."""
+_SECONDS = 20
+"""A scheduler or a driver that does not answer sooner is named."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """What was looked at, how it is, and what to do about it."""
+
+    subject: str
+    state: State
+    text: str
+
+
+def look(experiment: Experiment) -> list[Line]:
+    """Everything that an experiment needs, looked at on this machine."""
+    looks: list[Callable[[Experiment], Line]] = [_sandbox, _gpus, _slurm, _pins, _disk, _autoregressive]
+    return [check(experiment) for check in looks]
+
+
+def to_text(lines: Iterable[Line]) -> str:
+    """One line each, what is to be done last in the eye."""
+    return "\n".join(f" {line.state:<4}  {line.subject:<10}  {line.text}" for line in lines)
+
+
+def stops(experiment: Experiment, artefacts: Iterable[str], here: bool) -> list[str]:
+    """What would stop a job that makes one of `artefacts`, of those that are not made yet.
+
+    Args:
+        experiment: whose artefacts they are.
+        artefacts: their names, with all they are made from.
+        here: the jobs run on this machine, not on nodes of a cluster.
+    """
+    left = [artefact for artefact in artefacts if not manifest_path(experiment, artefact).is_file()]
+    kinds = {artefact.partition("/")[0] for artefact in left}
+    unpinned = [
+        a.partition("/")[2] for a in left if a.startswith("sources/") and a.partition("/")[2] in _loose(experiment)
+    ]
+    lines = [_pins(experiment, unpinned)] if unpinned else []
+    if here:
+        judged = {artefact.split("/")[2] for artefact in left if artefact.startswith("scores/")}
+        lines += [_sandbox(experiment)] if judged & _programs(experiment).keys() else []
+        lines += [_gpus(experiment)] if kinds & {"students", "trajectories", "answers"} else []
+    return [f"{line.subject}: {line.text}" for line in lines if line.state == "todo"]
+
+
+def _programs(experiment: Experiment) -> dict[str, str]:
+    """Benchmarks whose answers are programs -> the sandbox that runs these."""
+    asked = experiment.benchmarks.items()
+    return {key: spec.sandbox for key, spec in asked if experiment.prompt_sets[spec.prompts].domain in PROGRAM_DOMAINS}
+
+
+def _sandbox(experiment: Experiment) -> Line:
+    from t3d.sandbox.sandbox import Sandbox
+
+    programs = _programs(experiment)
+    if not programs:
+        return Line("sandbox", "ok", "no benchmark asks for programs.")
+    named = ", ".join(programs)
+    for kind in sorted(set(programs.values())):
+        try:
+            with Sandbox(kind) as box:
+                box.judge("def one(): return 1", "one", lambda program: None)
+        except T3DError as error:
+            return Line(
+                "sandbox",
+                "todo",
+                f"{error} Scores of {named} need it. If bubblewrap is there, allow user namespaces "
+                "(sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns).",
+            )
+    return Line("sandbox", "ok", f"programs of {named} run in {', '.join(sorted(set(programs.values())))}.")
+
+
+def _gpus(experiment: Experiment) -> Line:
+    wanted = max(experiment.training_processes, experiment.decoding_processes)
+    if experiment.device != "cuda" and not experiment.gpus:
+        return Line("GPU", "ok", "none is needed.")
+    listed = _said("nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader")
+    found = [line.split(", ") for line in (listed or "").splitlines() if ", " in line]
+    elsewhere = "look on a node" if shutil.which("sbatch") else "run it on a machine with GPUs, or with --profile slurm"
+    if not found:
+        state: State = "todo" if experiment.device == "cuda" and not shutil.which("sbatch") else "note"
+        return Line("GPU", state, f"nvidia-smi names none here; jobs ask for up to {wanted}: {elsewhere}.")
+    import torch
+
+    names = f"{len(found)} x {found[0][0]}, driver {found[0][1]}"
+    if not torch.cuda.is_available():
+        return Line(
+            "GPU",
+            "todo",
+            f"{names}: PyTorch {torch.__version__} (CUDA {torch.version.cuda}) cannot use it. Update the driver, or "
+            "install a PyTorch built for an older CUDA.",
+        )
+    if wanted > (count := torch.cuda.device_count()):
+        field = "training_processes" if experiment.training_processes == wanted else "decoding_processes"
+        what = f"params/{experiment.name}.yaml: {field} is {wanted}, and this machine has {count}"
+        return Line("GPU", "todo", f"{names}; {what}: lower it, or {elsewhere}.")
+    return Line("GPU", "ok", f"{names}; PyTorch {torch.__version__} uses it.")
+
+
+def _slurm(experiment: Experiment) -> Line:
+    if shutil.which("sbatch") is None:
+        return Line("Slurm", "note", "no sbatch here; only --profile slurm needs it.")
+    nodes = _said("sinfo", "--noheader", "--format=%G")
+    if nodes is None:
+        state: State = "todo" if experiment.gpus else "note"
+        return Line("Slurm", state, "sinfo does not answer: is this a login node of a cluster that runs?")
+    wanted = max(experiment.training_processes, experiment.decoding_processes)
+    most = max((int(number) for number in re.findall(r"gpu(?::[^:,()\s]+)?:(\d+)", nodes)), default=0)
+    if experiment.gpus and wanted > most:
+        return Line(
+            "Slurm",
+            "todo",
+            f"a job asks for {wanted} GPUs of one node, and no node lists more than {most}: lower training_processes "
+            f"and decoding_processes in params/{experiment.name}.yaml.",
+        )
+    chosen = (read_yaml(_PROFILE).get("default-resources") if _PROFILE.is_file() else None) or {}
+    missing = [key for key in ("slurm_account", "slurm_partition") if key not in chosen]
+    asked = f"{' and '.join(missing)} of {_PROFILE} are not set: Slurm's defaults are used. " if missing else ""
+    node = f"srun{' --gpus=1' if experiment.gpus else ''} t3d doctor --experiment {experiment.name}"
+    up_to = f"nodes have up to {most} GPUs. " if experiment.gpus else ""
+    return Line("Slurm", "note", f"{up_to}{asked}Look at a node, too: {node}")
+
+
+def _loose(experiment: Experiment) -> list[str]:
+    return [name for name, source in experiment.sources.items() if not source.pinned]
+
+
+def _pins(experiment: Experiment, names: list[str] | None = None) -> Line:
+    loose = _loose(experiment) if names is None else names
+    if loose:
+        command = f"t3d pin --experiment {experiment.name}"
+        where = f"params/{experiment.name}.yaml: sources {', '.join(loose)} are not pinned"
+        return Line("pins", "todo", f"{where}. `{command}` prints what to paste there.")
+    for name, source in experiment.sources.items():
+        if source.local and not Path(source.local).expanduser().is_dir():
+            place = f"params/{experiment.name}.yaml, sources.{name}.local"
+            return Line("pins", "todo", f"{place}: there is no folder {source.local}.")
+    return Line("pins", "ok", f"{len(experiment.sources)} sources, all pinned.")
+
+
+def _disk(experiment: Experiment) -> Line:
+    products = lineage.targets(experiment).values()
+    behind = [a.split("/") for a in lineage.artefacts_of(experiment, products)]
+    fetched = [t.parameters for t in experiment.teachers.values() if t.hub is not None]
+    trained = [
+        experiment.teachers[lineage.teacher_behind(experiment, name)] for kind, name, *_ in behind if kind == "students"
+    ]
+    # The hub's are bf16, students are saved as they were trained, in float32.
+    models = 2 * sum(fetched) + 4 * sum(teacher.parameters for teacher in trained)
+    state = 2 * _STATE * max((teacher.parameters for teacher in trained), default=0.0)
+    needed, free = (models + state) / 1e9, shutil.disk_usage(".").free / 1e9
+    said = (
+        f"{free:.0f} GB free here; models of the default tables take {models / 1e9:.1f} GB, and each student in "
+        f"training up to {state / 1e9:.1f} GB of states."
+    )
+    return Line("disk", "ok" if free > needed else "todo", said if free > needed else f"{said} Make room.")
+
+
+def _autoregressive(experiment: Experiment) -> Line:
+    rows = {getattr(table, "autoregressive", None) for table in experiment.tables.values()} - {None}
+    served = sorted(name for name in rows if name is not None and experiment.teachers[name].engine is None)
+    if not served:
+        return Line("vLLM", "ok", "no table needs it.")
+    if (lineage.VLLM / "installed").is_file():
+        return Line("vLLM", "ok", f"installed, for the rows of {', '.join(served)}.")
+    how = f"make vllm-env{' VLLM_FOR=cuda' if experiment.gpus else ''}"
+    return Line("vLLM", "note", f"not installed: tables will lack the rows of {', '.join(served)}. {how} installs it.")
+
+
+def _said(*command: str) -> str | None:
+    """What a command prints; None where it is missing, fails or does not end."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
