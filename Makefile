@@ -10,7 +10,7 @@ VLLM_LOCK := $(VLLM)/requirements$(if $(filter cuda,$(VLLM_FOR)),-cuda).lock
 # Snakemake's rules call `t3d`, which lies beside it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo report test test-faults test-remote test-slurm test-browser test-vllm vllm-env check clean
+.PHONY: demo report test test-faults test-remote test-slurm test-browser test-kernels test-vllm vllm-env check clean
 
 demo: $(VENV)/installed ## distil a diffusion LM on this machine and print Table 1
 	snakemake --cores all
@@ -39,6 +39,10 @@ test-slurm: $(VENV)/installed ## start a Slurm cluster on this machine and run t
 
 test-browser: $(VENV)/installed ## open the report in a browser and use it (chromium, chromium-driver)
 	pytest tests/browser
+
+test-kernels: $(VENV)/installed ## interpret the engine's Triton kernels on this CPU (1 GB, two minutes)
+	$(BIN)/pip install --quiet --no-deps --upgrade --target build/triton triton==3.9.0
+	TRITON_INTERPRET=1 PYTHONPATH=build/triton pytest -n 0 tests/decoding/test_kernels.py
 
 test-vllm: $(VENV)/installed $(VLLM)/.venv/installed ## ask an autoregressive model through vLLM and through transformers
 	pytest tests/vllm

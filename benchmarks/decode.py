@@ -35,7 +35,7 @@ from t3d.errors import MemoryTooSmallError, ParameterError
 from t3d.models.folder import SDARConfig
 from t3d.models.masks import block_causal
 from t3d.models.sdar import SDARForCausalLM
-from t3d.params import Budget
+from t3d.params import Budget, read_budget
 
 HALF = {"hidden_size": 896, "intermediate_size": 4864, "layers": 24, "heads": 14, "key_value_heads": 2, "head_dim": 64}
 """Shape of Qwen2.5-0.5B, with biases and without norms of queries and keys."""
@@ -191,9 +191,9 @@ def check_budgets(texts: list[str]) -> dict[str, Budget | None]:
     """Budgets by their names.
 
     Raises:
-        ParameterError: one has no fixed number of steps, or blocks that do not divide the tokens left out.
+        ParameterError: one is none, has no fixed number of steps, or blocks that do not divide the tokens left out.
     """
-    budgets = {text: None if text == "ar" else Budget.parse(text) for text in texts}
+    budgets = {text: None if text == "ar" else read_budget(text) for text in texts}
     for text, budget in budgets.items():
         if budget is not None and (budget.steps is None or SKIPPED % budget.block_size):
             raise ParameterError(

@@ -6,6 +6,7 @@ the reference in the tests.
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,24 +20,36 @@ except ImportError:  # a CPU build of PyTorch comes without
 
 _KEYS = 64
 """Keys of one tile."""
+_MOST_ROWS = 32
+"""Queries of a tile that holds two blocks; larger tiles were not measured."""
 
 
-def attend(queries: Tensor, cache: Tensor, slots: Tensor, ends: Tensor, capacity: int) -> Tensor:
+def attend(
+    queries: Tensor,
+    cache: Tensor,
+    slots: Tensor,
+    ends: Tensor,
+    capacity: int,
+    pairs: int = 0,
+) -> Tensor:
     """Attention of every block.
 
     Args:
-        queries: `[blocks, block size, heads, head width]`.
+        queries: `[blocks, block size, heads, head width]`; one head after the other, positions at any distance.
         cache: keys and values, `[slots * capacity, 2, key/value heads, head width]`, those of the blocks included.
         slots: whose prefix each block continues, int32 `[blocks]`.
         ends: how many keys each block sees, int32 `[blocks]`.
         capacity: positions of a slot.
+        pairs: so many blocks at the beginning are followed by as many of the same slots, one by one, that see fewer
+            keys (or are needed by nobody): the kernel reads the prefix of both once. 512 pairs with 388 keys, 32 heads,
+            took 0.25 ms on an H200, and 0.44 one by one.
 
     Returns:
         `[blocks, block size, heads, head width]`.
     """
     if triton is None or queries.device.type == "cpu":
         return attend_plainly(queries, cache, slots, ends, capacity)
-    return _attend_by_kernel(queries, cache, slots, ends, capacity)
+    return attend_by_kernel(queries, cache, slots, ends, capacity, pairs)
 
 
 def attend_plainly(queries: Tensor, cache: Tensor, slots: Tensor, ends: Tensor, capacity: int) -> Tensor:
@@ -64,29 +77,42 @@ def splits_for(blocks: int, heads: int, capacity: int, device: torch.device) -> 
     return min(wanted, max(1, capacity // (2 * _KEYS)), 16)
 
 
-def _attend_by_kernel(queries: Tensor, cache: Tensor, slots: Tensor, ends: Tensor, capacity: int) -> Tensor:
+def attend_by_kernel(
+    queries: Tensor,
+    cache: Tensor,
+    slots: Tensor,
+    ends: Tensor,
+    capacity: int,
+    pairs: int = 0,
+    splits: int | None = None,
+) -> Tensor:
+    """`attend` in Triton; `splits` as `splits_for` gives them unless they are given."""
     blocks, size, heads, width = queries.shape
     kv_heads = cache.shape[2]
     group = heads // kv_heads
-    # The rows of a tile are the block's queries of all heads that share a key head; a tile has at least 16 of them.
-    tile = max(16, triton.next_power_of_2(size * group))
-    splits = splits_for(blocks, kv_heads, capacity, queries.device)
-    out = torch.empty_like(queries)
+    if 2 * size * group > _MOST_ROWS:
+        pairs = 0
+    # The rows of a tile are the queries of all heads that share a key head; a tile has at least 16 of them.
+    tile = max(16, triton.next_power_of_2((2 if pairs else 1) * size * group))
+    programs = blocks - pairs
+    splits = splits or splits_for(programs, kv_heads, capacity, queries.device)
+    out = queries.new_empty(queries.shape)
     if splits > 1:
-        part = torch.empty(blocks, kv_heads, splits, tile, width, dtype=torch.float32, device=queries.device)
-        scale = torch.empty(blocks, kv_heads, splits, tile, 2, dtype=torch.float32, device=queries.device)
+        part = torch.empty(programs, kv_heads, splits, tile, width, dtype=torch.float32, device=queries.device)
+        scale = torch.empty(programs, kv_heads, splits, tile, 2, dtype=torch.float32, device=queries.device)
     else:
         part, scale = out, out
     exact = "ieee" if queries.dtype == torch.float32 else "tf32"
-    shape = {"SIZE": size, "GROUP": group, "HEADS": heads, "KV_HEADS": kv_heads, "WIDTH": width, "TILE": tile}
-    _attend_kernel[(blocks, kv_heads, splits)](
-        queries, cache, slots, ends, out, part, scale, capacity, 1 / math.sqrt(width) * math.log2(math.e),
-        **shape, WIDTH_2=triton.next_power_of_2(width), SPLITS=splits, KEYS=_KEYS, EXACT=exact, num_warps=4,
+    shape: dict[str, Any] = {
+        "SIZE": size, "GROUP": group, "HEADS": heads, "KV_HEADS": kv_heads, "WIDTH": width, "TILE": tile,
+        "WIDTH_2": triton.next_power_of_2(width), "SPLITS": splits,
+    }  # fmt: skip
+    _attend_kernel[(programs, kv_heads, splits)](
+        queries, cache, slots, ends, out, part, scale, pairs, queries.stride(1), capacity,
+        1 / math.sqrt(width) * math.log2(math.e), EXACT=exact, KEYS=_KEYS, **shape, num_warps=4,
     )  # fmt: skip
     if splits > 1:
-        _combine_kernel[(blocks, kv_heads)](
-            part, scale, out, **shape, WIDTH_2=triton.next_power_of_2(width), SPLITS=splits, num_warps=4
-        )
+        _combine_kernel[(programs, kv_heads)](part, scale, out, pairs, **shape, num_warps=4)
     return out
 
 
@@ -94,17 +120,23 @@ if triton is not None:
 
     @triton.jit
     def _attend_kernel(
-        queries, cache, slots, ends, out, part, scale_out, capacity, scale,
+        queries, cache, slots, ends, out, part, scale_out, pairs, stride, capacity, scale,
         SIZE: tl.constexpr, GROUP: tl.constexpr, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, WIDTH: tl.constexpr,
-        WIDTH_2: tl.constexpr, TILE: tl.constexpr, SPLITS: tl.constexpr, KEYS: tl.constexpr, EXACT: tl.constexpr,
+        WIDTH_2: tl.constexpr, TILE: tl.constexpr, SPLITS: tl.constexpr, KEYS: tl.constexpr,
+        EXACT: tl.constexpr,
     ):  # fmt: skip
         block, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-        slot, end = tl.load(slots + block).to(tl.int64), tl.load(ends + block)
         rows, columns = tl.arange(0, TILE), tl.arange(0, WIDTH_2)
-        # Row r is query r // GROUP of head `head * GROUP + r % GROUP`.
-        there = (rows < SIZE * GROUP)[:, None] & (columns < WIDTH)[None, :]
-        at = (block * SIZE + rows // GROUP) * HEADS + head * GROUP + rows % GROUP
-        q = tl.load(queries + at[:, None] * WIDTH + columns[None, :], mask=there, other=0.0)
+        # Row r is query r // GROUP of head `head * GROUP + r % GROUP`, first those of one block, then of the other.
+        real = rows < SIZE * GROUP * tl.where(block < pairs, 2, 1)
+        one = tl.where(block < pairs, block, block + pairs)
+        position = (one + rows // (SIZE * GROUP) * pairs) * SIZE + rows // GROUP % SIZE
+        slot = tl.load(slots + one).to(tl.int64)
+        own_head = head * GROUP + rows % GROUP
+        there = real[:, None] & (columns < WIDTH)[None, :]
+        q = tl.load(queries + (position * stride + own_head * WIDTH)[:, None] + columns[None, :], mask=there, other=0.0)
+        own_end = tl.load(ends + position // SIZE, mask=real, other=0)
+        end = tl.max(own_end, 0)
         highest = tl.full([TILE], float("-inf"), tl.float32)
         total = tl.zeros([TILE], tl.float32)
         sums = tl.zeros([TILE, WIDTH_2], tl.float32)
@@ -112,20 +144,22 @@ if triton is not None:
         for first in range(split * share, tl.minimum(end, split * share + share), KEYS):
             keys = first + tl.arange(0, KEYS)
             base = ((slot * capacity + keys) * 2 * KV_HEADS + head) * WIDTH
-            seen = keys < end
-            wide = seen[:, None] & (columns < WIDTH)[None, :]
+            wide = (keys < end)[:, None] & (columns < WIDTH)[None, :]
             k = tl.load(cache + base[:, None] + columns[None, :], mask=wide, other=0.0)
             scores = tl.dot(q, tl.trans(k), input_precision=EXACT) * scale
-            scores = tl.where(seen[None, :], scores, float("-inf"))
+            scores = tl.where(keys[None, :] < own_end[:, None], scores, float("-inf"))
             higher = tl.maximum(highest, tl.max(scores, 1))
-            weights = tl.exp2(scores - higher[:, None])
-            shrink = tl.exp2(highest - higher)
+            # Of these keys a row may see none.
+            finite = tl.where(higher == float("-inf"), 0.0, higher)
+            weights = tl.exp2(scores - finite[:, None])
+            shrink = tl.exp2(highest - finite)
             v = tl.load(cache + base[:, None] + KV_HEADS * WIDTH + columns[None, :], mask=wide, other=0.0)
             total = total * shrink + tl.sum(weights, 1)
             sums = sums * shrink[:, None] + tl.dot(weights.to(v.dtype), v, input_precision=EXACT)
             highest = higher
         if SPLITS == 1:
-            tl.store(out + at[:, None] * WIDTH + columns[None, :], sums / total[:, None], mask=there)
+            at = (position * HEADS + own_head) * WIDTH
+            tl.store(out + at[:, None] + columns[None, :], sums / total[:, None], mask=there)
         else:
             cell = ((block * KV_HEADS + head) * SPLITS + split) * TILE + rows
             tl.store(part + cell[:, None] * WIDTH + columns[None, :], sums, mask=there)
@@ -134,13 +168,13 @@ if triton is not None:
 
     @triton.jit
     def _combine_kernel(
-        part, scales, out,
+        part, scales, out, pairs,
         SIZE: tl.constexpr, GROUP: tl.constexpr, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, WIDTH: tl.constexpr,
         WIDTH_2: tl.constexpr, TILE: tl.constexpr, SPLITS: tl.constexpr,
     ):  # fmt: skip
         block, head = tl.program_id(0), tl.program_id(1)
         rows, columns = tl.arange(0, TILE), tl.arange(0, WIDTH_2)
-        there = (rows < SIZE * GROUP)[:, None] & (columns < WIDTH)[None, :]
+        there = (rows < SIZE * GROUP * tl.where(block < pairs, 2, 1))[:, None] & (columns < WIDTH)[None, :]
         highest = tl.full([TILE], float("-inf"), tl.float32)
         total = tl.zeros([TILE], tl.float32)
         sums = tl.zeros([TILE, WIDTH_2], tl.float32)
@@ -155,5 +189,7 @@ if triton is not None:
             sums = sums * shrink[:, None] + some * grow[:, None]
             total = total * shrink + tl.load(scales + cell * 2 + 1) * grow
             highest = higher
-        at = (block * SIZE + rows // GROUP) * HEADS + head * GROUP + rows % GROUP
-        tl.store(out + at[:, None] * WIDTH + columns[None, :], sums / total[:, None], mask=there)
+        one = tl.where(block < pairs, block, block + pairs)
+        position = (one + rows // (SIZE * GROUP) * pairs) * SIZE + rows // GROUP % SIZE
+        at = (position * HEADS + head * GROUP + rows % GROUP) * WIDTH
+        tl.store(out + at[:, None] + columns[None, :], sums / total[:, None], mask=there)

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from t3d.decoding import drawing, remasking, sampling
+from t3d.decoding import drawing, few_rows, remasking, sampling
 from t3d.decoding.memory import check_memory
 from t3d.decoding.network import Network
 from t3d.decoding.request import DecodingOptions, Request, Response, checked
@@ -129,14 +129,11 @@ class Engine:
         self.prompt_tokens = torch.zeros(self.prefill, size, dtype=torch.long, device=device)
         self.prompt_slots = torch.full((self.prefill,), self.network.scratch_slot, device=device)
         self.prompt_starts = torch.zeros(self.prefill, dtype=torch.long, device=device)
-        # How many positions of a block may be masked in each of its steps, where that is known before.
-        self.left = [size]
-        if budget.steps is not None:
+        # How many positions of a block may be committed in each of its steps: all, where it is not known before.
+        self.left = [size] * (budget.steps or 1)
+        if budget.steps is not None and self.sample.prompt_guard:
             quotas = remasking.quota(budget, torch.arange(1, budget.steps + 1))
             self.left = (size - quotas.cumsum(0) + quotas).tolist()
-        if not self.sample.prompt_guard:
-            # Any position may be committed then.
-            self.left = [size] * len(self.left)
         self.draw = drawing.of(self.sample, self.network.compiled)
         self.graphs: dict[tuple[str, int, int, int], torch.cuda.CUDAGraph] = {}
         self.pool: Any = None
@@ -257,8 +254,11 @@ class Engine:
         slots = [torch.where(going, self.numbers, scratch_slot)]
         starts = [torch.where(going, self.starts - int(self.causal), 0)]
         if commits:
-            # The slots with something to write come first; the others fill the shape.
-            chosen = self.unwritten.int().argsort(descending=True, stable=True)[:commits]
+            # The slots with something to write come first; the others fill the shape. Where there is room for all,
+            # each is in its place, and attention reads the prefix of a slot's two blocks once.
+            chosen = self.numbers
+            if commits < self.slots:
+                chosen = self.unwritten.int().argsort(descending=True, stable=True)[:commits]
             writes = self.unwritten[chosen]
             tokens.append(self.finished[chosen])
             slots.append(torch.where(writes, chosen, scratch_slot))
@@ -268,7 +268,8 @@ class Engine:
             tokens.append(self.prompt_tokens[:prompts])
             slots.append(self.prompt_slots[:prompts])
             starts.append(self.prompt_starts[:prompts])
-        hidden = self.network.forward(torch.cat(tokens), torch.cat(slots), torch.cat(starts), wanted=self.slots)
+        pairs = self.slots if commits == self.slots else 0
+        hidden = self.network.forward(torch.cat(tokens), torch.cat(slots), torch.cat(starts), self.slots, pairs)
         self.step.add_(going)
         order = self.places.expand(self.slots, -1)
         if left < size:
@@ -277,10 +278,7 @@ class Engine:
             hidden = hidden.view(self.slots, size, -1).take_along_dim(order[:, :, None], dim=1).flatten(0, 1)
         positions = self.starts[:, None] + order
         origins = torch.broadcast_tensors(self.seeds[:, None], positions, self.step[:, None])
-        logits = self.model.lm_head(hidden)
-        origins = [origin.flatten() for origin in origins]
-        draw = self.draw if len(logits) > 1 else drawing.plain
-        drawn, log_odds = draw(logits, self.mask_id, self.sample, *origins)
+        drawn, log_odds = self._draw(hidden, [origin.flatten() for origin in origins])
         drawn, log_odds = drawn.view_as(positions), log_odds.view_as(positions)
         if left < size:
             drawn = self.tokens.scatter(1, order, drawn)
@@ -291,6 +289,14 @@ class Engine:
         self.step_map.copy_(torch.where(chosen, self.step[:, None], self.step_map))
         self.confidence.copy_(torch.where(chosen, sampling.confidence(log_odds), self.confidence))
         self.masked &= ~chosen
+
+    def _draw(self, hidden: Tensor, origins: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Tokens and their log-odds, of states before the final norm; both `[states]`."""
+        norm, head = self.model.model.norm, self.model.lm_head
+        if not self.sample.temperature and head.bias is None and few_rows.by_kernel(hidden):
+            return few_rows.best_token(hidden, head.weight, norm.weight, self.network.epsilon, self.mask_id)
+        draw = self.draw if len(hidden) > 1 else drawing.plain
+        return draw(head(norm(hidden)), self.mask_id, self.sample, *origins)
 
     def _finish_blocks(self) -> None:
         """Keep the complete blocks, note which sequences end with them, and open the next block of the rest."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, silu
 
+from t3d.decoding import few_rows
 from t3d.decoding.attention import attend
 from t3d.models.device import worth_compiling
 
@@ -37,43 +38,56 @@ class Network:
         self.offsets = torch.arange(block_size, device=device)
         self.compiled = worth_compiling(config.hidden_size, device)
         self._project_qkv = torch.compile(_project_qkv) if self.compiled else _project_qkv
+        self._turn = torch.compile(few_rows.turn) if self.compiled else few_rows.turn
         self._swiglu = torch.compile(_swiglu) if self.compiled else _swiglu
 
-    def forward(self, tokens: Tensor, slots: Tensor, starts: Tensor, wanted: int) -> Tensor:
-        """Final hidden states of the first `wanted` blocks, `[wanted * block size, hidden]`.
+    def forward(self, tokens: Tensor, slots: Tensor, starts: Tensor, wanted: int, pairs: int = 0) -> Tensor:
+        """States of the first `wanted` blocks before the final norm, `[wanted * block size, hidden]`.
 
         Args:
             tokens: `[blocks, block size]`.
             slots: whose blocks they are, int64 `[blocks]`; `scratch_slot` for a block that only fills a shape.
             starts: position of each block's first token, int64 `[blocks]`.
             wanted: the blocks after these only write keys and values.
+            pairs: so many of the first blocks are followed by those before them, in the same slots (`attend`).
         """
-        blocks = tokens.shape[0]
+        size = self.block_size
         positions = (starts[:, None] + self.offsets).flatten()
-        rows = (slots * self.capacity)[:, None] + starts[:, None] + self.offsets
-        rows = rows.flatten()
-        cos, sin = self.cos[positions], self.sin[positions]
-        owners, ends = slots.int(), (starts + self.block_size).int()
+        places = ((slots * self.capacity)[:, None] + starts[:, None] + self.offsets).flatten()
+        turns = self.cos[positions], self.sin[positions]
+        owners, ends = slots.int(), (starts + size).int()
         x = self.model.model.embed_tokens(tokens.flatten())
         for number, (layer, cache) in enumerate(zip(self.layers, self.cache, strict=True)):
-            if self.compiled:
-                # One compilation for every number of blocks.
-                for tensor in (x, cos, sin):
-                    torch._dynamo.mark_dynamic(tensor, 0)
-            queries, kv = self._project_qkv(x, layer, cos, sin, self.heads, self.kv_heads, self.epsilon)
-            cache.index_copy_(0, rows, kv)
+            queries = self._queries(x, layer, cache, places, *turns)
             if number == len(self.layers) - 1:
                 # Of the last layer only the wanted blocks need more than keys and values.
                 if not wanted:
                     return x[:0]
-                x, queries = x[: wanted * self.block_size], queries[: wanted * self.block_size]
-                blocks, owners, ends = wanted, owners[:wanted], ends[:wanted]
-            queries = queries.view(blocks, self.block_size, self.heads, self.width)
-            attended = attend(queries, cache, owners, ends, self.capacity).flatten(0, 1).flatten(1)
+                x, queries, owners, ends = x[: wanted * size], queries[: wanted * size], owners[:wanted], ends[:wanted]
+                pairs = 0
+            attended = attend(queries.unflatten(0, (-1, size)), cache, owners, ends, self.capacity, pairs)
             # In place: a sum that is written elsewhere would first be copied there.
-            x.addmm_(attended, layer.out.t())
+            x.addmm_(attended.flatten(0, 1).flatten(1), layer.out.t())
             x.addmm_(self._swiglu(x, layer, self.epsilon), layer.down.t())
-        return self.model.model.norm(x)
+        return x
+
+    def _queries(self, x: Tensor, layer: "_Layer", cache: Tensor, places: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Write keys and values to the cache; queries `[tokens, heads, width]`."""
+        self._of_any_length(x)
+        qkv = self._project_qkv(x, layer, self.epsilon)
+        norms = None if layer.q_norm is None or layer.k_norm is None else (layer.q_norm, layer.k_norm)
+        if few_rows.by_kernel(x):
+            return few_rows.turn_and_write(qkv, norms, cos, sin, self.heads, self.epsilon, places, cache)
+        self._of_any_length(qkv, cos, sin)
+        queries, kv = self._turn(qkv, norms, cos, sin, self.heads, self.kv_heads, self.epsilon)
+        cache.index_copy_(0, places, kv)
+        return queries
+
+    def _of_any_length(self, *tensors: Tensor) -> None:
+        """One compilation for every number of blocks; a single row PyTorch compiles apart."""
+        if self.compiled and len(tensors[0]) > 1:
+            for tensor in tensors:
+                torch._dynamo.mark_dynamic(tensor, 0)
 
 
 def head_shape(model: Any) -> tuple[int, int, int]:
@@ -129,29 +143,12 @@ def _fuse_linears(*parts: nn.Linear) -> Tensor:
     return whole
 
 
-def _norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    wide = x.float()
-    return weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)).to(x.dtype)
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    low, high = x.chunk(2, dim=-1)
-    return x * cos[:, None] + torch.cat((-high, low), dim=-1) * sin[:, None]
-
-
-def _project_qkv(
-    x: Tensor, layer: _Layer, cos: Tensor, sin: Tensor, heads: int, kv_heads: int, epsilon: float
-) -> tuple[Tensor, Tensor]:
-    """Up to attention: queries `[tokens, heads, width]`, keys and values `[tokens, 2, key/value heads, width]`."""
-    width = cos.shape[-1]
-    qkv = linear(_norm(x, layer.input_norm, epsilon), layer.qkv, layer.qkv_bias).view(x.shape[0], -1, width)
-    q, k, v = qkv.split((heads, kv_heads, kv_heads), dim=1)
-    if layer.q_norm is not None and layer.k_norm is not None:
-        q, k = _norm(q, layer.q_norm, epsilon), _norm(k, layer.k_norm, epsilon)
-    return _rotate(q, cos, sin), torch.stack((_rotate(k, cos, sin), v), dim=1)
+def _project_qkv(x: Tensor, layer: _Layer, epsilon: float) -> Tensor:
+    """`[tokens, (heads + 2 key/value heads) * width]`."""
+    return linear(few_rows.norm(x, layer.input_norm, epsilon), layer.qkv, layer.qkv_bias)
 
 
 def _swiglu(x: Tensor, layer: _Layer, epsilon: float) -> Tensor:
     """The gated MLP before its last matrix, `[tokens, intermediate]`."""
-    gate, up = linear(_norm(x, layer.mlp_norm, epsilon), layer.gate_up).chunk(2, dim=-1)
+    gate, up = linear(few_rows.norm(x, layer.mlp_norm, epsilon), layer.gate_up).chunk(2, dim=-1)
     return silu(gate) * up

@@ -17,6 +17,8 @@ from t3d.evaluation import equality, latex
 _OPENING = re.compile(r"\\boxed\s*\{")
 # Braces that group; those that are printed, `\{`, are skipped with every other escaped character.
 _BRACE = re.compile(r"\\.|[{}]", re.DOTALL)
+# Written in one way only: such numbers are equal if their texts are, and no process need compare them (20 ms each).
+_WHOLE = re.compile(r"0|-?[1-9][0-9]{0,14}")
 
 
 def last_box(text: str) -> str:
@@ -47,6 +49,8 @@ def compare(gold: str, answer: str) -> tuple[bool, str]:
         return False, "no closed box with an answer in it"
     if len(answer) > equality.LONGEST:
         return False, f"an answer of more than {equality.LONGEST} characters"
+    if _WHOLE.fullmatch(gold) and _WHOLE.fullmatch(answer):
+        return gold == answer, "equal" if gold == answer else "not equal"
     process = _process()
     assert process.stdin is not None
     assert process.stdout is not None

@@ -11,8 +11,8 @@ positions computes what the head at once would, bit for bit. The price is that t
 once per chunk.
 
 On a GPU and for a large model kernels of our own read log-probabilities, the argmax and what a draw needs off the
-logits, and write the gradient in their place (`_read`, `_best`, `_of_groups`, `_gradient`). Entropies and divergences
-have no such kernels; they make float32 tensors of a chunk's size.
+logits, and write the gradient in their place (`_read`, `_best`, `_of_groups`, `_gradient`; of two models `_read_both`,
+`_gradient_of_both`). Entropies have no such kernels; they make float32 tensors of a chunk's size.
 """
 
 from collections.abc import Callable, Iterator
@@ -136,12 +136,16 @@ class _Head(torch.autograd.Function):
         entropy = log_p.new_empty(log_p.shape[1] if temperature is not None else 0)
         best = tokens.new_empty(len(entropy))
         kl = log_p.new_empty(log_p.shape[1] if ctx.compared else 0)
-        ctx.fused = temperature is None and not ctx.compared and worth_compiling(weight.shape[1], weight.device)
-        ctx.totals, ctx.logits = log_p.new_empty(len(hidden) if ctx.fused else 0), []
+        ctx.fused = temperature is None and worth_compiling(weight.shape[1], weight.device)
+        ctx.totals, ctx.logits = log_p.new_empty((2, len(hidden)) if ctx.fused else (2, 0)), []
         for part in _parts(len(hidden), weight, ctx.chunk, ctx.fused):
+            if ctx.fused and ctx.compared:
+                pair = linear(states[part], cast), linear(frozen_states[part], frozen_cast)
+                log_p[:, part], kl[part], ctx.totals[:, part] = _fused(_read_both)(*pair, tokens[:, part])
+                continue
             if ctx.fused:
                 logits = linear(states[part], cast)
-                log_p[:, part], ctx.totals[part] = _fused(_read)(logits, tokens[:, part])
+                log_p[:, part], ctx.totals[0, part] = _fused(_read)(logits, tokens[:, part])
                 if len(hidden) * len(weight) <= _KEPT:
                     ctx.logits.append(logits)
                 continue
@@ -165,9 +169,13 @@ class _Head(torch.autograd.Function):
         hidden_gradient = torch.empty_like(hidden)
         weight_gradient = None
         for part in _parts(len(hidden), weight, ctx.chunk, ctx.fused):
-            if ctx.fused:
+            if ctx.fused and ctx.compared:
+                pair = linear(states[part], cast), linear(frozen_states[part], frozen_cast)
+                given = tokens[:, part], log_p_gradient[:, part], kl_gradient[part]
+                gradient = _fused(_gradient_of_both)(*pair, ctx.totals[:, part], *given)
+            elif ctx.fused:
                 logits = ctx.logits.pop(0) if ctx.logits else linear(states[part], cast)
-                gradient = _fused(_gradient)(logits, ctx.totals[part], tokens[:, part], log_p_gradient[:, part])
+                gradient = _fused(_gradient)(logits, ctx.totals[0, part], tokens[:, part], log_p_gradient[:, part])
             else:
                 scores = _scores(states[part], cast)
                 gradient = torch.zeros_like(scores)
@@ -211,7 +219,7 @@ def _scores(hidden: Tensor, weight: Tensor) -> Tensor:
 def _fused(function: Callable) -> Callable:
     """Compiled at the first call, so that importing this module does not wait for the compiler.
 
-    For any number of positions (the last dimension of all but the logits) and one vocabulary, since its size divides
+    For any number of positions (the last dimension of all but logits) and one vocabulary, since its size divides
     every index.
     """
     compiled = torch.compile(function)
@@ -220,7 +228,8 @@ def _fused(function: Callable) -> Callable:
         torch._dynamo.maybe_mark_dynamic(logits, 0)
         others = tuple(each.contiguous() for each in others)
         for each in others:
-            torch._dynamo.maybe_mark_dynamic(each, each.dim() - 1)
+            # Another model's logits, or numbers by position.
+            torch._dynamo.maybe_mark_dynamic(each, 0 if each.shape == logits.shape else each.dim() - 1)
         return compiled(logits, *others)
 
     return call
@@ -239,12 +248,34 @@ def _best(logits: Tensor) -> Tensor:
 
 def _gradient(logits: Tensor, total: Tensor, tokens: Tensor, gradients: Tensor) -> Tensor:
     """Gradient of the logits, in their format, from that of `log p` of `tokens`, both `[k, positions]`."""
+    return _wide_gradient(logits, total, tokens, gradients).to(logits.dtype)
+
+
+def _wide_gradient(logits: Tensor, total: Tensor, tokens: Tensor, gradients: Tensor) -> Tensor:
     probability = (logits.float() - total[:, None]).exp()
     gradient = -gradients.sum(dim=0)[:, None] * probability
     ids = torch.arange(logits.shape[1], device=logits.device, dtype=torch.int32)
     for chosen, each in zip(tokens.int(), gradients, strict=True):
         gradient = gradient + torch.where(ids == chosen[:, None], each[:, None], 0.0)
-    return gradient.to(logits.dtype)
+    return gradient
+
+
+def _read_both(logits: Tensor, frozen: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """As `_read`, with KL(frozen || model); both totals, `[2, positions]`."""
+    log_p, total = _read(logits, tokens)
+    wide = frozen.float()
+    frozen_total = wide.logsumexp(dim=-1)
+    of_frozen = wide - frozen_total[:, None]
+    kl = (of_frozen.exp() * (of_frozen - (logits.float() - total[:, None]))).sum(dim=-1)
+    return log_p, kl, torch.stack([total, frozen_total])
+
+
+def _gradient_of_both(
+    logits: Tensor, frozen: Tensor, totals: Tensor, tokens: Tensor, gradients: Tensor, of_kl: Tensor
+) -> Tensor:
+    """As `_gradient`, with that of KL(frozen || model) `[positions]`."""
+    difference = (logits.float() - totals[0][:, None]).exp() - (frozen.float() - totals[1][:, None]).exp()
+    return (_wide_gradient(logits, totals[0], tokens, gradients) + of_kl[:, None] * difference).to(logits.dtype)
 
 
 def _of_groups(logits: Tensor, total: Tensor) -> Tensor:

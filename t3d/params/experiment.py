@@ -164,7 +164,11 @@ class Experiment(Strict):
         where = f"prompt_sets.{key}.generations"
         self._check(where, "generations", [prompts.generations])
         opened = self.prompt_sets[self.generations[prompts.generations].prompts]
-        if opened.domain != "openings" or opened.teacher != prompts.teacher:
+        # A converted teacher is asked what the model that it was made from has written.
+        if opened.domain != "openings" or opened.teacher not in (
+            prompts.teacher,
+            self.teachers[prompts.teacher].initial,
+        ):
             raise ValueError(f"{where}: {prompts.generations} do not go on with openings of {prompts.teacher}")
 
     def _check_conversion(self, key: str, teacher: Teacher) -> None:

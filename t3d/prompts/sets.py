@@ -187,8 +187,9 @@ def _in_file(experiment: Experiment, name: str, source: store.Manifest) -> tuple
         found = list(mbpp.problems(path, rows, spec.split))
     else:
         assert spec.columns is not None
+        first, end = spec.rows or (0, len(rows))
         try:
-            found = list(questions.problems(path, rows, spec.columns))
+            found = list(questions.problems(path, rows, spec.columns))[first:end]
         except DataError as error:
             raise DataError(f"{place}.columns: {error}") from error
     twice = [key for key, times in Counter(problem.id for problem in found).items() if times > 1]

@@ -32,6 +32,7 @@ _OPTIONAL = {
     "source",
     "file",
     "columns",
+    "rows",
     "max_prompt_tokens",
     "openings",
     "examples",

@@ -24,6 +24,12 @@ _PR_SET_PDEATHSIG, _PR_SET_NAME = 1, 15
 _SYSTEM = ctypes.CDLL(None, use_errno=True)
 
 
+def model_of(argv: list[str]) -> str | None:
+    """The model with which a child stays that has done this command line; None if it ends with its job."""
+    option = STAYS.get(argv[1])
+    return argv[argv.index(option) + 1] if option in argv[2:-1] else None
+
+
 def leave() -> None:
     """In a child: be a process of its own, that ends with its parent."""
     os.setsid()
@@ -86,7 +92,12 @@ def job(parent: socket.socket) -> None:
 
 def _begins_again(parent: socket.socket) -> bool:
     """In a child: wait for the next job after one that ended well; False if it does one alone or if none comes."""
-    if STAYS.get(sys.argv[1]) not in sys.argv[2:-1]:
+    if model_of(sys.argv) is None:
+        return False
+    if compiler := sys.modules.get("torch._inductor.async_compile"):
+        compiler.shutdown_compile_workers()
+    # What it has started may hold the job's output open, and who reads that would wait for its end.
+    if _has_children():
         return False
     _flush()
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -105,6 +116,14 @@ def _begins_again(parent: socket.socket) -> bool:
     become(request, files)
     import_module("t3d.provenance.environment").start_again()
     return True
+
+
+def _has_children() -> bool:
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+        return True
+    return False
 
 
 def _flush() -> None:

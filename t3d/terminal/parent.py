@@ -188,12 +188,9 @@ def serve() -> socket.socket:
 
 
 def _common(request: dict[str, Any]) -> Any:
-    """What the jobs have in common that one child does, beside its model; None if it does one alone."""
-    verb, *words = request["argv"][1:]
-    option = child_side.STAYS.get(verb)
-    if option not in words[:-1]:
-        return None
-    return words[words.index(option) + 1], request["cwd"], request["environment"], request["ignored"]
+    """What the jobs have in common that one child does; None if it does one alone."""
+    model = child_side.model_of(request["argv"])
+    return None if model is None else (model, request["cwd"], request["environment"], request["ignored"])
 
 
 def _asked_again(waiting: list[_Child], request: dict[str, Any], files: Sequence[int]) -> _Child | None:

@@ -86,6 +86,7 @@ def test_a_vllm_that_fails_says_why(stub):
     ("arguments", "message"),
     [
         (["--budgets", "b4t0.9"], "--budgets: b4t0.9 cannot be timed; choose blocks of 1, 2, 4 or 8"),
+        (["--budgets", "four"], "four"),
         (["--budgets", "b16s1"], "--budgets: b16s1 cannot be timed"),
         (["--response", "8"], "--response: more than the 8 tokens that are not timed"),
     ],

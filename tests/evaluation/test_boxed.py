@@ -4,11 +4,12 @@ import re
 import subprocess
 import sys
 import time
+from itertools import product
 
 import pytest
 
 from t3d.errors import MissingInputError
-from t3d.evaluation import boxed, equality
+from t3d.evaluation import boxed, comparison, equality
 from t3d.evaluation.boxed import compare, last_box
 from tests.conftest import ROOT
 
@@ -52,6 +53,17 @@ def test_a_hundred_kilobytes_of_braces_take_no_time():
 @pytest.mark.parametrize("answer", [r"\frac{3}{ + 18", r"12 \oops 18"])
 def test_the_last_number_of_what_cannot_be_read_is_no_answer(answer):
     assert not compare("18", answer)[0]
+
+
+def test_whole_numbers_are_compared_as_the_process_compares_them(monkeypatch):
+    """Those that are written in one way; others go to the process."""
+    numbers = ["0", "-1", "7", "20", "1999", "-12345", "10000001", "99999999", "100000000", "999999999999999"]
+    expected = {pair: comparison.equal(*pair) for pair in product(numbers, numbers)}
+    monkeypatch.setattr(boxed, "_process", lambda: pytest.fail("asked"))
+    assert {pair: compare(*pair) for pair in expected} == expected
+    for other in ("07", "-0", "1e3", "7.0", " 7", "1000000000000000"):
+        with pytest.raises(pytest.fail.Exception):
+            compare("7", other)
 
 
 def test_the_documentation_says_what_is_equal():
@@ -98,7 +110,7 @@ def soon(monkeypatch):
 def test_a_hostile_answer_is_wrong_and_the_next_one_is_judged(soon):
     reasons = {}
     # The process starts before the first answer.
-    compare("3", "3")
+    compare("3", r"\frac{6}{2}")
     for name, answer in HOSTILE.items():
         started = time.monotonic()
         equal, reasons[name] = compare("3", answer)
@@ -115,6 +127,6 @@ def test_a_missing_math_verify_is_said(monkeypatch, tmp_path):
     monkeypatch.setattr(equality, "__file__", str(tmp_path / "equality.py"))
     boxed._process.cache_clear()
     with pytest.raises(MissingInputError, match="is math-verify installed"):
-        compare("3", "3")
+        compare("3", r"\frac{6}{2}")
     monkeypatch.undo()
-    assert compare("3", "3") == (True, "equal")
+    assert compare("3", r"\frac{6}{2}") == (True, "equal")

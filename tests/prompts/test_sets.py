@@ -63,6 +63,21 @@ def test_a_draw_without_a_limit_is_what_it_was(make):
     assert [prompt.id for prompt in read_prompts(make(count=5, max_prompt_tokens=10_000))] == kept
 
 
+def test_parts_of_a_file_share_no_question(make):
+    parts = [{prompt.id for prompt in read_prompts(make(rows=rows))} for rows in ([0, 12], [12, 40])]
+    assert parts[0] == {f"file/{number}" for number in range(12)}
+    assert parts[0] | parts[1] == {prompt.id for prompt in read_prompts(make())}
+    assert not parts[0] & parts[1]
+    drawn = {prompt.id for prompt in read_prompts(make(rows=[12, 40], count=5))}
+    assert len(drawn) == 5
+    assert drawn < parts[1]
+    with pytest.raises(DataError, match=r"prompt_sets\.p: no prompt is left"):
+        make(rows=[40, 50])
+    for spec in ({"rows": [3, 3]}, {"domain": "gsm", "count": 3, "rows": [0, 2]}):
+        with pytest.raises(ValueError, match="is no part of a file of domain questions; give"):
+            make(**spec)
+
+
 def test_a_generator_goes_on_until_enough_problems_fit(make):
     limit = sorted(lengths(make(domain="gsm", count=12)))[6]
     short = make(domain="gsm", count=12, max_prompt_tokens=limit)

@@ -64,6 +64,7 @@ def test_a_converted_teacher_has_points_where_prompts_were_decoded(tmp_path):
     content["teachers"] |= {
         "ar": {"source": "pretrain", "attention": "causal", "pretraining": {}, "label": "AR"},
         "made": {"source": "convert", "initial": "ar", "generations": ["own"], "label": "Converted"},
+        "again": {"source": "convert", "initial": "ar", "generations": ["own"], "label": "Once more"},
     }
     content["prompt_sets"]["asked"] = {"teacher": "ar", "split": "train", "count": 4}
     content["generations"] = {"own": {"prompts": "asked"}}
@@ -72,9 +73,12 @@ def test_a_converted_teacher_has_points_where_prompts_were_decoded(tmp_path):
     log = [entry(step, 4.0 - step) for step in (1, 2, 3)]
     for each, share in ((log[0], 0.25), (log[2], 0.75)):
         each["probes"] = {"complete": share, "nll": 2.0 - share, "own_nll": 0.5, "texts": ["a"], "response_tokens": 9.0}
-    out = tmp_path / "teachers" / "made.manifest.json"
-    with writer.writing(tiny, "teachers/made", out, inputs_of(tiny, tmp_path, "teachers/made")) as job:
-        (job.folder() / "training.jsonl").write_text("".join(json.dumps(each) + "\n" for each in log))
+    outs = [tmp_path / "teachers" / f"{name}.manifest.json" for name in ("made", "again")]
+    for out in outs:
+        artefact = f"teachers/{out.name.partition('.')[0]}"
+        with writer.writing(tiny, artefact, out, inputs_of(tiny, tmp_path, artefact)) as job:
+            (job.folder() / "training.jsonl").write_text("".join(json.dumps(each) + "\n" for each in log))
+    out = outs[0]
     students = [write_student(tiny, tmp_path, f"t3d-seed{seed}", [entry(1, 1.0)]) for seed in range(2)]
     figure = training.draw(tiny, tiny.figures["shown"], [out, *students])
     panels = {axis.get_title("left"): axis for axis in figure.axes}
@@ -85,6 +89,14 @@ def test_a_converted_teacher_has_points_where_prompts_were_decoded(tmp_path):
     assert lines["Loss (nats)"] == [[[1, 3.0], [2, 2.0], [3, 1.0]], [[1, 1.0]]]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["Converted", "T3D"]
+    # Of two conversions each has a colour.
+    shown = content["figures"]["shown"] | {"teachers": ["made", "again"]}
+    both = type(tiny).model_validate(content | {"figures": {"shown": shown}})
+    colours = [
+        line.get_color() for line in training.draw(both, both.figures["shown"], [*outs, *students]).axes[0].lines
+    ]
+    assert colours[0] == panels["Loss (nats)"].lines[0].get_color()
+    assert len(set(colours[:2])) == 2
 
 
 @pytest.mark.parametrize("text", ["not json\n", '{"loss": 1.0}\n', '{"step": 1, "loss": "high"}\n', ""])

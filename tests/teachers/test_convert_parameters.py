@@ -38,6 +38,11 @@ def test_the_experiment_of_the_docs_can_be_read(tmp_path):
     experiment = params.load(tmp_path / "docs.yaml")
     assert "generations/code/0-of-1" in lineage.inputs_of(experiment, "teachers/qwen")
     assert "generations/written/0-of-1" in lineage.inputs_of(experiment, "prompts/tasks")
+    # The converted model may be asked the same tasks.
+    whole["prompt_sets"]["asked"] = whole["prompt_sets"]["tasks"] | {"teacher": "qwen"}
+    (tmp_path / "docs.yaml").write_text(yaml.safe_dump(whole))
+    needed = lineage.inputs_of(params.load(tmp_path / "docs.yaml"), "prompts/asked")
+    assert {"teachers/qwen", "generations/written/0-of-1"} <= {*needed}
 
 
 def test_the_cost_of_both_stages_is_stated(tmp_path):

@@ -213,6 +213,13 @@ def test_a_child_that_failed_or_was_killed_while_it_waited_is_not_asked_again(ru
     assert of(run, "m")[0] != waits
 
 
+def test_a_child_that_has_started_something_that_goes_on_does_not_stay(run):
+    started, _ = of(run, "m", "import subprocess; subprocess.Popen(['sleep', '5'], stdout=-3, stderr=-3)")
+    assert of(run, "m")[0] != started
+    ended, _ = of(run, "other", "import subprocess; subprocess.Popen(['true'], stdout=-3, stderr=-3).wait()")
+    assert of(run, "other")[0] == ended
+
+
 def test_as_many_models_wait_as_there_is_room_for(run):
     waiting = [of(run, f"m{n}")[0] for n in range(parent._MOST_WAITING + 2)]
     assert [is_there(number) for number in waiting] == [False, *[True] * (parent._MOST_WAITING + 1)]

@@ -28,7 +28,7 @@ _METHODS = {
     "Ours": ("#D55E00", "v", 1.9),
 }
 """Label of a student up to its first colon -> colour, marker and width, in every experiment."""
-_OTHERS = tuple(
+OTHERS = tuple(
     zip(("#999933", "#44AA99", "#332288", "#AA4499", "#661100", "#777777"), ("<", ">", "p", "h", "*", "8"), strict=True)
 )
 """Colours and markers of students with other labels, by Tol."""
@@ -69,8 +69,8 @@ def look_of(experiment: Experiment, model: str) -> dict[str, Any]:
         return {"color": colour, "linestyle": "-", "marker": marker, "linewidth": width, "zorder": 2 + width}
     shown = [student for figure in experiment.figures.values() for student in lineage.students_of(experiment, figure)]
     others = [key for key in [*shown, *experiment.students] if _method(experiment, key) not in _METHODS]
-    turn, place = divmod(list(dict.fromkeys(others)).index(model), len(_OTHERS))
-    colour, marker = _OTHERS[place][0], _OTHERS[(place + turn) % len(_OTHERS)][1]
+    turn, place = divmod(list(dict.fromkeys(others)).index(model), len(OTHERS))
+    colour, marker = OTHERS[place][0], OTHERS[(place + turn) % len(OTHERS)][1]
     return {"color": colour, "linestyle": "-", "marker": marker, "linewidth": _THIN, "zorder": 2 + _THIN}
 
 

@@ -20,7 +20,7 @@ from t3d.params.json_files import read_lines
 from t3d.provenance import lineage
 from t3d.provenance.lineage import LOG
 from t3d.provenance.store import Manifest, sha256
-from t3d.reporting.figures.style import legend_below, light_grid, look_of
+from t3d.reporting.figures.style import OTHERS, legend_below, light_grid, look_of
 from t3d.reporting.inputs import by_artefact
 
 _TITLES = {
@@ -132,8 +132,11 @@ def curve(log: pd.DataFrame, key: str) -> pd.DataFrame:
 
 
 def _line(experiment: Experiment, student: str) -> dict[str, Any]:
+    converted = [key for key, teacher in experiment.teachers.items() if teacher.source == "convert"]
+    # The first of several conversions looks as a teacher does everywhere.
+    own = {"color": OTHERS[(converted.index(student) - 1) % len(OTHERS)][0]} if student in converted[1:] else {}
     # A marker at every step would hide the line, and a strong line the next steps.
-    look = look_of(experiment, student) | {"marker": "", "linewidth": 1.0, "linestyle": "-"}
+    look = look_of(experiment, student) | own | {"marker": "", "linewidth": 1.0, "linestyle": "-"}
     spec = experiment.students.get(student)
     return look | {"linewidth": 2.6, "alpha": 0.5} if spec is not None and spec.label == _BELOW else look
 

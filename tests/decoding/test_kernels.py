@@ -1,0 +1,129 @@
+"""Triton kernels of the engine against the same in PyTorch: on a GPU, or interpreted by `make test-kernels`.
+
+Where Triton is not installed, as with a CPU build of PyTorch, they are skipped: what runs there is the reference.
+"""
+
+import pytest
+import torch
+
+from t3d.decoding import attention, engine, few_rows
+from tests.conftest import SHAPES, tiny_model
+from tests.decoding.small import requests, run
+
+triton = pytest.importorskip("triton")
+INTERPRETED = triton.knobs.runtime.interpret
+if not (INTERPRETED or torch.cuda.is_available()):
+    pytest.skip("no GPU, and TRITON_INTERPRET is not 1", allow_module_level=True)
+DEVICE = "cpu" if INTERPRETED else "cuda"
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def rand(*shape):
+    return torch.randn(*shape, device=DEVICE)
+
+
+@pytest.mark.parametrize("splits", [1, 3])
+@pytest.mark.parametrize(("size", "heads", "kv_heads", "width"), [(4, 4, 2, 16), (8, 3, 1, 24), (4, 14, 2, 16)])
+@pytest.mark.parametrize("pairs", [0, 3, 4])
+def test_attention_of_blocks_alone_and_in_pairs(pairs, size, heads, kv_heads, width, splits, monkeypatch):
+    """Eight blocks; 3 pairs and two others, whose keys lie anywhere, or 4 pairs, of which one block writes nowhere."""
+    monkeypatch.setattr(attention, "_MOST_ROWS", 64)
+    capacity = 256
+    cache = rand(5 * capacity, 2, kv_heads, width)
+    slots = {0: [2, 0, 1, 3, 3, 2, 4, 0], 3: [2, 0, 3, 2, 0, 3, 1, 1], 4: [2, 0, 1, 3, 2, 4, 1, 3]}[pairs]
+    ends = {0: [1, 250, 64, 65, 128, 7, 9, 40], 3: [16 + size, 130, 64 + size, 16, 129, 64, 7, 250]}.get(pairs)
+    ends = ends or [12 + size, 136 + size, size, 200 + size, 12, size, size, 200]
+    # Queries lie among other numbers, as between keys and values.
+    queries = rand(8, size, heads + 3, width)[:, :, :heads]
+    arguments = [torch.tensor(each, dtype=torch.int32, device=DEVICE) for each in (slots, ends)]
+    plain = attention.attend_plainly(queries, cache, *arguments, capacity)
+    found = attention.attend_by_kernel(queries, cache, *arguments, capacity, pairs, splits)
+    # The block in the scratch slot reads that of its pair: nobody needs it, but it must be a number.
+    needed = [block for block in range(8) if slots[block] != 4 or not pairs]
+    torch.testing.assert_close(found[needed], plain[needed], rtol=1e-5, atol=1e-5)
+    assert torch.isfinite(found).all()
+
+
+def test_queries_of_large_blocks_are_not_put_in_pairs():
+    capacity, slots = 64, torch.tensor([0, 1, 0, 1], dtype=torch.int32, device=DEVICE)
+    ends = torch.tensor([48, 32, 32, 16], dtype=torch.int32, device=DEVICE)
+    cache, queries = rand(2 * capacity, 2, 2, 16), rand(4, 16, 8, 16)
+    plain = attention.attend_plainly(queries, cache, slots, ends, capacity)
+    found = attention.attend_by_kernel(queries, cache, slots, ends, capacity, pairs=2)
+    torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("normed", [False, True])
+@pytest.mark.parametrize(("heads", "kv_heads", "width"), [(4, 2, 16), (3, 1, 64), (4, 4, 24)])
+def test_norms_and_rotations_and_what_is_written(heads, kv_heads, width, normed):
+    rows = 6
+    qkv, cos, sin = rand(rows, (heads + 2 * kv_heads) * width), rand(rows, width), rand(rows, width)
+    norms = (rand(width), rand(width)) if normed else None
+    places = torch.tensor([3, 9, 1, 0, 7, 8], device=DEVICE)
+    cache = rand(12, 2, kv_heads, width)
+    queries, kv = few_rows.turn(qkv, norms, cos, sin, heads, kv_heads, 1e-6)
+    written = cache.index_copy(0, places, kv)
+    found = few_rows.turn_and_write(qkv, norms, cos, sin, heads, 1e-6, places, cache)
+    torch.testing.assert_close(found, queries, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(cache, written, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("rows", "depth", "vocabulary"), [(1, 96, 200), (5, 100, 97), (16, 128, 256)])
+@pytest.mark.parametrize("excluded", [3, -1])
+def test_the_best_token_is_that_of_the_logits(rows, depth, vocabulary, excluded):
+    x, norm, head = rand(rows, depth), rand(depth), rand(vocabulary, depth)
+    # The excluded token is likely in the first row, and another is far above all of the last.
+    head[3], head[7] = 3 * x[0] / norm, 40 * x[-1] / norm
+    tokens, log_odds = few_rows.best_token_plainly(x, head, norm, 1e-6, excluded)
+    found, odds = few_rows.best_token(x, head, norm, 1e-6, excluded)
+    assert excluded not in found
+    assert found[-1] == 7
+    torch.testing.assert_close(found, tokens)
+    torch.testing.assert_close(odds, log_odds, rtol=1e-4, atol=1e-4)
+
+
+def test_of_equal_tokens_the_first_is_the_best():
+    x, norm = rand(4, 64), torch.ones(64, device=DEVICE)
+    head = rand(300, 64) * 0.1
+    head[290] = head[140] = head[70] = x[2]
+    found, odds = few_rows.best_token(x, head, norm, 1e-6, 70)
+    plain, log_odds = few_rows.best_token_plainly(x, head, norm, 1e-6, 70)
+    assert found[2] == plain[2] == 140
+    torch.testing.assert_close(odds, log_odds, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_logit_that_is_no_number_shows_in_the_log_odds(value):
+    x, norm, head = rand(4, 64), torch.ones(64, device=DEVICE), rand(300, 64)
+    head[200, 5] = value
+    assert not few_rows.best_token(x, head, norm, 1e-6, 3)[1].isfinite().any()
+
+
+@pytest.mark.parametrize(
+    ("shape", "budget", "batch_size"),
+    [("qwen3", "b4s1", 1), ("qwen3", "b4s2", 2), ("qwen3", "b4t0.3", 2), ("qwen2", "b8s2", 1)],
+)
+def test_the_engine_writes_with_kernels_what_the_plain_decoder_writes(shape, budget, batch_size, monkeypatch):
+    model = tiny_model(**SHAPES[shape]).to(DEVICE)
+    items = requests(3)
+    plain = run(model, items, budget, engine=False, max_new_tokens=8)
+    # Interpreted, each block that only fills a shape takes long.
+    monkeypatch.setattr(engine, "_MIN_BLOCKS", 2)
+    monkeypatch.setattr(engine, "_PREFILL", 4)
+    calls = []
+    with pytest.MonkeyPatch.context() as patch:
+        best = few_rows.best_token
+        patch.setattr(few_rows, "best_token", lambda *args: calls.append(1) or best(*args))
+        if INTERPRETED:
+            # Attention on a CPU takes the reference otherwise.
+            patch.setattr(attention, "attend", attention.attend_by_kernel)
+            patch.setattr("t3d.decoding.network.attend", attention.attend_by_kernel)
+        fast = run(model, items, budget, engine=True, batch_size=batch_size, max_new_tokens=8)
+    assert calls
+    for one, other in zip(plain, fast, strict=True):
+        assert (one.ids, one.step_map, one.denoising_steps) == (other.ids, other.step_map, other.denoising_steps)
+        assert one.confidence == pytest.approx(other.confidence, rel=1e-4, abs=1e-6)
