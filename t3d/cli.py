@@ -262,6 +262,7 @@ def evaluate_checkpoint(
     budget: Annotated[list[str], typer.Option(help="b4s2 (block 4, 2 steps) or b4t0.9 (threshold .9). Repeatable.")],
     like: Annotated[str, typer.Option(help="Experiment whose benchmark it is.")] = "paper",
     dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Number format of decoding.")] = "bfloat16",
+    mask_token: Annotated[str | None, typer.Option(help="Its mask token, if the folder does not name it.")] = None,
     spread: Annotated[bool, typer.Option("--spread", help="In both formats and batches of 1, 8 and 128.")] = False,
 ) -> None:
     """Score a checkpoint that belongs to no experiment: accuracy with its interval, and a receipt."""
@@ -271,7 +272,7 @@ def evaluate_checkpoint(
     from t3d.terminal import card
 
     budgets = [str(params.read_budget(text)) for text in budget]
-    own = checkpoint.experiment_of(find(like), model, benchmark, dtype)
+    own = checkpoint.experiment_of(find(like), model, benchmark, dtype, mask_token)
     for text in budgets:
         if spread:
             print(card.spread(own, checkpoint.invariance(own, benchmark, text, teacher.make)))

@@ -25,7 +25,9 @@ BATCHES = (1, 8, 128)
 """Sizes of batches that `--spread` compares; `gsm8k-batch8` is gsm8k in batches of 8."""
 
 
-def experiment_of(base: Experiment, model: str, benchmark: str, dtype: str = DTYPES[0]) -> Experiment:
+def experiment_of(
+    base: Experiment, model: str, benchmark: str, dtype: str = DTYPES[0], mask_token: str | None = None
+) -> Experiment:
     """An experiment of one model and one benchmark of `base`.
 
     Args:
@@ -33,6 +35,7 @@ def experiment_of(base: Experiment, model: str, benchmark: str, dtype: str = DTY
         model: folder of a checkpoint, as `t3d.models.sdar.load_model` takes it, or a fetched source of `base`.
         benchmark: its key.
         dtype: number format in which it decodes.
+        mask_token: its mask token, if the folder does not name it.
 
     Raises:
         ParameterError: `base` has no such benchmark.
@@ -69,7 +72,10 @@ def experiment_of(base: Experiment, model: str, benchmark: str, dtype: str = DTY
         "seed": base.seed,
         "device": "auto",
         "sources": wanted | {MODEL: own},
-        "teachers": {key: {"source": "hub", "hub": MODEL, "dtype": kind} for key, kind in formats.items()},
+        "teachers": {
+            key: {"source": "hub", "hub": MODEL, "dtype": kind, "mask_token": mask_token}
+            for key, kind in formats.items()
+        },
         "prompt_sets": {spec["prompts"]: prompts.model_dump(exclude_unset=True) | {"teacher": MODEL}},
         "benchmarks": {benchmark: spec} | sizes,
     }

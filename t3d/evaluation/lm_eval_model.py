@@ -43,6 +43,7 @@ class T3DLM(GenerationOnly):
         batch_size: int | str = 32,
         max_gen_toks: int = 512,
         seed: int = 0,
+        mask_token: str | None = None,
         **unknown: Any,
     ) -> None:
         """Load a folder.
@@ -55,12 +56,12 @@ class T3DLM(GenerationOnly):
         # lm-eval's command line adds this one by itself.
         unknown.pop("max_batch_size", None)
         if unknown:
-            known = "pretrained, budget, dtype, max_gen_toks and seed"
+            known = "pretrained, budget, dtype, max_gen_toks, mask_token and seed"
             raise ParameterError(f"--model_args: {', '.join(unknown)} is not known; there are {known}.")
         if not str(batch_size).isdigit():
             raise ParameterError(f"--batch_size is {batch_size!r}; give a number.")
         self.budget = Budget.parse(budget)
-        self.tokenizer = load_tokenizer(pretrained)
+        self.tokenizer = load_tokenizer(pretrained, mask_token)
         # lm-eval's command line says cuda:0 where nothing is said.
         self.model = load_model(pretrained, (device or "cuda") if torch.cuda.is_available() else "cpu", dtype)
         self._device = self.model.device

@@ -133,10 +133,14 @@ def read_config(folder: Path) -> Config:
     return config
 
 
-def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(folder: str | Path, mask_token: str | None = None) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a block-diffusion model's folder.
 
     Conversions by dllm were trained on Qwen3's chat template without thinking, which is switched off for them.
+
+    Args:
+        folder: where it is.
+        mask_token: the mask token, if the folder does not name it.
 
     Raises:
         MissingInputError: there is no such folder, or no tokenizer in it.
@@ -145,10 +149,14 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerBase:
     """
     folder = check_folder(folder)
     tokenizer = read_tokenizer(folder)
+    if mask_token is not None:
+        if mask_token not in tokenizer.get_vocab():
+            raise ParameterError(f"{folder}: mask_token {mask_token!r} is no token of its vocabulary.")
+        tokenizer.mask_token = mask_token
     if _mask_token(tokenizer) is None:
         raise ParameterError(
             f"{folder}: the tokenizer has no mask token ({' or '.join(_MASK_TOKENS)}, or mask_token in "
-            "tokenizer_config.json); this is no block-diffusion model."
+            "tokenizer_config.json). If this is a block-diffusion model, say which it is: `mask_token` of the teacher."
         )
     if read_json(folder / "config.json", _Kind, MAKE_AGAIN).get("model_type") != SDARConfig.model_type:
         without_thinking(tokenizer)

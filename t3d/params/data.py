@@ -170,6 +170,8 @@ class Teacher(Strict):
     left out."""
     conversion: Conversion | None = None
     """How a `convert` teacher is trained; every field has a default."""
+    mask_token: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    """The mask token of a `hub` teacher, where its tokenizer names none: a token of the vocabulary."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format in which it and its students decode. Students always train in float32 master weights."""
     parameters: Annotated[float, Field(gt=0)] = 5e6
@@ -191,6 +193,8 @@ class Teacher(Strict):
         for field in ("initial", "generations", "conversion"):
             if self.source != "convert" and getattr(self, field) is not None:
                 raise ValueError(f"{field} describes a teacher with source: convert, not {self.source}")
+        if self.mask_token is not None and (self.source != "hub" or self.autoregressive):
+            raise ValueError("mask_token is for block-diffusion LMs with source: hub; remove it")
         if self.engine is not None and not self.autoregressive:
             raise ValueError("engine chooses what answers with an autoregressive teacher, which has attention: causal")
         if self.source == "convert" and self.autoregressive:

@@ -28,6 +28,7 @@ KINDS = (
 )
 """First parts of an artefact's name."""
 _OPTIONAL = {
+    "mask_token",
     "hub",
     "source",
     "file",

@@ -1,6 +1,7 @@
 """Where an untouched model comes from: shipped weights, pretraining on the spot, a folder or a GGUF file of the hub, or
 the conversion of an autoregressive one."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def make(experiment: Experiment, name: str, out: Path, *sources: Path) -> None:
             if not spec.autoregressive:
                 raise ParameterError(f"teachers.{name}: {packed} is an autoregressive model; set `attention: causal`.")
         else:
-            check_folder(inputs[0].folder(), spec.autoregressive)
+            check_folder(inputs[0].folder(), spec.autoregressive, spec.mask_token)
     with writer.writing(experiment, artefact, out, inputs=inputs, device=device) as job:
         if spec.hub is not None and packed is not None:
             from t3d.models import gguf_file
@@ -65,6 +66,14 @@ def make(experiment: Experiment, name: str, out: Path, *sources: Path) -> None:
                 target = job.folder() / Path(file).relative_to(inputs[0].base.name)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 link_or_copy(inputs[0].path.parent / file, target)
+            if spec.mask_token is not None:
+                settings = job.folder() / "tokenizer_config.json"
+                named = (json.loads(settings.read_text()) if settings.exists() else {}) | {
+                    "mask_token": spec.mask_token
+                }
+                # It may be the source's own file, which stays as it is.
+                settings.unlink(missing_ok=True)
+                settings.write_text(json.dumps(named | {"mask_token": spec.mask_token}, indent=2) + "\n")
         elif spec.pretraining is not None:
             identity = writer.run_key(experiment, artefact, inputs)
             # Of one process at a time: the states that another has begun to write would be removed.
@@ -98,7 +107,7 @@ def _gguf_of(source: store.Manifest) -> Path | None:
     return source.folder().parent / names[0] if names else None
 
 
-def check_folder(folder: Path, is_autoregressive: bool = False) -> None:
+def check_folder(folder: Path, is_autoregressive: bool = False, mask_token: str | None = None) -> None:
     """Check that a folder holds a whole SDAR: settings, tokenizer, and weights of the right names and shapes.
 
     The weights' headers are read, not the weights: seconds instead of minutes, and before any GPU waits for them.
@@ -106,6 +115,7 @@ def check_folder(folder: Path, is_autoregressive: bool = False) -> None:
     Args:
         folder: as published.
         is_autoregressive: it is to hold a whole Qwen2 or Qwen3 instead.
+        mask_token: the mask token, if the folder does not name it.
 
     Raises:
         MissingInputError: a file is missing.
@@ -116,6 +126,9 @@ def check_folder(folder: Path, is_autoregressive: bool = False) -> None:
     from t3d.models.folder import load_tokenizer, stop_ids
     from t3d.models.sdar import SDARForCausalLM, check_weights
 
-    (autoregressive.load_tokenizer if is_autoregressive else load_tokenizer)(folder)
+    if is_autoregressive:
+        autoregressive.load_tokenizer(folder)
+    else:
+        load_tokenizer(folder, mask_token)
     stop_ids(folder)
     check_weights(autoregressive.class_of(folder) if is_autoregressive else SDARForCausalLM, folder)

@@ -8,9 +8,12 @@ from transformers import AutoModelForCausalLM
 
 from t3d.decoding.decoder import decode
 from t3d.decoding.request import DecodingOptions, Request
+from t3d.errors import ParameterError
+from t3d.evaluation import checkpoint
 from t3d.models.folder import load_tokenizer, mask_id, stop_ids
 from t3d.models.sdar import load_model
-from t3d.params import Budget
+from t3d.params import Budget, Teacher, find
+from tests.artefacts import made
 from tests.conftest import SHAPES, SHIPPED, tiny_autoregressive, tiny_model
 
 CLASSES = {"qwen3": "A2DQwen3LMHeadModel", "qwen2": "A2DQwen2LMHeadModel"}
@@ -86,3 +89,26 @@ def test_a_folder_has_what_the_servers_read(tmp_path):
     # SGLang's default would be 10000.
     assert config["rope_theta"] == config["rope_parameters"]["rope_theta"] == 1e6
     assert load_model(tmp_path).config.rope_parameters == rope
+
+
+def test_a_mask_token_that_the_folder_does_not_name_is_a_parameter(published, tokenizer, tmp_path):
+    folder, _ = published
+    for path in folder.glob("*tok*.json"):
+        path.write_text(path.read_text().replace("<|mask|>", "<|gap|>"))
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings | {"mask_token": None}))
+    with pytest.raises(ParameterError, match="say which it is: `mask_token` of the teacher"):
+        load_tokenizer(folder)
+    with pytest.raises(ParameterError, match="mask_token '<|hole|>' is no token of its vocabulary".replace("|", r"\|")):
+        load_tokenizer(folder, "<|hole|>")
+    experiment = checkpoint.experiment_of(find("demo"), str(folder), "gsm", mask_token="<|gap|>")
+    made(experiment, tmp_path / "made", f"teachers/{checkpoint.MODEL}")
+    own = load_tokenizer(tmp_path / "made" / "teachers" / checkpoint.MODEL)
+    assert own.convert_ids_to_tokens(mask_id(own)) == "<|gap|>"
+    assert mask_id(own) == mask_id(tokenizer)
+    assert json.loads((folder / "tokenizer_config.json").read_text())["mask_token"] is None
+
+
+def test_a_mask_token_is_for_what_was_fetched_and_has_one():
+    with pytest.raises(ValueError, match="mask_token is for block-diffusion LMs with source: hub"):
+        Teacher(source="shipped", path="data/shipped/pocket-sdar", mask_token="<|gap|>")
