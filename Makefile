@@ -10,7 +10,7 @@ VLLM_LOCK := $(VLLM)/requirements$(if $(filter cuda,$(VLLM_FOR)),-cuda).lock
 # Snakemake's rules call `t3d`, which lies beside it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo report test test-faults test-remote test-slurm test-browser test-kernels test-vllm vllm-env check clean
+.PHONY: demo report test test-faults test-remote test-slurm test-browser test-kernels test-vllm vllm-env check clean help
 
 demo: $(VENV)/installed ## distil a diffusion LM on this machine and print Table 1
 	snakemake --cores all
@@ -59,6 +59,9 @@ check: $(VENV)/installed ## formatting, linting, the order of rooms, types
 
 clean: ## remove the environment and everything that can be made again
 	rm -rf $(VENV) $(VLLM)/.venv .snakemake data/demo results/table*.csv results/report.html work logs build *.egg-info
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
 
 # Compiled on every core and without the packages' own tests: pip takes one core two minutes. A file that is no Python 3
 # is none that is imported.

@@ -175,4 +175,6 @@ def of_system(error: OSError) -> str:
     """What the operating system refused, and what to do: one sentence for `t3d` to print."""
     paths = [str(name) for name in (error.filename, error.filename2) if name is not None]
     why = _OF_SYSTEM.get(error.errno or 0, error.strerror or str(error))
-    return f"{short(' to '.join(paths)) or 'a file, or what this prints'}: {why}."
+    # Libraries raise OSError without a number when a server cannot be reached: no file is meant.
+    where = short(" to ".join(paths)) or ("a file, or what this prints" if error.errno else "")
+    return f"{where}: {why}." if where else f"{why.rstrip('.')}."

@@ -1,5 +1,6 @@
 """Wrong input at the command line: one message that names file and field, exit status 1, nothing half-written."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from typer.testing import CliRunner
 
 from t3d import params
 from t3d.cli import app
+from t3d.errors import of_system
 from t3d.provenance import lineage
 from tests.conftest import ROOT
 from tests.started import clone, forked
@@ -116,3 +118,10 @@ def test_an_option_takes_all_manifests_up_to_the_next_one():
     assert taken("--student", "--data", "a", "--data=b") == ((), [a, b])
     with pytest.raises(typer.BadParameter, match="data"):
         taken("--student", "c", "--data")
+
+
+def test_an_unreachable_server_is_no_unwritable_file():
+    assert of_system(ConnectionError("Couldn't reach 'openai/gsm8k' on the Hub.")) == (
+        "Couldn't reach 'openai/gsm8k' on the Hub."
+    )
+    assert of_system(OSError(errno.EIO, "")).startswith("a file, or what this prints: ")

@@ -110,7 +110,10 @@ class Manifest(_Content):
         for name, entry in self.files.items():
             path = self.path.parent / name
             if not path.is_file():
-                raise MissingInputError(f"{path} is missing, though {self.path} lists it. Run its stage again.")
+                raise MissingInputError(
+                    f"{path} is missing, though {self.path} lists it. Fetch it (t3d pull all), or delete {self.path} "
+                    "and run its stage again."
+                )
             if path.stat().st_size != entry["size"]:
                 raise CorruptArtefactError(
                     f"{path}: {path.stat().st_size} bytes, {self.path} says {entry['size']}. Delete {self.path} and "

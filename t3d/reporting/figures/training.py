@@ -108,7 +108,10 @@ def read_log(manifest: Manifest) -> pd.DataFrame:
     name = f"{manifest.base.name}/{LOG}"
     path = manifest.path.parent / name
     if name in manifest.files and not path.is_file():
-        raise MissingInputError(f"{path} is missing, though {manifest.path} lists it. Run its stage again.")
+        raise MissingInputError(
+            f"{path} is missing, though {manifest.path} lists it. Fetch it (t3d pull scores), or delete "
+            f"{manifest.path} and run its stage again."
+        )
     if name not in manifest.files or sha256(path) != manifest.files[name]["sha256"]:
         raise CorruptArtefactError(f"{path} is not the log that {manifest.path} lists. Run its stage again.")
     again = f"Delete {manifest.path} and run its stage again."
