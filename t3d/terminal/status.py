@@ -200,6 +200,10 @@ def _planned(
         shows[str(copy)] = [str(path), *shows[str(path)]]
         if not copy.is_file() or (path.is_file() and not filecmp.cmp(path, copy, shallow=False)):
             made.add(str(copy))
+    metrics = Path("results", experiment.name, "metrics.json")
+    shows[str(metrics)] = [path for path in targets if path in shows and path.endswith(".csv")]
+    if not metrics.is_file():
+        made.add(str(metrics))
     made |= {artefact for artefact in wanted if state[artefact] == STALE}
     edges = made_from | shows
     before = -1

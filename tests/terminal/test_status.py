@@ -35,6 +35,7 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "results" / "twin").mkdir(parents=True)
     (tmp_path / "results" / "twin" / "table1.csv").write_text("x")
     (tmp_path / "results" / "table1.csv").write_text("x")
+    (tmp_path / "results" / "twin" / "metrics.json").write_text("x")
     return tmp_path
 
 
@@ -74,8 +75,8 @@ def test_missing_work_takes_the_median_of_its_kind(project):
     assert found["remaining"] == {"jobs": 0, "seconds": 0.0, "unknown": 0, "by": "records"}
     assert found["targets"][0]["state"] == "incomplete"
     Path("results/twin/table1.csv").unlink()
-    # The table and its copy were made by nobody here.
-    assert "4 jobs left, about 2 min as the sum of job times, and 2 of unknown time." in status()
+    # The table, its copy and the metrics were made by nobody here.
+    assert "5 jobs left, about 2 min as the sum of job times, and 3 of unknown time." in status()
     assert seen()[0]["targets"][0]["state"] == "missing"
 
 
@@ -91,7 +92,7 @@ def test_the_time_of_a_job_is_what_snakemake_recorded_or_else_that_of_its_receip
     for artefact in ("answers/t3d-seed0/gsm/b8s2", "scores/t3d-seed0/gsm/b8s2"):
         path(artefact).unlink()
     Path("results/twin/table1.csv").unlink()
-    assert seen()[0]["remaining"] == {"jobs": 4, "seconds": 124.0, "unknown": 2, "by": "records"}
+    assert seen()[0]["remaining"] == {"jobs": 5, "seconds": 124.0, "unknown": 3, "by": "records"}
 
 
 def test_a_changed_parameter_makes_stale_what_follows_and_nothing_else(project):
@@ -159,7 +160,7 @@ def test_nothing_made_says_what_there_is_to_do(project):
     assert "0 of 15 artefacts" in text
     assert "All default tables and figures are made." in text
     shutil.rmtree("results")
-    assert "17 jobs left; nothing of their kind was made yet" in status()
+    assert "18 jobs left; nothing of their kind was made yet" in status()
 
 
 def test_it_fits_sixty_columns_and_explains_its_words(project):
