@@ -24,7 +24,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     with exclusive(path.with_name(f".{path.name}.partial"), str(path)) as folder:
         partial = folder / path.name
-        yield partial
+        try:
+            yield partial
+        except OSError as error:
+            # A write that fails does not say to what.
+            if error.errno and error.filename is None:
+                error.filename = str(path)
+            raise
         os.replace(partial, path)
 
 
