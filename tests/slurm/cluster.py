@@ -88,7 +88,8 @@ def _start() -> None:
         "JobAcctGatherType": "jobacct_gather/linux",
         "JobAcctGatherFrequency": "task=1",
         "JobAcctGatherParams": "OverMemoryKill",
-        "KillWait": 5,
+        # As by default: a step of a nice job beside others takes seconds.
+        "KillWait": 30,
         # Jobs are as nice as the command that submitted them.
         "PropagatePrioProcess": 1,
         # Of jobs that do not say how much; otherwise each of them would take the whole node.
