@@ -253,6 +253,8 @@ def main() -> None:
     given = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     out = given.out and given.out.resolve()
+    if given.folder.exists() and not (given.folder / "params" / "scaling.yaml").is_file():
+        parser.error(f"--folder {given.folder} is there and was not made by this benchmark: name another, or remove it")
     shutil.rmtree(given.folder, ignore_errors=True)
     (given.folder / "params").mkdir(parents=True)
     os.chdir(given.folder)
