@@ -14,7 +14,7 @@ import typer
 
 from t3d.distributed import launch
 from t3d.errors import in_a_sentence
-from t3d.terminal import verbs
+from t3d.terminal import client, verbs
 from t3d.terminal.verbs import RULES, YOURS, ExperimentName, Verb, find
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -315,9 +315,8 @@ app.add_typer(verbs.app)
 
 def main() -> None:
     """Run the command line; an expected error is one message and exit status 1."""
-    # PyTorch and transformers make a million objects that live to the end. Looking for garbage among them as they load,
-    # and once more at exit, took a third of a short job.
-    gc.set_threshold(100_000, 20, 20)
+    # Looking for garbage as modules load, and once more at exit, took a third of a short job.
+    client.collect_seldom()
     atexit.register(gc.freeze)
     # No process that is started from here takes a file of the working directory for a module.
     os.environ["PYTHONSAFEPATH"] = "1"

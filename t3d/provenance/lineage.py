@@ -205,6 +205,11 @@ def targets(experiment: Experiment, on_request: bool = False) -> dict[str, Produ
     return {name: product for name, product in products.items() if on_request or not product.on_request}
 
 
+def metrics_of(experiment: Experiment) -> Path:
+    """Where the accuracies of the default tables lie in DVC's form."""
+    return Path("results", experiment.name, "metrics.json")
+
+
 def artefacts_of(experiment: Experiment, products: Iterable[Product]) -> list[str]:
     """Every artefact behind some tables and figures, inputs before what is made from them."""
     return origins_of(

@@ -28,7 +28,7 @@ def check_targets(experiment: Experiment, targets: Iterable[str]) -> None:
     """
     data, results = f"data/{experiment.name}/", f"{_RESULTS}/"
     kinds = {"table": (".csv", ".md", ".tex"), "figure": (".pdf", ".png")}
-    others = (f"{results}report.html", f"{results}{experiment.name}/metrics.json")
+    others = (f"{results}report.html", str(lineage.metrics_of(experiment)))
     for target in map(str, targets):
         name, suffix = Path(target).stem, Path(target).suffix
         if target.startswith(data) and target.endswith(MANIFEST):

@@ -28,9 +28,17 @@ def main() -> None:
             status = _status_of_child(parent, name)
         if status is not None:
             _end_like(status)
-    # What is imported lives to the end: looking for garbage among it takes a tenth of the start.
-    gc.set_threshold(100_000, 20, 20)
+    collect_seldom()
     import_module("t3d.cli").main()
+
+
+def collect_seldom() -> None:
+    """Look for garbage less often than Python does.
+
+    PyTorch and transformers make a million objects that live to the end. Looking among them as they load took a tenth
+    of the start.
+    """
+    gc.set_threshold(100_000, 20, 20)
 
 
 def peer(connection: socket.socket) -> int:

@@ -200,7 +200,7 @@ def _planned(
         shows[str(copy)] = [str(path), *shows[str(path)]]
         if not copy.is_file() or (path.is_file() and not filecmp.cmp(path, copy, shallow=False)):
             made.add(str(copy))
-    metrics = Path("results", experiment.name, "metrics.json")
+    metrics = lineage.metrics_of(experiment)
     shows[str(metrics)] = [path for path in targets if path in shows and path.endswith(".csv")]
     if not metrics.is_file():
         made.add(str(metrics))

@@ -26,7 +26,7 @@ except T3DError as error:
 parent.offer()
 
 LOGS = f"logs/{E.name}"
-METRICS = f"results/{E.name}/metrics.json"
+METRICS = str(lineage.metrics_of(E))
 # The rules run in the environment that calls Snakemake; their `conda:` line says which file describes it.
 # A CPU job is one thread: two small jobs side by side do more than one job on two cores.
 CORES = 8 if E.gpus else 1
