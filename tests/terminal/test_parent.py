@@ -194,12 +194,15 @@ def test_a_child_stays_with_its_model_and_does_its_next_jobs(run):
     assert other != first
     assert of(run, "m")[0] == first
     # As in a process of its own: a signal ends it, and who asks next gets another.
-    asked, child = run.started("import time; time.sleep(60)")
+    alone, child = run.started("import time; time.sleep(60)")
     asked = run.ask(PID + "import time; time.sleep(60)", "--model", "m")
     assert int(asked.stdout.readline()) == first
     asked.terminate()
     assert said(asked)[0] == -signal.SIGTERM
     assert of(run, "m")[0] not in (first, other, child)
+    # The parent ends after its last child.
+    alone.terminate()
+    assert said(alone)[0] == -signal.SIGTERM
 
 
 def test_a_child_that_failed_or_was_killed_while_it_waited_is_not_asked_again(run):
