@@ -21,15 +21,18 @@ report: $(VENV)/installed ## one offline HTML page of what there is; makes the t
 	snakemake results/report.html --cores all
 	@echo "The report is $(CURDIR)/results/report.html: open it in a browser."
 
-# A worker that has nothing left takes tests from the end of another's list: no long file ends the run alone.
+# A worker more than there are cores, since some tests wait for a clock; no more than four, since each takes 1 GB. One
+# that has nothing left takes tests from the end of another's list: no long file ends the run alone.
+WORKERS ?= $(shell echo $$(( $$(nproc) < 4 ? $$(nproc) + 1 : 4 )))
+SPREAD := --numprocesses $(WORKERS) --dist worksteal
 test: $(VENV)/installed ## run the tests on every core
-	pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(SELECTED)
+	pytest $(SPREAD) $(SELECTED)
 
 # What tests/faults holds takes a third of the time: two minutes on two cores.
 FAULTS ?= tests/faults tests/sandbox/test_attacks.py tests/provenance/test_archive.py tests/provenance/test_remote.py \
   tests/provenance/test_two_writers.py tests/workflow/test_dag.py
 test-faults: $(VENV)/installed ## attacks, bad input, full disks, two writers, twenty kills: a scoreboard
-	KILLS=20 pytest $(FAULTS) -k "not test_dag or through_kills" --numprocesses auto --maxprocesses 4 --dist worksteal
+	KILLS=20 pytest $(FAULTS) -k "not test_dag or through_kills" $(SPREAD)
 
 test-remote: $(VENV)/installed ## publish to a server of S3 on this machine and fetch from it
 	pytest -m remote
