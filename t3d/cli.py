@@ -78,6 +78,7 @@ def make_teacher(
     source: Annotated[Manifests, typer.Option(help="Manifest of the fetched folder, of a teacher of the hub.")] = None,
     teacher: Annotated[Manifests, typer.Option(help="Manifest of the model that its training begins with.")] = None,
     shards: Annotated[Manifests, typer.Option(help="Manifests of that model's answers, for a conversion.")] = None,
+    verdicts: Annotated[Manifests, typer.Option(help="Manifests of the verdicts on them, to keep right ones.")] = None,
     processes: Processes = None,
 ) -> None:
     """Make a teacher: pretrain or convert it, or take the weights that are shipped or fetched.
@@ -89,7 +90,7 @@ def make_teacher(
     if not converts or not launch.done_by_several(found, "training_processes", processes):
         from t3d.teachers import teacher as teachers
 
-        teachers.make(found, name, out, *(source or ()), *(teacher or ()), *(shards or ()))
+        teachers.make(found, name, out, *(source or ()), *(teacher or ()), *(shards or ()), *(verdicts or ()))
 
 
 @app.command("prompts", cls=Verb, rich_help_panel=RULES)
@@ -124,6 +125,22 @@ def make_generations(
         from t3d.trajectories import generations
 
         generations.make(found, name, shard, teacher, prompts, out)
+
+
+@app.command("judge", rich_help_panel=RULES)
+def make_verdicts(
+    experiment: ExperimentName,
+    name: Annotated[str, typer.Option(help="Key of the generations in the experiment.")],
+    shard: Annotated[str, typer.Option(help="Which shard of their answers, 0-of-2 for example.")],
+    teacher: Annotated[Path, typer.Option(help="Manifest of the autoregressive teacher, for its tokenizer.")],
+    prompts: PromptsManifest,
+    answers: Annotated[Path, typer.Option(help="Manifest of the shard of answers.")],
+    out: Out,
+) -> None:
+    """Judge an autoregressive teacher's own answers, so that its conversion can learn from right ones only."""
+    from t3d.evaluation import verdicts
+
+    verdicts.make(find(experiment), name, shard, [teacher, prompts, answers], out)
 
 
 @app.command("rollout", cls=Verb, rich_help_panel=RULES)
