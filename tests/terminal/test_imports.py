@@ -41,8 +41,8 @@ def test_importing_the_package_is_cheap():
     assert not loaded([], ["t3d"]) & (HEAVY | {"pydantic", "yaml"})
 
 
-@pytest.mark.parametrize("verb", ["judge", "score", "table", "figure"])
-def test_who_judges_or_plots_needs_no_pytorch(verb):
+@pytest.mark.parametrize("verb", ["score", "table", "figure"])
+def test_who_scores_or_plots_needs_no_pytorch(verb):
     assert "torch" not in loaded([], parent.LOADED[verb])
 
 

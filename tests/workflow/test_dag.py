@@ -102,6 +102,7 @@ def test_verdicts_are_planned_when_a_conversion_keeps_right_answers(tmp_path):
     content["teachers"]["converted"] |= {"generations": ["own", "more"]}
     content["teachers"]["converted"]["conversion"]["keep"] = "right"
     set_up(tmp_path, "convert", yaml.safe_dump(content))
+    shutil.copy(ROOT / "params" / "reported.csv", tmp_path / "params")
     output = snakemake(tmp_path, "-n", "results/table1.csv", "--config", "experiment=convert")
     at = "data/convert/{}.manifest.json".format
     assert re.search(r"^verdicts +2$", output, flags=re.MULTILINE)
