@@ -77,8 +77,7 @@ def make_teacher(
     out: Out,
     source: Annotated[Manifests, typer.Option(help="Manifest of the fetched folder, of a teacher of the hub.")] = None,
     teacher: Annotated[Manifests, typer.Option(help="Manifest of the model that its training begins with.")] = None,
-    shards: Annotated[Manifests, typer.Option(help="Manifests of that model's answers, for a conversion.")] = None,
-    verdicts: Annotated[Manifests, typer.Option(help="Manifests of the verdicts on them, to keep right ones.")] = None,
+    shards: Annotated[Manifests, typer.Option(help="Manifests of its answers and of verdicts, to convert.")] = None,
     processes: Processes = None,
 ) -> None:
     """Make a teacher: pretrain or convert it, or take the weights that are shipped or fetched.
@@ -90,7 +89,7 @@ def make_teacher(
     if not converts or not launch.done_by_several(found, "training_processes", processes):
         from t3d.teachers import teacher as teachers
 
-        teachers.make(found, name, out, *(source or ()), *(teacher or ()), *(shards or ()), *(verdicts or ()))
+        teachers.make(found, name, out, *(source or ()), *(teacher or ()), *(shards or ()))
 
 
 @app.command("prompts", cls=Verb, rich_help_panel=RULES)

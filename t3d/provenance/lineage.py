@@ -91,8 +91,8 @@ def _named_inputs_of(experiment: Experiment, artefact: str) -> dict[str, list[st
         return {
             "source": [f"sources/{teacher.hub}"] if teacher.hub else [],
             "teacher": [f"teachers/{teacher.initial}"] if teacher.initial else [],
-            "shards": [part for key in teacher.generations or () for part in generation_shards(experiment, key)],
-            "verdicts": verdict_shards(experiment, name),
+            "shards": [part for key in teacher.generations or () for part in generation_shards(experiment, key)]
+            + verdict_shards(experiment, name),
         }
     if kind == "prompts":
         spec = experiment.prompt_sets[name]

@@ -46,8 +46,7 @@ rule teacher:
         recipe=recipe("teachers/{name}"),
     shell:
         "t3d teacher --experiment {params.experiment} --name {wildcards.name} --out {output}"
-        " --source {input.source} --teacher {input.teacher} --shards {input.shards}"
-        " --verdicts {input.verdicts} 2>&1 | tee {log}"
+        " --source {input.source} --teacher {input.teacher} --shards {input.shards} 2>&1 | tee {log}"
 
 
 rule generations:
