@@ -93,7 +93,7 @@ def test_help_explains_every_verb_and_option():
 
 
 STAGES = {"sources": "fetch", "teachers": "teacher", "generations": "generate", "trajectories": "rollout"}
-STAGES |= {"students": "distill", "answers": "generate-answers", "scores": "score"}
+STAGES |= {"verdicts": "judge", "students": "distill", "answers": "generate-answers", "scores": "score"}
 
 
 @pytest.mark.parametrize("name", ["demo", "pocket", "paper", "convert"])
