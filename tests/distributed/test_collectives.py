@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import time
 from dataclasses import replace
 
@@ -180,8 +179,7 @@ def test_wrong_input_is_one_message(project, in_processes, capfd):
 @pytest.mark.parametrize("whom", ["launcher", "process"])
 def test_the_end_of_one_is_the_end_of_all(project, whom):
     """A scheduler's SIGTERM goes to the launcher; the system's SIGKILL, for want of memory, to a process."""
-    # The first launcher and its processes are real, the second's load nothing again.
-    process = t3d(project, rollout_line(whom, name="many"), subprocess.Popen if whom == "launcher" else Fork)
+    process = t3d(project, rollout_line(whom, name="many"), Fork)
     wait_for((project / whom / "0-of-1.partial").exists)
     time.sleep(1)
     if whom == "launcher":
