@@ -260,7 +260,7 @@ def evaluate_checkpoint(
     model: Annotated[str, typer.Argument(help="Folder of a model, or a fetched source of the experiment.")],
     benchmark: BenchmarkName,
     budget: Annotated[list[str], typer.Option(help="b4s2 (block 4, 2 steps) or b4t0.9 (threshold .9). Repeatable.")],
-    like: Annotated[str, typer.Option(help="Experiment whose benchmark it is.")] = "paper",
+    like: Annotated[str, typer.Option(help="Experiment whose benchmark it is: paper has the paper's.")] = "demo",
     dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Number format of decoding.")] = "bfloat16",
     mask_token: Annotated[str | None, typer.Option(help="Its mask token, if the folder does not name it.")] = None,
     spread: Annotated[bool, typer.Option("--spread", help="In both formats and batches of 1, 8 and 128.")] = False,
