@@ -77,7 +77,7 @@ def make_teacher(
     out: Out,
     source: Annotated[Manifests, typer.Option(help="Manifest of the fetched folder, of a teacher of the hub.")] = None,
     teacher: Annotated[Manifests, typer.Option(help="Manifest of the model that its training begins with.")] = None,
-    shards: Annotated[Manifests, typer.Option(help="Manifests of that model's answers, for a conversion.")] = None,
+    shards: Annotated[Manifests, typer.Option(help="Manifests of its answers and of verdicts, to convert.")] = None,
     processes: Processes = None,
 ) -> None:
     """Make a teacher: pretrain or convert it, or take the weights that are shipped or fetched.
@@ -124,6 +124,22 @@ def make_generations(
         from t3d.trajectories import generations
 
         generations.make(found, name, shard, teacher, prompts, out)
+
+
+@app.command("judge", rich_help_panel=RULES)
+def make_verdicts(
+    experiment: ExperimentName,
+    name: Annotated[str, typer.Option(help="Key of the generations in the experiment.")],
+    shard: Annotated[str, typer.Option(help="Which shard of their answers, 0-of-2 for example.")],
+    teacher: Annotated[Path, typer.Option(help="Manifest of the autoregressive teacher, for its tokenizer.")],
+    prompts: PromptsManifest,
+    answers: Annotated[Path, typer.Option(help="Manifest of the shard of answers.")],
+    out: Out,
+) -> None:
+    """Judge an autoregressive teacher's own answers, so that its conversion can learn from right ones only."""
+    from t3d.evaluation import verdicts
+
+    verdicts.make(find(experiment), name, shard, [teacher, prompts, answers], out)
 
 
 @app.command("rollout", cls=Verb, rich_help_panel=RULES)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from t3d.distillation import trainer
-from t3d.evaluation import answers, factorisation, scores
+from t3d.evaluation import answers, factorisation, scores, verdicts
 from t3d.params import Experiment
 from t3d.prompts import sets, sources
 from t3d.provenance import lineage, store, writer
@@ -39,6 +39,8 @@ def made(experiment: Experiment, folder: Path, *artefacts: str) -> Path:
             sets.make(experiment, name, origins[0], at, *origins[1:])
         elif kind == "generations":
             generations.make(experiment, name, rest[0], *origins, at)
+        elif kind == "verdicts":
+            verdicts.make(experiment, name, rest[0], origins, at)
         elif kind == "trajectories":
             rollout.make(experiment, name, rest[0], *origins, at)
         elif kind == "students":

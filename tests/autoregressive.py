@@ -7,7 +7,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from t3d import params
-from t3d.provenance import store
+from t3d.prompts import generated
+from t3d.prompts.reader import read_prompts
+from t3d.provenance import store, writer
+from tests.artefacts import made
 from tests.conftest import tiny_autoregressive
 
 TEMPLATE = (
@@ -95,3 +98,29 @@ def content_of(folder, model):
         "generations": {"own": {"prompts": "train", "samples": 3, "max_new_tokens": 40, "shards": 2}},
         "trajectories": {"r": {"prompts": "again", "budget": "b4s4", "max_new_tokens": 12}},
     }
+
+
+def answered(experiment, folder, shard, texts):
+    """Write a shard of generations, as if the model had answered each prompt with these texts; the manifest.
+
+    Args:
+        experiment: whose generations they are.
+        folder: where its artefacts lie.
+        shard: `own/0-of-2`.
+        texts: of a prompt, the answers to it; one that is a list of a text was cut at the length limit.
+    """
+    name, part = shard.split("/")
+    asked, tokenizer = experiment.generations[name].prompts, tiny_tokenizer()
+    teacher = f"teachers/{experiment.prompt_sets[asked].teacher}"
+    inputs = [store.read(made(experiment, folder, artefact)) for artefact in (teacher, f"prompts/{asked}")]
+    index, count = map(int, part.split("-of-"))
+    rows = []
+    for prompt in read_prompts(inputs[1])[index::count]:
+        for sample, text in enumerate(texts(prompt)):
+            written, reason = (text[0], "length") if isinstance(text, list) else (text + "<|im_end|>", "stop")
+            ids = tokenizer(written)["input_ids"]
+            rows.append(generated.Generation(prompt.id, sample, prompt.prompt_ids, ids, reason, 0))
+    out = folder / f"generations/{shard}.manifest.json"
+    with writer.writing(experiment, f"generations/{shard}", out, inputs=inputs) as job:
+        generated.write(rows, job.file(".parquet"))
+    return out

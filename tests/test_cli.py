@@ -102,7 +102,7 @@ def test_every_verb_means_the_experiment_that_snakemake_means():
 
 
 STAGES = {"sources": "fetch", "teachers": "teacher", "generations": "generate", "trajectories": "rollout"}
-STAGES |= {"students": "distill", "answers": "generate-answers", "scores": "score"}
+STAGES |= {"verdicts": "judge", "students": "distill", "answers": "generate-answers", "scores": "score"}
 
 
 @pytest.mark.parametrize("name", ["demo", "pocket", "paper", "convert"])

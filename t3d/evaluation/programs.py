@@ -7,13 +7,18 @@ import ast
 import builtins
 import json
 import random
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from t3d.errors import DataError
 from t3d.evaluation import asserts
 from t3d.evaluation.extraction import defines
+from t3d.prompts.entry_points import first_called
+from t3d.prompts.reader import Prompt
 from t3d.sandbox.sandbox import Limits, Program, check_cases
 
 Check = Callable[[Program], None]
@@ -94,6 +99,15 @@ def mbpp_test(answer: str, program: str) -> ProgramTest:
     Raises:
         DataError: a test is no assert statement about values of the function.
     """
+    return _asserted_test(answer, program, _MBPP_LIMITS)
+
+
+def written_test(answer: str, program: str) -> ProgramTest:
+    """Test of a task that a model wrote: the assert statements that stand in it (`answer_of`), as MBPP's."""
+    return _asserted_test(answer, program, None)
+
+
+def _asserted_test(answer: str, program: str, limits: Limits | None) -> ProgramTest:
     tests = json.loads(answer)
     name = tests["entry_point"]
     statements = [asserts.read(source, name) for source in tests["tests"]]
@@ -103,13 +117,36 @@ def mbpp_test(answer: str, program: str) -> ProgramTest:
         for statement in statements:
             asserts.run(statement, candidate)
 
-    return ProgramTest((program, imports + tests["setup"]), name, check, _MBPP_LIMITS)
+    return ProgramTest((program, imports + tests["setup"]), name, check, limits)
 
 
 PROGRAMS: dict[str, Callable[[str, str], ProgramTest]] = {
     "code": code_test,
     "humaneval": humaneval_test,
     "mbpp": mbpp_test,
+    "written": written_test,
 }
 """Domain -> test of a prompt's `answer` and a program; other domains have answers to compare. Each answer is JSON with
 the `entry_point`, the name of the function."""
+UNTESTED = "the task has no assert statement that can be evaluated"
+"""The verdict on a program for a task that a model wrote without one."""
+
+
+def answer_of(prompt: Prompt) -> str:
+    """A prompt's answer; of a task that a model wrote, made of the lines with assert statements, as MBPP's.
+
+    The first statement that can be evaluated names the function, and others count if they can be evaluated and call it.
+    Without such a statement, the answer is empty.
+    """
+    if prompt.domain != "written":
+        return prompt.answer
+    name, tests = "", []
+    with warnings.catch_warnings():
+        # Of escapes such as "\\d", which the model's strings have.
+        warnings.simplefilter("ignore")
+        for line in prompt.text.splitlines():
+            if line.startswith("assert ") and (called := name or first_called(line)):
+                with suppress(DataError):
+                    tests.append(f"assert {asserts.read(line, called).source}")
+                    name = called
+    return json.dumps({"entry_point": name, "tests": tests, "setup": ""}) if tests else ""

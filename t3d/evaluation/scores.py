@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from t3d.errors import DataError
 from t3d.evaluation.extraction import program_in
-from t3d.evaluation.programs import PROGRAMS
-from t3d.params import Benchmark, Experiment
+from t3d.evaluation.programs import PROGRAMS, UNTESTED, answer_of
+from t3d.params import Experiment
 from t3d.progress import Progress
 from t3d.prompts.reader import Prompt, read_prompts
 from t3d.provenance import store, writer
@@ -46,10 +46,7 @@ def make(experiment: Experiment, answers: Path, prompts: Path, out: Path) -> Non
         raise DataError(f"{source.path}: no answer is recorded for {len(missing)} questions (e.g. {missing[0]}).")
     spec = experiment.benchmarks[benchmark]
     with writer.writing(experiment, artefact, out, inputs=inputs) as job:
-        if asked and asked[0].domain in PROGRAMS:
-            judged = _run_programs(spec, asked, texts, f"programs {model} {benchmark} {budget}")
-        else:
-            judged = _compare_answers(spec, asked, texts)
+        judged = judge(spec.task, asked, texts, f"programs {model} {benchmark} {budget}", spec.sandbox)
         if len(judged) != len(recorded):
             raise DataError(f"{source.path}: {len(recorded)} answers for {len(judged)} questions of {questions.path}.")
         counts = {key: {name: row[name] for name in COUNTS[:2]} for key, row in recorded.items()}
@@ -60,12 +57,32 @@ def make(experiment: Experiment, answers: Path, prompts: Path, out: Path) -> Non
         job.receipt["decoding"] = store.decoding_of(source)
 
 
-def _compare_answers(spec: Benchmark, prompts: list[Prompt], texts: dict[str, str]) -> dict[str, dict]:
+def judge(
+    task: str, prompts: list[Prompt], texts: dict[str, str], title: str, sandbox: str = "bubblewrap"
+) -> dict[str, dict]:
+    """Judge texts by a task of `t3d/evaluation/tasks/`.
+
+    Args:
+        task: its name.
+        prompts: the questions, of one domain.
+        texts: an answer to each, by question id.
+        title: of the progress line, where programs are run.
+        sandbox: where these are run.
+
+    Returns:
+        By question id: `extracted`, `correct` and `reason`.
+    """
+    if prompts and prompts[0].domain in PROGRAMS:
+        return _run_programs(sandbox, prompts, texts, title)
+    return _compare_answers(task, prompts, texts)
+
+
+def _compare_answers(task: str, prompts: list[Prompt], texts: dict[str, str]) -> dict[str, dict]:
     """By question id, what lm-eval extracted from each text and whether it is right."""
     # Imported here: programs are judged without lm-eval, which takes a second to load.
     from t3d.evaluation import harness
 
-    samples = harness.evaluate(texts, spec.task, prompts)
+    samples = harness.evaluate(texts, task, prompts)
     return {
         sample["doc"]["id"]: {
             "extracted": sample["filtered_resps"][0] or None,
@@ -77,20 +94,26 @@ def _compare_answers(spec: Benchmark, prompts: list[Prompt], texts: dict[str, st
     }
 
 
-def _run_programs(spec: Benchmark, prompts: list[Prompt], texts: dict[str, str], title: str) -> dict[str, dict]:
-    """By question id, the program in each text and what its hidden tests said."""
+def _run_programs(sandbox: str, prompts: list[Prompt], texts: dict[str, str], title: str) -> dict[str, dict]:
+    """By question id, the program in each text and what its tests said."""
     progress = Progress(title, len(prompts))
-    programs = [program_in(texts[prompt.id], json.loads(prompt.answer)["entry_point"]) for prompt in prompts]
+    answers = [answer_of(prompt) for prompt in prompts]
+    programs = [
+        program_in(texts[prompt.id], json.loads(answer)["entry_point"]) if answer else ""
+        for prompt, answer in zip(prompts, answers, strict=True)
+    ]
 
-    def judged(prompt: Prompt, program: str) -> dict:
-        test = PROGRAMS[prompt.domain](prompt.answer, program)
+    def judged(prompt: Prompt, answer: str, program: str) -> dict:
+        if not answer:
+            return {"extracted": None, "correct": False, "reason": UNTESTED}
+        test = PROGRAMS[prompt.domain](answer, program)
         verdict = box.judge(test.source, test.entry_point, test.check, test.limits)
         return {"extracted": program or None, "correct": verdict.passed, "reason": verdict.reason}
 
     results = {}
     # A thread waits for its program; the programs are processes of their own.
-    with Sandbox(spec.sandbox) as box, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for prompt, found in zip(prompts, pool.map(judged, prompts, programs), strict=True):
+    with Sandbox(sandbox) as box, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for prompt, found in zip(prompts, pool.map(judged, prompts, answers, programs), strict=True):
             results[prompt.id] = found
             progress.advance(1)
     return results

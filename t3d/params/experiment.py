@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from t3d.params.base import Budget, Name, Seed, Small, Strict
-from t3d.params.data import Generations, PromptSet, Source, Teacher, Trajectories
+from t3d.params.data import Generations, PromptSet, Source, Trajectories
 from t3d.params.reporting import (
     AnyFigure,
     AnyTable,
@@ -19,9 +19,10 @@ from t3d.params.reporting import (
     TrainingFigure,
 )
 from t3d.params.students import Student, run_name
+from t3d.params.teachers import Teacher
 
 TASKS = Path(__file__).parents[1] / "evaluation" / "tasks"
-PROGRAM_DOMAINS = ("code", "humaneval", "mbpp")
+PROGRAM_DOMAINS = ("code", "humaneval", "mbpp", "written")
 """Domains whose answers are programs."""
 
 Product = AnyTable | AnyFigure
@@ -92,6 +93,8 @@ class Experiment(Strict):
                     f"generations.{key}.prompts: {name}, the teacher of {generations.prompts}, has no "
                     "`attention: causal`; a diffusion LM's answers are `trajectories`"
                 )
+            if generations.task is not None:
+                self._check_task(f"generations.{key}", generations)
         for key, prompts in self.prompt_sets.items():
             self._check_written(key, prompts)
             if isinstance(prompts.examples, str):
@@ -119,7 +122,7 @@ class Experiment(Strict):
         for key, benchmark in self.benchmarks.items():
             self._check(f"benchmarks.{key}.prompts", "prompt_sets", [benchmark.prompts])
             self._check_decoder(f"benchmarks.{key}.prompts", benchmark.prompts)
-            self._check_benchmark(key, benchmark)
+            self._check_task(f"benchmarks.{key}", benchmark)
         for kind, products in (("tables", self.tables), ("figures", self.figures)):
             for key, product in products.items():
                 self._check_product(f"{kind}.{key}", product)
@@ -130,17 +133,20 @@ class Experiment(Strict):
             if name not in (known := getattr(self, kind)):
                 raise ValueError(f"{where} names {name!r}, which is not among {kind}: {', '.join(known) or 'none'}")
 
-    def _check_benchmark(self, key: str, benchmark: Benchmark) -> None:
-        asked = self.prompt_sets[benchmark.prompts]
+    def _check_task(self, where: str, asking: Benchmark | Generations) -> None:
+        """The task of a benchmark or of generations is there, and can judge answers to their prompts."""
+        asked = self.prompt_sets[asking.prompts]
+        if asked.domain == "openings":
+            raise ValueError(f"{where}.task: {asking.prompts} are openings, to which no answer is right")
         if asked.columns is not None and asked.columns.answer is None:
-            raise ValueError(f"prompt_sets.{benchmark.prompts}.columns.answer: benchmark {key} needs a final answer")
+            raise ValueError(f"prompt_sets.{asking.prompts}.columns.answer: {where} needs a final answer")
         there = sorted(path.stem for path in TASKS.glob("*.yaml"))
-        if benchmark.task not in there:
-            raise ValueError(f"benchmarks.{key}.task: there is no task {benchmark.task!r}: {', '.join(there)}")
-        if (asked.domain in PROGRAM_DOMAINS) != (benchmark.task == "code_function"):
+        if asking.task not in there:
+            raise ValueError(f"{where}.task: there is no task {asking.task!r}: {', '.join(there)}")
+        if (asked.domain in PROGRAM_DOMAINS) != (asking.task == "code_function"):
             raise ValueError(
-                f"benchmarks.{key}.task: {benchmark.task} does not fit domain {asked.domain}; programs, and only they, "
-                "are judged by code_function"
+                f"{where}.task: {asking.task} does not fit domain {asked.domain}; programs, and only they, are judged "
+                "by code_function"
             )
 
     def _check_source(self, where: str, name: str | None, kind: str) -> None:
@@ -191,6 +197,12 @@ class Experiment(Strict):
                     f"{where}: {answers} answer prompts of split {prompts.split}; only those of split train may be "
                     "learned from"
                 )
+        own = teacher.generations or ()
+        if teacher.keeps_right and all(self.generations[answers].task is None for answers in own):
+            raise ValueError(
+                f"teachers.{key}.conversion.keep: none of its generations ({', '.join(own)}) has a `task` that says "
+                "which answers are right"
+            )
 
     def _check_rounds(self) -> None:
         """Students that others learn from or begin with have their teacher and seeds, and are made before them."""

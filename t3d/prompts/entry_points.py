@@ -1,6 +1,7 @@
 """Unit tests that are written as assert statements, such as MBPP's: which function do they call?"""
 
 import ast
+import builtins
 from collections.abc import Sequence
 
 from t3d.errors import DataError
@@ -26,6 +27,15 @@ def entry_point_of(code: str, tests: Sequence[str]) -> str:
         if name in defined and all(name in names for names in called):
             return name
     raise DataError(f"the tests call none of {', '.join(sorted(defined)) or 'no functions'}: {list(tests)[:1]}")
+
+
+def first_called(test: str) -> str | None:
+    """Name of the outermost function that an assert statement calls, builtins left out; None if there is none."""
+    try:
+        called = _called(test)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return next((name for name in called if not hasattr(builtins, name)), None)
 
 
 def _called(test: str) -> list[str]:

@@ -33,6 +33,11 @@ class Generation:
     finish_reason: str
     seed: int
 
+    @property
+    def id(self) -> str:
+        """The prompt and the number of the answer."""
+        return f"{self.prompt_id}#{self.sample}"
+
 
 def write(rows: Sequence[Generation], path: Path) -> None:
     """Write a shard."""

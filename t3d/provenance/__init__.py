@@ -2,8 +2,8 @@
 
 - An *artefact* is what one job makes: a file or a folder below `data/<experiment>/`. Its name is its path there without
   a suffix: `sources/math500`, `teachers/pocket-sdar`, `prompts/gsm-train`, `generations/gsm-ar/0-of-1`,
-  `trajectories/gsm/0-of-2`, `students/t3d-seed0`, `answers/t3d-seed0/gsm/b8s2`, `scores/...` alike,
-  `factorisation/t3d-seed0/gsm`. The first part is its kind.
+  `verdicts/gsm-ar/0-of-1`, `trajectories/gsm/0-of-2`, `students/t3d-seed0`, `answers/t3d-seed0/gsm/b8s2`,
+  `scores/...` alike, `factorisation/t3d-seed0/gsm`. The first part is its kind.
 - The *manifest* beside it lists its files with their sha256, its inputs and its recipes. Equal runs write equal
   manifests, so a manifest stands for its artefact: on command lines, in rules, in other manifests (`store.py`).
 - The *receipt* beside it has what differs between equal runs: time, device, versions, speed (`environment.py`).

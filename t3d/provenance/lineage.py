@@ -93,7 +93,8 @@ def _named_inputs_of(experiment: Experiment, artefact: str) -> dict[str, list[st
         return {
             "source": [f"sources/{teacher.hub}"] if teacher.hub else [],
             "teacher": [f"teachers/{teacher.initial}"] if teacher.initial else [],
-            "shards": [part for key in teacher.generations or () for part in generation_shards(experiment, key)],
+            "shards": [part for key in teacher.generations or () for part in generation_shards(experiment, key)]
+            + verdict_shards(experiment, name),
         }
     if kind == "prompts":
         spec = experiment.prompt_sets[name]
@@ -120,6 +121,14 @@ def _named_inputs_of(experiment: Experiment, artefact: str) -> dict[str, list[st
         run = f"{decoded.model}-{more[0].rsplit('-', 3)[0]}"
         runs(experiment)[run]
         return given | {"student": [f"students/{run}"]}
+    if kind == "verdicts":
+        asked = experiment.prompt_sets[experiment.generations[name].prompts]
+        return {
+            # Its tokenizer turns ids into text.
+            "teacher": [f"teachers/{asked.teacher}"],
+            "prompts": [f"prompts/{experiment.generations[name].prompts}"],
+            "answers": [f"generations/{rest}"],
+        }
     if kind == "students":
         key, seed = runs(experiment)[name]
         student = experiment.students[key]
@@ -162,6 +171,13 @@ def shards_of(experiment: Experiment, trajectories: str, seed: int = 0) -> list[
 def generation_shards(experiment: Experiment, generations: str) -> list[str]:
     """Artefacts of the shards of an autoregressive teacher's answers."""
     return [f"generations/{generations}/{shard}" for shard in shard_names(experiment.generations[generations])]
+
+
+def verdict_shards(experiment: Experiment, teacher: str) -> list[str]:
+    """Artefacts of the verdicts on the answers that a conversion learns from; none unless it keeps right ones only."""
+    spec = experiment.teachers[teacher]
+    judged = [key for key in spec.generations or () if spec.keeps_right and experiment.generations[key].task]
+    return [f"verdicts/{key}/{shard}" for key in judged for shard in shard_names(experiment.generations[key])]
 
 
 def inputs_of_target(experiment: Experiment, product: Product, here: bool = False) -> list[str]:

@@ -24,17 +24,17 @@ ANSWERS = pa.schema(
     ]
 )
 """Answers of a model to a benchmark, a row per question."""
-VERDICTS = pa.schema(
+JUDGED = pa.schema(
     [
         ("id", pa.string()),
         ("extracted", pa.string()),
         ("correct", pa.bool_()),
         ("reason", pa.string()),
-        ("response_tokens", pa.int32()),
-        ("denoising_steps", pa.int32()),
     ]
 )
-"""What is said of those answers; `extracted` and `reason` may lack values."""
+"""What is said of an autoregressive model's own answers; `extracted` and `reason` may lack values."""
+VERDICTS = pa.schema([*JUDGED, ("response_tokens", pa.int32()), ("denoising_steps", pa.int32())])
+"""What is said of answers to a benchmark."""
 GAPS = pa.schema([("id", pa.string()), ("interval", pa.int64()), ("gap", pa.float64()), ("terms", pa.int64())])
 """Factorisation: see `t3d/evaluation/factorisation.py`."""
 _OPTIONAL = ("extracted", "reason")

@@ -20,6 +20,7 @@ KINDS = (
     "teachers",
     "prompts",
     "generations",
+    "verdicts",
     "trajectories",
     "students",
     "answers",
@@ -97,7 +98,12 @@ def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, An
         name, shard = parts
         asked = getattr(experiment, kind)[name]
         model = experiment.prompt_sets[asked.prompts].teacher
-        return {"seed": seed, kind: _dump(asked), "shard": shard} | _format(experiment, model)
+        # How answers are judged changes none of them.
+        spec = {key: value for key, value in _dump(asked).items() if key != "task"}
+        return {"seed": seed, kind: spec, "shard": shard} | _format(experiment, model)
+    if kind == "verdicts":
+        name, _ = parts
+        return {"task": experiment.generations[name].task}
     if kind == "students":
         (run,) = parts
         name, run_seed = lineage.runs(experiment)[run]

@@ -6,7 +6,8 @@ stage stop it early: before training, blocks of one token must give the autoregr
 `_CHECKED_AFTER` steps the loss must have fallen. `probes.py` decodes prompts at three moments.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from t3d.distillation.examples import Example
 from t3d.distributed import collectives
 from t3d.distributed.checkpoints import Checkpoints
 from t3d.distributed.gpus import pick_device
-from t3d.errors import DataError, ParameterError, TrainingError
+from t3d.errors import CorruptArtefactError, DataError, ParameterError, TrainingError
 from t3d.models import autoregressive
 from t3d.models.device import worth_compiling
 from t3d.models.folder import MASK_TOKEN, SDARConfig, mask_id, stop_ids, without_thinking
@@ -28,6 +29,7 @@ from t3d.models.sdar import SDARForCausalLM
 from t3d.params import Conversion, Experiment, Objective, States, Student
 from t3d.prompts import generated
 from t3d.provenance import store, writer
+from t3d.provenance.parquet import JUDGED, of_artefact
 from t3d.seeds import seed_for
 from t3d.teachers.probes import Probes
 
@@ -63,11 +65,12 @@ def make(experiment: Experiment, name: str, out: Path, inputs: Sequence[store.Ma
         experiment: whose teachers have `name`, with source: convert.
         name: its key.
         out: manifest to write; the folder lies beside it, and until it is complete the states of its training.
-        inputs: manifests of the autoregressive teacher and of the shards of its answers.
+        inputs: manifests of the autoregressive teacher, of the shards of its answers, and of the verdicts on them.
 
     Raises:
         ParameterError: the autoregressive folder cannot be converted; the message says what is missing.
         DataError: no answer is left to learn from.
+        CorruptArtefactError: verdicts are not those on the answers.
         TrainingError: a check failed, or training cannot go on.
     """
     spec = experiment.teachers[name]
@@ -82,8 +85,7 @@ def make(experiment: Experiment, name: str, out: Path, inputs: Sequence[store.Ma
         with collectives.raise_on_all_ranks():
             folder = inputs[0].folder()
             tokenizer = with_mask(autoregressive.load_tokenizer(folder), folder)
-            rows = [row for shard in inputs[1:] for row in generated.read(shard.file(".parquet"))]
-            examples, counts = examples_of(rows, conversion, tokenizer.pad_token_id)
+            examples, counts = examples_of(*answers_of(inputs), conversion, tokenizer.pad_token_id)
             causal = autoregressive.load_model(folder)
             model = converted(causal, tokenizer, max(conversion.block_sizes))
             checkpoints = Checkpoints(
@@ -253,29 +255,83 @@ def with_mask(tokenizer: PreTrainedTokenizerBase, folder: Path) -> PreTrainedTok
     return tokenizer
 
 
+def answers_of(
+    inputs: Sequence[store.Manifest],
+) -> tuple[dict[str, list[generated.Generation]], dict[str, set[str]]]:
+    """The answers of each generations among `inputs`, and of those that were judged the ids of the right ones.
+
+    Raises:
+        CorruptArtefactError: verdicts are not those on the complete answers.
+    """
+    answers: dict[str, list[generated.Generation]] = {}
+    right: dict[str, set[str]] = {}
+    shards = {manifest.artefact: manifest for manifest in inputs}
+    for artefact, manifest in shards.items():
+        kind, name, *rest = artefact.split("/")
+        if kind != "generations":
+            continue
+        rows = generated.read(manifest.file(".parquet"))
+        answers.setdefault(name, []).extend(rows)
+        if (verdicts := shards.get("/".join(["verdicts", name, *rest]))) is not None:
+            judged = of_artefact(verdicts, JUDGED, ["id", "correct"]).to_pylist()
+            if {row["id"] for row in judged} != {row.id for row in generated.complete(rows)}:
+                raise CorruptArtefactError(
+                    f"{verdicts.path}: its verdicts are not on the complete answers of {manifest.path}. Delete it and "
+                    "run its stage again."
+                )
+            right.setdefault(name, set()).update(row["id"] for row in judged if row["correct"])
+    return answers, right
+
+
 def examples_of(
-    rows: Sequence[generated.Generation], conversion: Conversion, filler: int
-) -> tuple[list[Example], dict[str, int]]:
+    answers: Mapping[str, Sequence[generated.Generation]],
+    right: Mapping[str, set[str]],
+    conversion: Conversion,
+    filler: int,
+) -> tuple[list[Example], dict[str, Any]]:
     """Training rows of answers that came to an end, each filled up to whole blocks, and how many were left out.
+
+    Args:
+        answers: key of generations -> their answers.
+        right: the same key -> ids of the right ones, of those generations of which only these are kept.
+        conversion: how long rows may be, and which blocks they fill.
+        filler: the token that fills the last block.
 
     Raises:
         DataError: none is left.
     """
-    complete = generated.complete(rows)
+    complete = {name: generated.complete(rows) for name, rows in answers.items()}
+    kept = {
+        name: [row for row in rows if name not in right or row.id in right[name]] for name, rows in complete.items()
+    }
+    if right and not any(kept[name] for name in right):
+        raise DataError(
+            f"of {sum(len(complete[name]) for name in right)} complete answers ({', '.join(right)}) none is right. "
+            "Check the `task` of these generations, or remove conversion.keep."
+        )
     grid = max(conversion.block_sizes)
     examples, seen = [], set()
-    for row in sorted(complete, key=lambda row: (row.prompt_id, row.sample)):
+    learned: Counter[str] = Counter()
+    pairs = [(name, row) for name, rows in kept.items() for row in rows]
+    for name, row in sorted(pairs, key=lambda pair: (pair[1].prompt_id, pair[1].sample)):
         length = len(row.prompt_ids) + len(row.response_ids)
         text = (row.prompt_id, tuple(row.response_ids))
         if length + -length % grid > conversion.max_length or text in seen:
             continue
         seen.add(text)
+        learned[name] += 1
         response = row.response_ids + [filler] * (-length % grid)
-        examples.append(Example(f"{row.prompt_id}#{row.sample}", row.prompt_ids, response))
-    counts = {"answers": len(rows), "complete": len(complete), "rows": len(examples)}
+        examples.append(Example(row.id, row.prompt_ids, response))
+    total, ended = (sum(map(len, rows.values())) for rows in (answers, complete))
+    counts: dict[str, Any] = {"answers": total, "complete": ended, "rows": len(examples)}
+    if right:
+        counts["generations"] = {
+            name: {"complete": len(rows), "right": len(kept[name]) if name in right else None, "rows": learned[name]}
+            for name, rows in complete.items()
+        }
     if not examples:
         raise DataError(
-            f"of {len(rows)} answers {len(complete)} came to an end, and none of these with its prompt is within "
+            f"of {total} answers {ended} came to an end, and none of these with its prompt is within "
             f"conversion.max_length ({conversion.max_length} tokens)."
         )
     return examples, counts

@@ -63,15 +63,20 @@ def stops(experiment: Experiment, artefacts: Iterable[str], here: bool) -> list[
     lines = [_pins(experiment, unpinned)] if unpinned else []
     if here:
         judged = {artefact.split("/")[2] for artefact in left if artefact.startswith("scores/")}
+        judged |= {artefact.split("/")[1] for artefact in left if artefact.startswith("verdicts/")}
         lines += [_sandbox(experiment)] if judged & _programs(experiment).keys() else []
         lines += [_gpus(experiment)] if kinds & {"students", "trajectories", "answers"} else []
     return [f"{line.subject}: {line.text}" for line in lines if line.state == "todo"]
 
 
 def _programs(experiment: Experiment) -> dict[str, str]:
-    """Benchmarks whose answers are programs -> the sandbox that runs these."""
-    asked = experiment.benchmarks.items()
-    return {key: spec.sandbox for key, spec in asked if experiment.prompt_sets[spec.prompts].domain in PROGRAM_DOMAINS}
+    """Benchmarks, and generations whose right answers are kept, if their answers are programs -> the sandbox."""
+    judged = [artefact for key in experiment.teachers for artefact in lineage.verdict_shards(experiment, key)]
+    kept = {key: experiment.generations[key] for key in dict.fromkeys(artefact.split("/")[1] for artefact in judged)}
+    found = {key: (spec.prompts, "bubblewrap") for key, spec in kept.items()}
+    found |= {key: (spec.prompts, spec.sandbox) for key, spec in experiment.benchmarks.items()}
+    sets = experiment.prompt_sets
+    return {key: box for key, (asked, box) in found.items() if sets[asked].domain in PROGRAM_DOMAINS}
 
 
 def _sandbox(experiment: Experiment) -> Line:
@@ -79,7 +84,7 @@ def _sandbox(experiment: Experiment) -> Line:
 
     programs = _programs(experiment)
     if not programs:
-        return Line("sandbox", "ok", "no benchmark asks for programs.")
+        return Line("sandbox", "ok", "no answers are programs.")
     named = ", ".join(programs)
     for kind in sorted(set(programs.values())):
         try:
@@ -89,7 +94,7 @@ def _sandbox(experiment: Experiment) -> Line:
             return Line(
                 "sandbox",
                 "todo",
-                f"{error} Scores of {named} need it. If bubblewrap is there, allow user namespaces "
+                f"{error} Verdicts on {named} need it. If bubblewrap is there, allow user namespaces "
                 "(sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns).",
             )
     return Line("sandbox", "ok", f"programs of {named} run in {', '.join(sorted(set(programs.values())))}.")

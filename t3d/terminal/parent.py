@@ -44,6 +44,7 @@ LOADED = {
     "prompts": ("t3d.prompts.sets", "t3d.models.folder", *_TOKENIZERS),
     "rollout": (*_MODELS, "pandas", "t3d.trajectories.rollout"),
     "generate": (*_MODELS, "t3d.trajectories.generations"),
+    "judge": (*_LM_EVAL, *_TOKENIZERS, "t3d.evaluation.verdicts"),
     "distill": (*_MODELS, "t3d.distillation.trainer", "t3d.distillation.objectives"),
     "generate-answers": (*_MODELS, "t3d.evaluation.answers", "t3d.decoding.decoder"),
     "score": (*_LM_EVAL, "t3d.evaluation.scores"),
@@ -56,7 +57,7 @@ LOADED = {
 PROGRAM = "from t3d.terminal import child, parent; child.job(parent.serve())"
 _AHEAD = {"teacher": "prompts", "prompts": "rollout", "rollout": "generate-answers", "distill": "figure"}
 """Verb -> the one whose modules are loaded while its jobs run, since it follows."""
-_BESIDE = {"prompts", "score", "table", "figure", "report"}
+_BESIDE = {"prompts", "judge", "score", "table", "figure", "report"}
 """Verbs that load no model: children that wait with one may stay beside them."""
 _MOST_WAITING = 4
 """Children that wait with a model on a CPU once another model is loaded; none on a GPU, whose memory it may need."""

@@ -29,7 +29,7 @@ from t3d.provenance import store, writer
 from t3d.provenance.recipes import KINDS
 from t3d.trajectories import rollout
 from tests.artefacts import made
-from tests.autoregressive import experiment_file, write_causal
+from tests.autoregressive import answered, content_of, experiment_file, experiment_of, write_causal
 from tests.conftest import SHIPPED
 from tests.training import SMALL, small_corpus
 
@@ -135,6 +135,24 @@ class Stages:
     def generations(self) -> dict[str, Any]:
         experiment, folder = self.converted
         return _decoded(store.read(made(experiment, folder, "generations/own/0-of-2")))
+
+    def verdicts(self) -> dict[str, Any]:
+        """Verdicts on texts that are given, as for scores; each prompt is answered three times, and once cut."""
+        folder = self.folder / "judged"
+        folder.mkdir()
+        content = content_of(folder, write_causal(folder / "published"))
+        content["generations"]["own"]["task"] = "math_boxed"
+        experiment = experiment_of(folder, content)
+        spellings = ("It is \\boxed{{{}}}.", "It is {}.", "\\boxed{{1{}}}")
+        answered(
+            experiment,
+            folder,
+            "own/0-of-2",
+            lambda prompt: [*(spelling.format(prompt.answer) for spelling in spellings), ["It is"]],
+        )
+        found = store.read(made(experiment, folder, "verdicts/own/0-of-2"))
+        rows = pq.read_table(found.file(".parquet")).to_pylist()
+        return {row["id"]: _sha(json.dumps(row)) for row in rows} | {"right": found.facts["right"]}
 
     def teachers(self) -> dict[str, Any]:
         experiment, folder = self.converted

@@ -162,7 +162,7 @@ def test_several_processes_convert_as_one_does(chain, in_processes):
 
     def convert_(_):
         tokenizer = convert.with_mask(autoregressive.load_tokenizer(model), model)
-        examples, _counts = convert.examples_of(rows, conversion, tokenizer.pad_token_id)
+        examples, _counts = convert.examples_of({"own": rows}, {}, conversion, tokenizer.pad_token_id)
         causal = autoregressive.load_model(model)
         converted = convert.converted(causal, tokenizer, 8)
         probes = Probes(experiment, model, tokenizer, examples, conversion, "cpu", 0)
@@ -235,14 +235,14 @@ def test_rows_fill_the_largest_block_and_only_complete_answers_are_learned():
         generation([9] * 5, [8] * 7, "length", sample=2),
         generation([9] * 5, [7] * 12, sample=3),
     ]
-    examples, counts = convert.examples_of(rows, Conversion(max_length=16), filler=1)
+    examples, counts = convert.examples_of({"own": rows}, {}, Conversion(max_length=16), filler=1)
     assert [(e.id, e.response_ids) for e in examples] == [("q#0", [8] * 6 + [1] * 5)]
     assert counts == {"answers": 4, "complete": 3, "rows": 1}
 
 
 def test_answers_that_are_all_too_long_are_refused():
     with pytest.raises(DataError, match=r"of 1 answers 1 came to an end, .* within conversion.max_length \(8 tokens\)"):
-        convert.examples_of([generation([9] * 5, [8] * 6)], Conversion(max_length=8), filler=1)
+        convert.examples_of({"own": [generation([9] * 5, [8] * 6)]}, {}, Conversion(max_length=8), filler=1)
 
 
 def test_answers_that_all_reach_the_limit_are_refused(tmp_path):

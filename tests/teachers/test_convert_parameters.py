@@ -27,16 +27,36 @@ def test_what_speed_alone_depends_on_is_not_in_its_recipe(tmp_path):
     assert digest() == digest(block_sizes=[4, 8])
 
 
+def test_how_answers_are_judged_is_in_the_recipe_of_verdicts_alone(tmp_path):
+    content = content_of(tmp_path, write_causal(tmp_path / "published"))
+
+    def digests(task, keep):
+        content["generations"]["own"]["task"] = task
+        content["teachers"]["sdar"]["conversion"]["keep"] = keep
+        names = ("generations/own/0-of-2", "verdicts/own/0-of-2", "teachers/sdar")
+        return [recipes.digest(experiment_of(tmp_path, content), name) for name in names]
+
+    plain, (answers, *_), (same, verdicts, _) = (
+        digests(None, None),
+        digests("gsm_boxed", None),
+        digests("math_boxed", None),
+    )
+    assert answers == same == plain[0]
+    assert digests("math_boxed", "right")[:2] == [answers, verdicts]
+    assert digests("gsm_boxed", "right")[1] != verdicts
+    assert digests("math_boxed", "right")[2] != plain[2]
+
+
 def test_the_experiment_of_the_docs_can_be_read(tmp_path):
     page = (ROOT / "docs" / "extending.md").read_text()
     section = page[page.index("## Your own autoregressive model") : page.index("## After a change of code")]
-    whole, more = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", section, re.DOTALL))
-    for group, entries in more.items():
+    whole, *others = (yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", section, re.DOTALL))
+    for group, entries in (item for more in others for item in more.items()):
         whole[group] |= entries
     whole["teachers"]["qwen"]["generations"] = ["own", "code"]
     (tmp_path / "docs.yaml").write_text(yaml.safe_dump(whole))
     experiment = params.load(tmp_path / "docs.yaml")
-    assert "generations/code/0-of-1" in lineage.inputs_of(experiment, "teachers/qwen")
+    assert {"generations/code/0-of-1", "verdicts/own/0-of-1"} <= {*lineage.inputs_of(experiment, "teachers/qwen")}
     assert "generations/written/0-of-1" in lineage.inputs_of(experiment, "prompts/tasks")
     # The converted model may be asked the same tasks.
     whole["prompt_sets"]["asked"] = whole["prompt_sets"]["tasks"] | {"teacher": "qwen"}

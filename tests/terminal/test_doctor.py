@@ -44,7 +44,7 @@ def test_every_line_says_what_to_do(machine):
     state, text = found["sandbox"]
     assert state == "todo"
     assert "there is no `bwrap` on this machine. Install it" in text
-    assert "Scores of mbpp, humaneval need it." in text
+    assert "Verdicts on mbpp, humaneval need it." in text
     assert found["GPU"][0] == "todo"
     assert "jobs ask for up to 8: run it on a machine with GPUs, or with --profile slurm" in found["GPU"][1]
     assert found["Slurm"] == ("note", "no sbatch here; only --profile slurm needs it.")

@@ -12,6 +12,7 @@ from contextlib import suppress
 import pandas as pd
 import psutil
 import pytest
+import yaml
 
 from tests.conftest import ROOT
 from tests.started import Fork, set_up, wait_for
@@ -91,6 +92,25 @@ def test_a_conversion_waits_for_the_models_own_answers(tmp_path):
     assert f"input: {origins}\n    output: {at('teachers/converted')}" in output
     assert re.search(r"^teacher +2$", output, flags=re.MULTILINE)
     assert re.search(r"^generations +1$", output, flags=re.MULTILINE)
+    assert "verdicts" not in output
+
+
+def test_verdicts_are_planned_when_a_conversion_keeps_right_answers(tmp_path):
+    content = yaml.safe_load((ROOT / "params" / "convert.yaml").read_text())
+    content["generations"]["own"] |= {"task": "gsm_boxed", "shards": 2}
+    content["generations"]["more"] = {"prompts": "train"}
+    content["teachers"]["converted"] |= {"generations": ["own", "more"]}
+    content["teachers"]["converted"]["conversion"]["keep"] = "right"
+    set_up(tmp_path, "convert", yaml.safe_dump(content))
+    shutil.copy(ROOT / "params" / "reported.csv", tmp_path / "params")
+    output = snakemake(tmp_path, "-n", "results/table1.csv", "--config", "experiment=convert")
+    at = "data/convert/{}.manifest.json".format
+    assert re.search(r"^verdicts +2$", output, flags=re.MULTILINE)
+    judged = ", ".join(map(at, ("teachers/ar", "prompts/train", "generations/own/1-of-2")))
+    assert f"input: {judged}\n    output: {at('verdicts/own/1-of-2')}" in output
+    shards = ("generations/own/0-of-2", "generations/own/1-of-2", "generations/more/0-of-1")
+    origins = ", ".join(map(at, ("teachers/ar", *shards, "verdicts/own/0-of-2", "verdicts/own/1-of-2")))
+    assert f"input: {origins}\n    output: {at('teachers/converted')}" in output
 
 
 def add_budget(content):

@@ -73,6 +73,29 @@ rule generations:
         " --teacher {input.teacher} --prompts {input.prompts} --out {output} 2>&1 | tee {log}"
 
 
+rule verdicts:
+    """Judge one shard of these answers, for a conversion that learns from right ones only; no model, no GPU."""
+    input:
+        unpack(inputs("verdicts/{name}/{shard}")),
+    output:
+        manifest("verdicts/{name}/{shard}"),
+    log:
+        f"{LOGS}/verdicts/{{name}}/{{shard}}.log",
+    conda:
+        "../../environment.yml"
+    # Programs run on every core that there is.
+    threads: CORES
+    resources:
+        runtime=lambda w, attempt: 60 * attempt,
+        mem_mb=lambda w, attempt: 8000 * attempt,
+    params:
+        experiment=E.name,
+        recipe=recipe("verdicts/{name}/{shard}"),
+    shell:
+        "t3d judge --experiment {params.experiment} --name {wildcards.name} --shard {wildcards.shard}"
+        " --teacher {input.teacher} --prompts {input.prompts} --answers {input.answers} --out {output} 2>&1 | tee {log}"
+
+
 rule prompts:
     """Draw the questions of a prompt set, in the tokens of a teacher."""
     input:

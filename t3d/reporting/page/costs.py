@@ -12,6 +12,7 @@ _STEPS = {
     "teachers": "teacher",
     "prompts": "prompts",
     "generations": "generate",
+    "verdicts": "judge",
     "trajectories": "roll out",
     "students": "distil",
     "answers": "answer",
