@@ -155,9 +155,13 @@ def make_trajectories(
     ] = None,
     processes: Processes = None,
 ) -> None:
-    """Record a full-step decoding of prompts by their teacher, or by a student of it: one trajectory shard."""
+    """Record a full-step decoding of prompts by a teacher or a student, or read an `imported` one: one shard."""
     found = find(experiment)
-    if not launch.done_by_several(found, "decoding_processes", processes):
+    if name in found.trajectories and found.trajectories[name].imported is not None:
+        from t3d.trajectories import step_maps
+
+        step_maps.make(found, name, shard, teacher, prompts, out)
+    elif not launch.done_by_several(found, "decoding_processes", processes):
         from t3d.trajectories import rollout
 
         rollout.make(found, name, shard, teacher, prompts, out, *(student or ()))
