@@ -155,9 +155,13 @@ def make_trajectories(
     ] = None,
     processes: Processes = None,
 ) -> None:
-    """Record a full-step decoding of prompts by their teacher, or by a student of it: one trajectory shard."""
+    """Record a full-step decoding of prompts by a teacher or a student, or read an `imported` one: one shard."""
     found = find(experiment)
-    if not launch.done_by_several(found, "decoding_processes", processes):
+    if name in found.trajectories and found.trajectories[name].imported is not None:
+        from t3d.trajectories import step_maps
+
+        step_maps.make(found, name, shard, teacher, prompts, out)
+    elif not launch.done_by_several(found, "decoding_processes", processes):
         from t3d.trajectories import rollout
 
         rollout.make(found, name, shard, teacher, prompts, out, *(student or ()))
@@ -276,7 +280,7 @@ def evaluate_checkpoint(
     model: Annotated[str, typer.Argument(help="Folder of a model, or a fetched source of the experiment.")],
     benchmark: BenchmarkName,
     budget: Annotated[list[str], typer.Option(help="b4s2 (block 4, 2 steps) or b4t0.9 (threshold .9). Repeatable.")],
-    like: Annotated[str, typer.Option(help="Experiment whose benchmark it is.")] = "paper",
+    like: Annotated[str, typer.Option(help="Experiment whose benchmark it is: paper has the paper's.")] = "demo",
     dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="Number format of decoding.")] = "bfloat16",
     mask_token: Annotated[str | None, typer.Option(help="Its mask token, if the folder does not name it.")] = None,
     spread: Annotated[bool, typer.Option("--spread", help="In both formats and batches of 1, 8 and 128.")] = False,

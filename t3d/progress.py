@@ -3,6 +3,7 @@
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,8 +15,10 @@ _SECONDS_BETWEEN_LINES = 10.0
 class Progress:
     """Counts towards `total`, with the rate, the time left and any numbers worth watching."""
 
-    def __init__(self, title: str, total: int, done: int = 0) -> None:
-        """Begin to show it; `done` were finished before, and say nothing about the rate."""
+    def __init__(self, title: str, total: int, done: int = 0, file: Path | None = None) -> None:
+        """Begin to show it; `done` were finished before, and say nothing about the rate. `file` gets the number, too,
+        for others to read."""
+        self.file = file
         self.title, self.total, self.done, self.before = title, total, done, done
         self.started = self.shown = time.monotonic()
         self.bar: RichProgress | None = None
@@ -43,6 +46,10 @@ class Progress:
         """Say that `done` of the total are finished; `numbers` are shown beside it."""
         self.done = done
         finished = done >= self.total
+        if self.file is not None:
+            # A full disk fails the next state, which says more.
+            with suppress(OSError):
+                self.file.write_text(f"{done}\n")
         if not finished and not self.due():
             return
         self.shown = time.monotonic()

@@ -1,6 +1,7 @@
 """Wrong input at the command line: one message that names file and field, exit status 1, nothing half-written."""
 
 import errno
+import re
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,14 @@ def test_help_explains_every_verb_and_option():
         assert verb.help
         assert all(option.help for option in verb.params)
         assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0
+
+
+def test_every_verb_means_the_experiment_that_snakemake_means():
+    rules = (ROOT / "workflow" / "rules" / "common.smk").read_text()
+    (default,) = re.findall(r'config.get\("experiment", "(\w+)"\)', rules)
+    options = [o for verb in typer.main.get_command(app).commands.values() for o in verb.params]
+    defaults = {o.default for o in options if o.name in ("experiment", "like") and not o.required}
+    assert defaults == {default, None}  # None: of `trace`, which takes it from the path
 
 
 STAGES = {"sources": "fetch", "teachers": "teacher", "generations": "generate", "trajectories": "rollout"}

@@ -156,7 +156,8 @@ def train(
         first, log = state["step"], state["log"]
         del state  # as large as what is trained, and needed no more
         _say(f"{title}: resuming after step {first} (state read in {time.perf_counter() - started:.1f} s)")
-    progress = Progress(title, spec.steps, first) if collectives.is_main() else None
+    file = checkpoints.folder / lineage.STEP if checkpoints else None
+    progress = Progress(title, spec.steps, first, file) if collectives.is_main() else None
     batches = Batches(setting)
     unread: deque[tuple[int, Callable[[], dict[str, float]]]] = deque()
     with _Termination() as termination:

@@ -35,12 +35,6 @@ _NAME = re.compile(r"step-(\d+)(?:\.(\d+)-of-(\d+))?\.pt")
 _DIGEST = ".sha256"
 
 
-def step_of(path: Path) -> int:
-    """The optimizer step after which a state, or a part of one, was written; 0 for another file."""
-    match = _NAME.fullmatch(path.name)
-    return int(match[1]) if match else 0
-
-
 class Checkpoints:
     """The training states of one run. Of several processes, all call `save` and `latest` together."""
 

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 import lm_eval
+import lm_eval.api.task
 import yaml
 from datasets import Dataset
 from lm_eval.api.filter import Filter
@@ -90,6 +92,8 @@ def evaluate(texts: dict[str, str], task: str, questions: Sequence["Prompt"]) ->
         DataError: a question has no recorded answer.
     """
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    # A bar that is full after a tenth of a second, for every score.
+    lm_eval.api.task.tqdm = partial(lm_eval.api.task.tqdm, disable=True)
     asked = {"test": Dataset.from_list([{"id": q.id, "text": q.text, "answer": q.answer} for q in questions])}
     spec = yaml.safe_load((TASKS / f"{task}.yaml").read_text()) | {"custom_dataset": lambda **_: asked}
     tasks = TaskManager(include_defaults=False).load([spec])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.models.qwen3.modeling_qwen3 import Qwen3ForCausalLM, apply_rotary_pos_emb
+from transformers.utils import logging
 from typing_extensions import TypedDict
 
 from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError, reading
@@ -151,6 +152,8 @@ def load_weights(kind: type[Model], folder: Path, device: str | torch.device = "
         MissingInputError, CorruptArtefactError: as `check_weights`, or not every number of a weight is finite.
     """
     check_weights(kind, folder)
+    # A job would print one for every model that it loads or saves, beside its own progress.
+    logging.disable_progress_bar()
     with reading(folder, MAKE_AGAIN, fault="its weights cannot be loaded"):
         model: Any = kind.from_pretrained(folder, use_safetensors=True, trust_remote_code=False, **options)
     model.to(device)

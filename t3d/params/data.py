@@ -177,10 +177,15 @@ class Generations(Strict):
 
 
 class Trajectories(Strict):
-    """Full-step decoding of a prompt set by its teacher, or by a student of it."""
+    """Full-step decoding of a prompt set by its teacher or a student of it, or rollouts that were made elsewhere."""
 
     prompts: Name
     """The prompt set that is decoded."""
+    imported: FileName | None = None
+    """A file in the project's folder with rollouts of these prompts, dLLM-RL's JSON or a shard (.parquet); nothing is
+    decoded then."""
+    sha256: Sha256 | None = None
+    """Of the imported file."""
     model: Name | None = None
     """Key of a student that decodes instead of the prompt set's teacher, for a further round. Each of its seeds decodes
     all prompts; a student with seed s learns from the rollouts of seed s."""
@@ -197,3 +202,11 @@ class Trajectories(Strict):
     """Shard files, one job each; a prompt's rollout does not depend on its shard."""
     batch_size: Length = 32
     """Sequences decoded together; changes speed and memory, never tokens."""
+
+    @model_validator(mode="after")
+    def _check_imported(self) -> Self:
+        if (self.imported is None) != (self.sha256 is None):
+            raise ValueError("`imported` and `sha256` go together (`sha256sum FILE` prints the latter)")
+        if self.imported is not None and (self.model is not None or self.scored or self.shards > 1):
+            raise ValueError("`imported` rollouts are one shard, without `model` or `scored`: nothing is decoded")
+        return self

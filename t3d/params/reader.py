@@ -5,6 +5,8 @@ import inspect
 import json
 import reprlib
 import textwrap
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +42,7 @@ def load(path: str | Path) -> Experiment:
     try:
         return Experiment.model_validate({"name": path.stem, **raw})
     except ValidationError as error:
-        told = list(dict.fromkeys(map(_explain, error.errors())))
+        told = _told(error.errors())
         more = [f"  and {len(told) - _MOST} more"] if told[_MOST:] else []
         raise ParameterError("\n".join([f"{path}:", *told[:_MOST], *more])) from error
 
@@ -54,7 +56,27 @@ def find(experiment: str) -> Experiment:
     return load(Path("params") / f"{experiment}.yaml")
 
 
-def _explain(error: Any) -> str:
+def _told(errors: Iterable[Any]) -> list[str]:
+    """A line for each fault. One that several places have, as those that share a YAML anchor do, is said once."""
+    places: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for error in errors:
+        place, fault = _explain(error)
+        key = next((part for part in reversed(error["loc"]) if isinstance(part, str)), "")
+        if place not in places[key, fault]:
+            places[key, fault].append(place)
+    told = []
+    for (_, fault), (place, *others) in places.items():
+        # What is checked of the whole file names its place itself.
+        said = f"  {place}: {fault}" if place else f"  {fault}"
+        if others:
+            have = f"and {len(others) - 1} more have" if others[1:] else "has"
+            said += f" {others[0]} {have} the same fault."
+        told.append(said)
+    return told
+
+
+def _explain(error: Any) -> tuple[str, str]:
+    """Where a fault is, and what it is."""
     groups: list[type[BaseModel]] = [Experiment]
     where = []
     for depth, part in enumerate(error["loc"]):
@@ -64,12 +86,12 @@ def _explain(error: Any) -> str:
             continue
         where.append(short(part))
         last, groups = groups, _children(groups, part)
-    place = ".".join(where) or "(top level)"
+    place = ".".join(where)
     if error["type"] == "extra_forbidden":
-        return f"  {place}: unknown key. Allowed here: {', '.join(last[0].model_fields)}."
+        return place, f"unknown key. Allowed here: {', '.join(last[0].model_fields)}."
     # An alias of an alias may stand for more than memory holds; this shows the beginning.
     found = "" if error["type"] in ("missing", "value_error") else f" Found: {short(reprlib.repr(error['input']))}."
-    return f"  {place}: {error['msg'].removeprefix('Value error, ')}.{found}"
+    return place, f"{error['msg'].removeprefix('Value error, ')}.{found}"
 
 
 def _has_kind(group: type[BaseModel], kind: str | int) -> bool:

@@ -29,6 +29,8 @@ VLLM = Path(__file__).parents[2] / "workflow" / "envs" / "vllm" / ".venv"
 
 LOG = "training.jsonl"
 """The log in a student's folder."""
+STEP = "step"
+"""The file beside a training's states that holds how many steps are done, saved or not."""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,8 @@ KINDS = (
 """First parts of an artefact's name."""
 _OPTIONAL = {
     "mask_token",
+    "imported",
+    "sha256",
     "hub",
     "source",
     "file",

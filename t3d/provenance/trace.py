@@ -4,6 +4,7 @@ import filecmp
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -125,7 +126,12 @@ def trace(experiment: Experiment, table: str, cell: str, commands: dict[str, str
     places = lineage.all_cells_of(experiment, experiment.tables[table])
     places = [place for place in places if name_of(experiment, place) == cell]
     if not places:
-        raise DataError(f"{table} has no cell {cell!r}. Its cells: {', '.join(cells(experiment, table))}.")
+        known = cells(experiment, table)
+        near = ", ".join(get_close_matches(cell, known, n=3, cutoff=0.0))
+        raise DataError(
+            f"{table} has no cell {cell!r}. Nearest of its {len(known)}: {near}. "
+            f"t3d trace results/{experiment.name}/{table}.csv lists all."
+        )
     commands = commands_of() if commands is None else commands
     return {place.cell[0]: _chain(experiment, "/".join(["scores", *place.cell]), commands) for place in places}
 

@@ -13,7 +13,6 @@ import pandas as pd
 
 from t3d.params import AUTOREGRESSIVE, Comparison, Experiment, ServedTable
 from t3d.provenance import lineage, trace
-from t3d.reporting.csv_format import measured
 
 DAGGER, DASH, MINUS = "†", "–", "\N{MINUS SIGN}"
 POINTS = (2.0, 5.0, 10.0)
@@ -119,8 +118,9 @@ def beside_the_paper(row: Any, value: float, metric: str, detail: list[str]) -> 
 
 
 def text_of(metric: str, value: float) -> str:
-    """The value of a metric as a reader sees it."""
-    return measured(value, f".{DIGITS.get(metric, 1)}f")
+    """The value of a metric as a reader sees it. Below 0.1 it has two significant digits: a latency may be a
+    millisecond."""
+    return format(value, ".2g" if 0.0 < value < 0.1 else f".{DIGITS.get(metric, 1)}f")
 
 
 def interval(low: float, high: float) -> str:

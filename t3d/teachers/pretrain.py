@@ -31,6 +31,7 @@ from t3d.models.sdar import SDARForCausalLM
 from t3d.params import Pretraining
 from t3d.progress import Progress
 from t3d.prompts.domains import DOMAINS
+from t3d.provenance import lineage
 from t3d.seeds import seed_for
 from t3d.teachers.corpus import END, END_OF_TURN, START_OF_TURN, Row, chat_prompt, draw_rows, shares_of
 
@@ -269,7 +270,8 @@ def _train(
     if pretraining.compile:
         compile_layers(model)
     model.train()
-    progress = Progress("pretraining steps", pretraining.steps, first)
+    file = checkpoints.folder / lineage.STEP if checkpoints else None
+    progress = Progress("pretraining steps", pretraining.steps, first, file)
     rows_of = islice(batches(corpus, pretraining.batch_size, seed), first, pretraining.steps)
     for step, rows in enumerate(rows_of, start=first):
         loss = loss_of(step, rows)

@@ -79,6 +79,8 @@ def of_artefact(experiment: Experiment, artefact: str, gpu: str = "A100", decodi
     name, *more = rest.split("/")
     if kind == "trajectories":
         spec = experiment.trajectories[name]
+        if spec.imported is not None:
+            return Cost(artefact, 0.0, "no GPU")
         teacher = experiment.prompt_sets[spec.prompts].teacher
         budget, count = Budget.parse(spec.budget), _count(experiment, spec.prompts) / spec.shards / decoding_processes
         decoding = _decoding(experiment, artefact, teacher, count, spec, budget, GPUS[gpu])

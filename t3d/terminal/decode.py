@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from t3d.decoding.request import DecodingOptions, Request, Response
-from t3d.errors import DataError, ParameterError, reading, short
+from t3d.errors import DataError, MissingInputError, ParameterError, reading, short
 from t3d.params import Budget, Experiment, read_budget
 from t3d.provenance import lineage, remote, store
 from t3d.provenance.parquet import ANSWERS, VERDICTS, of_artefact
@@ -52,6 +52,8 @@ class Answer:
     commit_passes: int
     seconds: float | None
     """Of decoding alone; None if it was recorded, in a batch."""
+    folder: Path | None = None
+    """Whose weights decoded it; None if it was recorded."""
     prompt: "Prompt | None" = None
     """The question of a recorded answer, if its prompt set is here."""
     right: bool | None = None
@@ -66,7 +68,7 @@ class Answer:
         )
         if self.seconds is None:
             return f"{told}, recorded" + ("" if self.right is None else f", {verdict(self.right)}")
-        return f"{told}, {self.seconds:.3f} s, {self.tokens / self.seconds:.0f} tokens/s"
+        return f"{told}, {self.seconds:.3f} s, {self.tokens / self.seconds:.0f} tokens/s; weights: {self.folder}"
 
 
 def verdict(right: bool) -> str:
@@ -122,10 +124,10 @@ def find_model(experiment: Experiment, model: str | None, seed: int | None = Non
     """
     model = model or next(iter(experiment.teachers))
     if model in experiment.teachers:
-        # A shipped teacher answers in a fresh clone, with nothing made.
+        # A shipped teacher answers in a fresh clone, with nothing made, and where its scores alone were pulled.
         shipped, path = experiment.teachers[model].path, manifest_path(experiment, f"teachers/{model}")
         label = experiment.teachers[model].label
-        return Model(label, model, _made(path) or (Path(shipped) if shipped else None))
+        return Model(label, model, _made(path, otherwise=Path(shipped) if shipped else None))
     if model in experiment.students:
         seeds = experiment.students[model].seeds
         if seed is not None and seed not in seeds:
@@ -142,11 +144,17 @@ def find_model(experiment: Experiment, model: str | None, seed: int | None = Non
     raise ParameterError(f"experiment {experiment.name} has no model {model!r}, nor is it a folder: {known}.")
 
 
-def _made(path: Path) -> Path | None:
+def _made(path: Path, otherwise: Path | None = None) -> Path | None:
+    """The folder of a model; `otherwise` if it was not made, or its files are not here."""
     if not path.is_file():
-        return None
+        return otherwise
     manifest = store.read(path)
-    manifest.check(contents=False)
+    try:
+        manifest.check(contents=False)
+    except MissingInputError:
+        if otherwise is None:
+            raise
+        return otherwise
     return manifest.base
 
 
@@ -170,7 +178,6 @@ def answer(experiment: Experiment, model: Model, budget: Budget | None, question
         folder = store.read(manifest_path(experiment, lineage.model(experiment, model.name))).base
     # These take seconds to load: neither a recorded answer nor an error needs them.
     import torch
-    from transformers.utils import logging
 
     from t3d.decoding.decoder import decode
     from t3d.distributed.gpus import pick_device
@@ -178,7 +185,6 @@ def answer(experiment: Experiment, model: Model, budget: Budget | None, question
     from t3d.models.sdar import load_model
     from t3d.prompts.reader import encode_prompt
 
-    logging.disable_progress_bar()
     # A model that was trained on a GPU answers one question on a CPU as well.
     anywhere = experiment.model_copy(update={"device": "auto"}) if experiment.device == "cuda" else experiment
     device = pick_device(anywhere)
@@ -206,7 +212,7 @@ def answer(experiment: Experiment, model: Model, budget: Budget | None, question
     started = time.perf_counter()
     response = run(max_new_tokens)
     seconds = time.perf_counter() - started
-    return _answer(tokenizer, model, chosen, response, seconds)
+    return replace(_answer(tokenizer, model, chosen, response, seconds), folder=folder)
 
 
 def recorded(experiment: Experiment, model: Model, budget: Budget | None, question: str) -> Answer:

@@ -10,6 +10,7 @@ import textwrap
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -64,7 +65,7 @@ class Running:
     quiet_seconds: float
     """Since something was last written."""
     step: int | None
-    """Of a training: its last state on disk."""
+    """Of a training: its steps so far, saved or not."""
     of: int | None
 
 
@@ -151,11 +152,12 @@ def _finished(receipt: dict[str, Any]) -> float:
 
 
 def _running(experiment: Experiment, artefact: str, state: str, partials: dict[str, Path]) -> Running | None:
-    kind, _, name = artefact.partition("/")
     partial = partials.get(f"data/{experiment.name}/{artefact}.partial")
-    states = list(Path("work", experiment.name, name).glob("step-*.pt")) if kind == "students" else []
-    # A job that ends removes both; a state of a student that is made was left by a job that was killed at its end.
-    written = [*([partial, *partial.rglob("*")] if partial else []), *(states if state != MADE else [])]
+    folder, of = _training(experiment, artefact)
+    file = folder / lineage.STEP if folder else None
+    # A job that ends removes both; beside a student that is made, they were left by a job that was killed at its end.
+    states = list(folder.glob("step*")) if folder and state != MADE else []
+    written = [*([partial, *partial.rglob("*")] if partial else []), *states]
     times = []
     for file in written:
         try:
@@ -165,15 +167,24 @@ def _running(experiment: Experiment, artefact: str, state: str, partials: dict[s
             continue
     if not times:
         return None
-    of = experiment.students[lineage.runs(experiment)[name][0]].optimizer.steps if kind == "students" else None
-    step = _last_step(states) if states else None
+    step = None
+    if file is not None:
+        with suppress(OSError, ValueError):
+            step = int(file.read_text())
     return Running(artefact, max(time.time() - max(times), 0.0), step, of)
 
 
-def _last_step(states: list[Path]) -> int:
-    from t3d.distributed.checkpoints import step_of  # loads PyTorch, which nothing else here needs
-
-    return max(map(step_of, states))
+def _training(experiment: Experiment, artefact: str) -> tuple[Path | None, int | None]:
+    """Where the states of a training are, and of how many steps it is; for another artefact neither."""
+    kind, _, name = artefact.partition("/")
+    if kind == "students":
+        student = experiment.students[lineage.runs(experiment)[name][0]]
+        return Path("work", experiment.name, name), student.optimizer.steps
+    if kind == "teachers":
+        teacher = experiment.teachers[name]
+        if (spec := teacher.pretraining or teacher.conversion) is not None:
+            return Path("data", experiment.name, f"{artefact}.states"), spec.steps
+    return None, None
 
 
 def _planned(

@@ -135,7 +135,7 @@ def decode_question(
 
 
 @app.command("pin", rich_help_panel=VERSIONS)
-def pin_sources(experiment: ExperimentName = "paper") -> None:
+def pin_sources(experiment: ExperimentName = "demo") -> None:
     """Print what pins an experiment's sources, to paste into its file; asks the hub."""
     from t3d.prompts import sources
 
@@ -263,7 +263,7 @@ def push_model(
 
 @app.command("cost", rich_help_panel=YOURS)
 def estimate_cost(
-    experiment: ExperimentName = "paper",
+    experiment: ExperimentName = "demo",
     gpu: Annotated[str, typer.Option(help="A100, H100 or H200.")] = "A100",
 ) -> None:
     """State the GPU hours of an experiment, by stage and by table, and how they are worked out."""

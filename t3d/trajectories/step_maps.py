@@ -7,17 +7,19 @@ the record itself as well, under `t3d`, which dLLM-RL does not read: read back, 
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
-from t3d.errors import DataError, ParameterError, reading
-from t3d.models.folder import load_tokenizer, stop_ids
-from t3d.params import read_budget
+from t3d.errors import CorruptArtefactError, DataError, MissingInputError, ParameterError, reading
+from t3d.models.folder import load_tokenizer, read_config, stop_ids
+from t3d.params import Experiment, read_budget
 from t3d.params.json_files import open_record, read_json
+from t3d.prompts.reader import read_prompts
+from t3d.provenance import store, writer
 from t3d.provenance.files import atomic_write
 from t3d.trajectories import shards
 from t3d.trajectories.record import Trajectory
@@ -86,6 +88,56 @@ def convert(source: Path, out: Path, folder: Path, budget: str | None, temperatu
         # Tokens of the vocabulary alone.
         shards.read(partial, len(tokenizer))
     return f"{len(found)} trajectories are in {out}; {len(given) - len(found)} rows had no step map of their length."
+
+
+def make(experiment: Experiment, name: str, shard: str, teacher: Path, prompts: Path, out: Path) -> None:
+    """Make trajectories `name` of the file that they are `imported` from, so that students can learn from them.
+
+    A row belongs to the prompt that has its tokens; rows of no prompt of the set are left out, and so are further rows
+    of a prompt. So nothing is learned from what the set does not ask, and a test question is never among it.
+
+    Args:
+        experiment: whose `trajectories` has `name`.
+        name: key of the trajectories.
+        shard: `0-of-1`.
+        teacher: manifest of the prompt set's teacher, for its tokenizer.
+        prompts: the prompt set's manifest.
+        out: manifest to write.
+
+    Raises:
+        MissingInputError: the file is not there.
+        CorruptArtefactError: it is not the file that `sha256` names, or as `convert`.
+        DataError: it was decoded at another budget, or no row is of a prompt of the set.
+    """
+    spec, artefact = experiment.trajectories[name], f"trajectories/{name}/{shard}"
+    assert spec.imported is not None
+    source, where = Path(spec.imported), f"params/{experiment.name}.yaml: trajectories.{name}"
+    inputs = store.read_inputs(experiment, artefact, [teacher, prompts])
+    folder, budget = inputs[0].folder(), read_budget(spec.budget)
+    if not source.is_file():
+        raise MissingInputError(f"{source}, which {where}.imported names, is missing.")
+    if (found := store.sha256(source)) != spec.sha256:
+        raise CorruptArtefactError(f"{source} has sha256 {found}, {where}.sha256 is {spec.sha256}.")
+    with writer.writing(experiment, artefact, out, inputs=inputs) as job:
+        shard_file = job.file(".parquet")
+        if source.suffix == ".json":
+            convert(source, shard_file, folder, spec.budget, spec.sampling.temperature)
+        rows, metadata = shards.read(shard_file if shard_file.exists() else source, read_config(folder)["vocab_size"])
+        if (metadata.block_size, metadata.steps) != (budget.block_size, budget.steps):
+            raise DataError(
+                f"{source}: decoded in blocks of {metadata.block_size} and {metadata.steps} steps; {where}.budget is "
+                f"{spec.budget}."
+            )
+        asked = {tuple(prompt.prompt_ids): prompt.id for prompt in read_prompts(inputs[1])}
+        # The first row of each prompt: of two equal keys a dictionary keeps the last.
+        first = {tuple(row.prompt_ids): row for row in reversed(rows) if tuple(row.prompt_ids) in asked}
+        if not first:
+            raise DataError(f"{source}: none of its {len(rows)} rows has the tokens of a prompt of {spec.prompts}.")
+        kept = [replace(first[ids], prompt_id=prompt) for ids, prompt in asked.items() if ids in first]
+        shards.write(shard_file, [replace(row, score=None) for row in kept], metadata)
+        job.facts |= {"trajectories": len(kept)}
+        job.receipt["imported"] = {"file": str(source), "sha256": found, "rows": len(rows)}
+    print(f"{name}: {len(kept)} of {len(rows)} rows of {source} are of a prompt of {spec.prompts}.", flush=True)
 
 
 def _row(t: Trajectory, metadata: ShardMetadata, tokenizer: Any, stops: frozenset[int]) -> dict[str, Any]:

@@ -152,6 +152,9 @@ def test_intervals_are_shown_and_digits_stand_below_each_other(opened):
     for column in range(2):
         ends = {round(end, 1) for end in opened.execute_script(script, column) if end is not None}
         assert len(ends) == 1
+    gap = """return document.querySelector(arguments[0]).nextElementSibling.getBoundingClientRect().left
+        - document.querySelector(arguments[0]).getBoundingClientRect().right"""
+    assert opened.execute_script(gap, "#accuracy .dagger") > 3
     one(opened, "#intervals").click()
     assert not any(interval.is_displayed() for interval in intervals)
     assert opened.find_elements(By.CSS_SELECTOR, "#accuracy .dagger")

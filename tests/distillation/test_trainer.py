@@ -14,6 +14,7 @@ from t3d.distillation.batches import micro_batches, samples_of
 from t3d.distributed.checkpoints import Checkpoints
 from t3d.errors import TrainingError
 from t3d.params import Optimizer
+from t3d.provenance import lineage
 from tests.conftest import MASK, tiny_model
 from tests.training import setting, student, weights
 
@@ -112,6 +113,7 @@ def test_a_killed_and_resumed_run_ends_bitwise_equal(tmp_path, monkeypatch, name
         before_step(patch, killed_after, die)
         with pytest.raises(KeyboardInterrupt):
             trainer.train(tiny_model(), setting(name), checkpoints)
+    assert (tmp_path / "run" / lineage.STEP).read_text() == f"{killed_after}\n"
     resumed = tiny_model()
     assert trainer.train(resumed, setting(name), Checkpoints(tmp_path / "run", "recipe")) == log
     assert torch.equal(weights(resumed), weights(unbroken))

@@ -9,7 +9,7 @@ import subprocess
 import pytest
 import torch
 
-from t3d.distributed.checkpoints import Checkpoints, step_of
+from t3d.distributed.checkpoints import Checkpoints
 from t3d.errors import TrainingError
 from t3d.provenance import store
 
@@ -164,17 +164,3 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         TrainingError, match=rf"cannot keep training states in {re.escape(str(folder))}: .*Not a directory"
     ):
         Checkpoints(folder, "recipe")
-
-
-@pytest.mark.parametrize(
-    ("name", "step"),
-    [
-        ("step-0000010.pt", 10),
-        ("step-0000010.0-of-2.pt", 10),
-        ("step-12345678.7-of-8.pt", 12345678),
-        ("step-0000010.pt.sha256", 0),
-        ("identity", 0),
-    ],
-)
-def test_the_step_is_in_the_name(tmp_path, name, step):
-    assert step_of(tmp_path / name) == step

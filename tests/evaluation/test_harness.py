@@ -48,6 +48,11 @@ def test_the_last_box_counts_and_only_exactly(questions):
     ]
 
 
+def test_it_draws_no_bar(questions, capsys):
+    scored({question.id: "" for question in questions}, questions)
+    assert capsys.readouterr().err == ""
+
+
 def test_a_missing_answer_is_an_error(questions):
     with pytest.raises(DataError, match="no answer is recorded for 6 questions"):
         scored({}, questions)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, DynamicCache
+from transformers.utils import logging
 
 from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError
 from t3d.models.folder import load_tokenizer
@@ -172,6 +173,14 @@ def test_published_folder_shape_loads_without_remote_code(tmp_path, tied):
     assert (tmp_path / "model.safetensors.index.json").is_file()
     names = set(load_model(tmp_path).state_dict())
     assert {"model.layers.0.self_attn.q_norm.weight", "model.layers.1.mlp.gate_proj.weight"} <= names
+
+
+def test_loading_and_saving_draw_no_bar(tmp_path, capsys):
+    logging.enable_progress_bar()
+    tiny_model().save_pretrained(tmp_path / "first")
+    capsys.readouterr()
+    load_model(tmp_path / "first").save_pretrained(tmp_path / "again")
+    assert capsys.readouterr().err == ""
 
 
 def test_other_models_are_refused_by_name(tmp_path):

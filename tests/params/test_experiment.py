@@ -147,3 +147,25 @@ def test_what_is_given_goes_before_the_recipe(tmp_path):
     assert student.states.random_tokens == 0.3
     assert student.rows.prompt == "recorded"
     assert student.rows.terminal_block == "cut"
+
+
+def test_a_fault_under_a_yaml_anchor_is_said_once(tmp_path):
+    """With its first place and how many more there are; a fault of another key, or with another value, stands apart."""
+    path = tmp_path / "edited.yaml"
+    text = (ROOT / "params" / "demo.yaml").read_text()
+    path.write_text(text.replace("warmup_steps: 4}", "warmup_steps: -1, clip: 0}"))
+    with pytest.raises(ParameterError) as refused:
+        params.load(path)
+    assert str(refused.value).splitlines()[1:] == [
+        "  students.sft.optimizer.warmup_steps: Input should be greater than or equal to 0. Found: -1. "
+        "students.redi.optimizer.warmup_steps and 19 more have the same fault.",
+        "  students.sft.optimizer.clip: Input should be greater than 0. Found: 0. "
+        "students.redi.optimizer.clip and 19 more have the same fault.",
+    ]
+
+
+def test_a_fault_between_parts_of_the_file_begins_with_its_place(tmp_path):
+    path = edited(tmp_path, lambda content: change(content, "prompt_sets/gsm-train/teacher", "nobody"))
+    with pytest.raises(ParameterError) as refused:
+        params.load(path)
+    assert str(refused.value).splitlines()[1].startswith("  prompt_sets.gsm-train.teacher names 'nobody'")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from t3d.errors import ParameterError
+from t3d.errors import DataError, ParameterError
 from t3d.provenance import trace
 from tests.conftest import ROOT
 
@@ -32,6 +32,16 @@ def test_a_copy_of_nothing_is_refused(results):
         trace.table_of(results / "table1.csv", None)
     # Whoever names the experiment is believed.
     assert trace.table_of(results / "table1.csv", "pocket")[0].name == "pocket"
+
+
+def test_an_unknown_cell_is_told_the_nearest_and_how_to_list_all(results):
+    experiment, table = trace.table_of(results / "pocket" / "table1.csv", None)
+    with pytest.raises(DataError) as refused:
+        trace.trace(experiment, table, "t3d/gsm/b8s3")
+    assert str(refused.value) == (
+        "table1 has no cell 't3d/gsm/b8s3'. Nearest of its 62: t3d/gsm/b8s4, t3d/gsm/b8s2, t3d/gsm/b8s1. "
+        "t3d trace results/pocket/table1.csv lists all."
+    )
 
 
 def test_an_unknown_table_lists_those_there_are(results):

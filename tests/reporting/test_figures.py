@@ -3,8 +3,10 @@
 import json
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.image import imread
 
 from t3d.errors import CorruptArtefactError, DataError, MissingInputError, ParameterError
 from t3d.provenance import store, writer
@@ -55,6 +57,9 @@ def test_a_pdf_and_a_png_that_depend_on_the_inputs_alone(kind, tmp_path, monkeyp
     assert sorted(path.name for path in first.parent.iterdir()) == ["shown.pdf", "shown.png"]
     assert first.read_bytes().startswith(b"%PDF")
     assert first.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    rows = np.flatnonzero((imread(first.with_suffix(".png"))[..., :3] < 0.8).any(axis=(1, 2)))
+    height = len(imread(first.with_suffix(".png")))
+    assert max(rows[0], height - rows[-1]) < 25, "an empty band, in dots of 1/200 inch"
     assert first.read_bytes() == second.read_bytes()
     assert first.with_suffix(".png").read_bytes() == second.with_suffix(".png").read_bytes()
     if kind != "accuracy":

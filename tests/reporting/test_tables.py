@@ -59,7 +59,7 @@ def test_rows_are_in_the_order_of_the_paper(manifests):
 def test_a_teachers_cell(manifests):
     row = row_of(tidy_of(experiment(), manifests), "Original", 2, "gsm", 4)
     assert (row["n"], row["seeds"], row["accuracy"]) == (8, 1, 37.5)
-    assert (row["low"], row["high"]) == pytest.approx([100 * end for end in wilson(3, 8)], abs=0.005)
+    assert (row["low"], row["high"]) == pytest.approx([100 * end for end in wilson(3, 8)], abs=1e-6)
     assert pd.isna(row["difference"])
     assert pd.isna(row["p_value"])
 
@@ -67,13 +67,13 @@ def test_a_teachers_cell(manifests):
 def test_a_students_cell_is_the_mean_over_seeds_compared_by_question(manifests):
     row = row_of(tidy_of(experiment(), manifests), "T3D", 2, "gsm", 4)
     assert (row["n"], row["seeds"], row["accuracy"], row["difference"]) == (8, 2, 56.25, 18.75)
-    assert (row["low"], row["high"]) == pytest.approx([100 * end for end in wilson(4.5, 8)], abs=0.005)
+    assert (row["low"], row["high"]) == pytest.approx([100 * end for end in wilson(4.5, 8)], abs=1e-6)
     # Question 3 gains 1, questions 4 and 5 gain 1/2, question 0 loses 1/2: 8 of 16 signs give 3/2 or more either way.
     assert row["p_value"] == 0.5
     assert row["difference_low"] < 0 < 18.75 < row["difference_high"]
     # Seeds 0 and 1 are right on 4 and 5 of 8 questions.
     assert (row["seed_low"], row["seed_high"]) == pytest.approx(
-        [100 * end for end in seed_interval([0.5, 0.625])], abs=0.01
+        [100 * end for end in seed_interval([0.5, 0.625])], abs=1e-6
     )
 
 
@@ -88,8 +88,8 @@ def test_p_values_are_corrected_over_the_cells_of_the_table(manifests):
 def test_averages_and_their_relative_change(manifests):
     tidy = tidy_of(experiment(), manifests)
     teacher, student = (row_of(tidy, method, 2, "average") for method in ("Original", "T3D"))
-    assert (teacher["accuracy"], student["accuracy"]) == (25.0, 71.88)  # (37.5 + 12.5) / 2, (56.25 + 87.5) / 2
-    assert (student["difference"], student["relative_change"]) == (46.88, 187.5)
+    assert (teacher["accuracy"], student["accuracy"]) == (25.0, 71.875)  # (37.5 + 12.5) / 2, (56.25 + 87.5) / 2
+    assert (student["difference"], student["relative_change"]) == (46.875, 187.5)
     assert row_of(tidy, "T3D", 8, "average")["relative_change"] == -50.0
     assert pd.isna(teacher["relative_change"])
     assert all(pd.isna(student[column]) for column in ("n", "low", "high", "p_value"))
@@ -102,7 +102,7 @@ def test_a_teacher_that_is_always_wrong_has_no_relative_change(tmp_path):
         for (model, budget), right in ANSWERS.items()
     ]
     row = row_of(tidy_of(tiny, made), "T3D", 2, "average")
-    assert row["difference"] == 71.88
+    assert row["difference"] == 71.875
     assert pd.isna(row["relative_change"])
 
 
@@ -147,9 +147,19 @@ def test_the_csv(manifests, tmp_path):
     assert lines[0].startswith(
         "method,tokens_per_step,threshold,block_size,benchmark,n,seeds,accuracy,low,high,seed_low,seed_high,difference,"
     )
-    assert lines[1] == "Original,2,,4,gsm,8,1,37.50,13.68,69.43,,,,,,,,,,"
-    assert lines[4] == "T3D,2,,4,gsm,8,2,56.25,25.89,82.55,-23.16,135.66,18.75,-12.50,50.00,0.5,1,,,"
-    assert lines[6] == "T3D,2,,,average,,2,71.88,,,,,46.88,,,,,187.50,,"
+    assert lines[1] == "Original,2,,4,gsm,8,1,37.5,13.684429,69.425761,,,,,,,,,,"
+    assert lines[4] == "T3D,2,,4,gsm,8,2,56.25,25.894769,82.550137,-23.16378,135.66378,18.75,-12.5,50,0.5,1,,,"
+    assert lines[6] == "T3D,2,,,average,,2,71.875,,,,,46.875,,,,,187.5,,"
+
+
+def test_a_number_is_rounded_once(tmp_path):
+    """With two decimals in the CSV 23.654 became 23.65, and then 23.6."""
+    tiny = experiment()
+    answers = "1" * 312 + "0" * 1007
+    made = [write_score(tiny, tmp_path, model, "gsm", budget, answers) for model, budget in ANSWERS]
+    tables.write(tiny, "accuracy", made, tmp_path / "accuracy.csv")
+    assert "gsm,1319,1,23.654284," in (tmp_path / "accuracy.csv").read_text()
+    assert "| 2 | Original | **23.7** [21.4, 26.0] |" in (tmp_path / "accuracy.md").read_text()
 
 
 def test_the_papers_values_are_read_where_a_table_asks_for_them(manifests, tmp_path, monkeypatch):
@@ -160,7 +170,7 @@ def test_the_papers_values_are_read_where_a_table_asks_for_them(manifests, tmp_p
     (tmp_path / "params").mkdir()
     reported.to_csv("params/reported.csv", index=False)
     tables.write(tiny, "accuracy", manifests, tmp_path / "accuracy.csv")
-    assert ",60.00,-3.75\n" in (tmp_path / "accuracy.csv").read_text()
+    assert ",60,-3.75\n" in (tmp_path / "accuracy.csv").read_text()
 
 
 def test_every_file_of_a_score_is_compared_with_its_manifest_once(manifests, tmp_path, monkeypatch):

@@ -66,8 +66,17 @@ def test_piped_it_is_the_answer_alone(project, tokenizer, response):
     (line,) = done.stderr.splitlines()
     steps = expected.denoising_steps
     assert line.startswith(f"Original, 4 tokens per step (b8s2): {expected.length} tokens in {steps} denoising steps")
-    assert re.search(r"[\d.]+ s, \d+ tokens/s$", line)
+    assert re.search(r"[\d.]+ s, \d+ tokens/s; weights: data/shipped/pocket-sdar$", line)
     assert list(project.glob("data/*")) == [project / "data" / "shipped"]
+
+
+def test_where_scores_alone_were_pulled_the_shipped_teacher_answers(project):
+    experiment, manifest = params.find("demo"), store.manifest_path(params.find("demo"), "teachers/pocket-sdar")
+    with writer.writing(experiment, "teachers/pocket-sdar", manifest) as job:
+        (job.folder() / "config.json").write_text("{}")
+    assert asking.find_model(experiment, None).folder == manifest.parent / "pocket-sdar"
+    (manifest.parent / "pocket-sdar" / "config.json").unlink()
+    assert str(asking.find_model(experiment, None).folder) == "data/shipped/pocket-sdar"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -53,6 +53,8 @@ _NOTE_SIZE = 8
 # Inches of DejaVu Sans at sizes 8 and 9; estimates, on the wide side.
 _NOTE_CHARACTER, _NOTE_LINE = 0.064, 0.14
 _LABEL_CHARACTER, _LABEL_KEY, _LABEL_LINE = 0.07, 0.5, 0.2
+_GAP = 0.1
+"""Between panels and the text below them, inches."""
 
 
 def look_of(experiment: Experiment, model: str) -> dict[str, Any]:
@@ -148,9 +150,11 @@ def legend_below(figure: Figure, handles: list[Any], labels: list[str], note: st
     columns = int(width / (_LABEL_KEY + _LABEL_CHARACTER * max(map(len, labels), default=1)))
     columns = max(1, min(columns, len(labels)))
     text = textwrap.wrap(note, int(width / _NOTE_CHARACTER))
-    legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, columnspacing=1.2)
+    # Without the legend's own margins, which leave an empty band below the figure.
+    margins = {"borderpad": 0.0, "borderaxespad": 0.2}
+    legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, columnspacing=1.2, **margins)
     legend.set_title("\n".join(text), FontProperties(size=_NOTE_SIZE))
     legend.get_title().set_multialignment("center")
     figure.set_figheight(
-        figure.get_figheight() + _NOTE_LINE * len(text) + _LABEL_LINE * -(-len(labels) // columns) + _LABEL_LINE
+        figure.get_figheight() + _NOTE_LINE * len(text) + _LABEL_LINE * -(-len(labels) // columns) + _GAP
     )

@@ -10,8 +10,8 @@ from t3d.params import Experiment
 from t3d.provenance import trace
 from t3d.reporting.view import View
 
-_ROUNDING = 0.0051
-"""A table has two decimals; half of the last, and a little for what floating point makes of it."""
+_ROUNDING = 1e-5
+"""A table has six decimals; more than half of the last."""
 
 
 def of_views(experiment: Experiment, views: Iterable[View]) -> dict[str, Any]:
