@@ -97,10 +97,23 @@ def test_of_equal_tokens_the_first_is_the_best():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_logit_that_is_no_number_shows_in_the_log_odds(value):
+@pytest.mark.parametrize("way", [few_rows.best_token, few_rows.best_token_plainly])
+def test_a_logit_that_is_no_number_shows_in_the_log_odds(way, value):
     x, norm, head = rand(4, 64), torch.ones(64, device=DEVICE), rand(300, 64)
-    head[200, 5] = value
-    assert not few_rows.best_token(x, head, norm, 1e-6, 3)[1].isfinite().any()
+    # Infinity times a negative number is a logit of -inf: a token like any that is never chosen.
+    x[:, 5], head[200, 5] = x[:, 5].abs(), value
+    assert not way(x, head, norm, 1e-6, 3)[1].isfinite().any()
+
+
+def test_a_logit_of_minus_infinity_is_that_of_a_token_that_is_never_chosen():
+    x, norm, head = rand(4, 64), torch.ones(64, device=DEVICE), rand(300, 64)
+    x[:, 5], head[200, 5] = -x[:, 5].abs(), float("inf")
+    tokens, log_odds = few_rows.best_token_plainly(x, head, norm, 1e-6, 3)
+    found, odds = few_rows.best_token(x, head, norm, 1e-6, 3)
+    assert odds.isfinite().all()
+    assert 200 not in found
+    torch.testing.assert_close(found, tokens)
+    torch.testing.assert_close(odds, log_odds, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
