@@ -55,7 +55,7 @@ def speed_up(model: SDARForCausalLM) -> None:
     model.set_attn_implementation(BLOCK_SPARSE)
     # In the class itself. With several processes a backward is compiled in a thread of autograd's, where neither
     # `V.set_choices_handler` of this thread holds nor, since PyTorch 2.12, `config.inductor_choices_class`.
-    InductorChoices.get_flex_attention_bwd_configs = _in_our_tiles  # type: ignore[method-assign]
+    InductorChoices.get_flex_attention_bwd_configs = _in_our_tiles
     compile_layers(model)
 
 
