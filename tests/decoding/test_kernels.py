@@ -26,9 +26,8 @@ def rand(*shape):
     return torch.randn(*shape, device=DEVICE)
 
 
-@pytest.mark.parametrize("splits", [1, 3])
 @pytest.mark.parametrize(("size", "heads", "kv_heads", "width"), [(4, 4, 2, 16), (8, 3, 1, 24), (4, 14, 2, 16)])
-@pytest.mark.parametrize("pairs", [0, 3, 4])
+@pytest.mark.parametrize(("pairs", "splits"), [(0, 1), (3, 1), (4, 1), (0, 3), (3, 3), (4, 3), (3, 8)])
 def test_attention_of_blocks_alone_and_in_pairs(pairs, size, heads, kv_heads, width, splits, monkeypatch):
     """Eight blocks; 3 pairs and two others, whose keys lie anywhere, or 4 pairs, of which one block writes nowhere."""
     monkeypatch.setattr(attention, "_MOST_ROWS", 64)
@@ -58,7 +57,7 @@ def test_queries_of_large_blocks_are_not_put_in_pairs():
 
 
 @pytest.mark.parametrize("normed", [False, True])
-@pytest.mark.parametrize(("heads", "kv_heads", "width"), [(4, 2, 16), (3, 1, 64), (4, 4, 24)])
+@pytest.mark.parametrize(("heads", "kv_heads", "width"), [(4, 2, 16), (3, 1, 64), (4, 4, 24), (14, 2, 16)])
 def test_norms_and_rotations_and_what_is_written(heads, kv_heads, width, normed):
     rows = 6
     qkv, cos, sin = rand(rows, (heads + 2 * kv_heads) * width), rand(rows, width), rand(rows, width)
