@@ -44,8 +44,7 @@ _TERMINATED = 128 + signal.SIGTERM
 
 @dataclass(frozen=True)
 class StepTime:
-    """How long one or two optimizer steps took that were waited for at once, and the prompt and response tokens of the
-    rows that they learned from."""
+    """Of one or two optimizer steps that were waited for at once: how long, and the tokens of prompts and responses."""
 
     seconds: float
     tokens: int
@@ -174,15 +173,12 @@ def train(
             asked = collectives.any_of(termination.asked)
             # A GPU computes the next step while the host waits for the numbers of this one.
             ahead = 1 if runs_apart(setting.device) and not (last or pauses or due or asked) else 0
-            numbers = []
-            while len(unread) > ahead:
-                number, read = unread.popleft()
-                log.append({"step": number + 1} | read())
-                numbers.append(number)
-            if numbers:
+            done = [unread.popleft() for _ in range(len(unread) - ahead)]
+            log += [{"step": number + 1} | read() for number, read in done]
+            if done:
                 if pace is not None:
-                    tokens = sum(tokens_of(setting, number) for number in numbers)
-                    pace.append(StepTime(time.perf_counter() - started, tokens, len(numbers)))
+                    tokens = sum(tokens_of(setting, number) for number, _ in done)
+                    pace.append(StepTime(time.perf_counter() - started, tokens, len(done)))
                 started = time.perf_counter()
             if after_step is not None and pauses:
                 after_step(log)
@@ -226,8 +222,7 @@ def save(
         device: of this process.
     """
     steady = pace[1:] or pace
-    # Of the steps since the run began or was resumed the first, which warms up, is left out, or the first two if they
-    # were waited for at once, as before a state is saved.
+    # The first since the run began or was resumed warms up: left out, with the second if one waited for both.
     speed = {
         "processes": collectives.world_size(),
         "seconds_per_step": statistics.median(each.seconds / each.steps for each in steady),
