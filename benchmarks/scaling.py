@@ -6,7 +6,8 @@ Random weights of the true shape go through the real verbs: `t3d fetch`, `teache
 processes N `t3d rollout --processes N` and `t3d distill --processes N`, all on the same prompts and the same batches.
 Efficiency is (tokens/s with N) / (N x tokens/s with the fewest). The rest of a step is spent waiting: for other
 processes, for what is sent, for work too small to fill a GPU. The losses of every N are compared with those of the
-fewest.
+fewest. A number of processes that fails is named with its error, and the others are still measured; its whole output is
+in `failed-N.log`.
 
 At last one student is trained with the most processes, killed (SIGKILL of one process), resumed with half of them,
 ended by SIGTERM, and resumed with the most again. Its losses must be those of the run that nothing stopped.
@@ -23,6 +24,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +38,11 @@ from t3d.provenance import store
 
 RUN, SHARD = "t3d-seed0", "0-of-1"
 STUDENT, ROLLOUTS = Path(f"data/scaling/students/{RUN}"), Path(f"data/scaling/trajectories/train/{SHARD}")
-TEACHER, PROMPTS = "data/scaling/teachers/random.manifest.json", "data/scaling/prompts/train.manifest.json"
+TEACHER = "data/scaling/teachers/random.manifest.json"
+TIMES = {"train": 1, "more": 3}
+"""Prompt sets and their trajectories, and how many times as many prompts as there are rollouts to learn from."""
 WORK = Path("work")
+_ERROR = re.compile(r"^(\[rank\d+\]: *)?[\w.]*(Error|Exception)\b")
 _STATE = re.compile(r"state of step (\d+) saved in ([\d.]+) s|\(state read in ([\d.]+) s\)")
 
 
@@ -70,7 +75,7 @@ def experiment_of(given: argparse.Namespace, folder: Path, device: str) -> dict[
         "warmup_steps": 1,
         "recompute_activations": given.recompute,
     }
-    rollouts = {"prompts": "train", "budget": "b8s8", "max_new_tokens": given.response, "batch_size": given.batch}
+    rollouts = {"budget": "b8s8", "max_new_tokens": given.response, "batch_size": given.batch}
     student = {
         "label": "T3D",
         "trajectories": ["train"],
@@ -83,8 +88,11 @@ def experiment_of(given: argparse.Namespace, folder: Path, device: str) -> dict[
         "device": device,
         "sources": {"sdar": source},
         "teachers": {"random": {"source": "hub", "hub": "sdar", "dtype": "bfloat16"}},
-        "prompt_sets": {"train": {"teacher": "random", "split": "train", "count": given.rollouts}},
-        "trajectories": {"train": rollouts},
+        "prompt_sets": {
+            name: {"teacher": "random", "split": "train", "count": times * given.rollouts}
+            for name, times in TIMES.items()
+        },
+        "trajectories": {name: rollouts | {"prompts": name} for name in TIMES},
         "students": {"t3d": student},
     }
 
@@ -111,26 +119,51 @@ def t3d(*words: str, watch: Callable[[str, int], None] | None = None) -> Ran:
     return ran
 
 
+class FailedError(Exception):
+    """A verb ended with another status than 0. The message begins with the error; `text` is all that it printed."""
+
+    def __init__(self, what: str, ran: Ran) -> None:
+        """Of `what` was run, and what became of it."""
+        super().__init__(f"{what} ended with status {ran.status}: {error_of(ran.text)}")
+        self.text = ran.text
+
+
+def error_of(text: str) -> str:
+    """The first error that a program printed, with the lines that follow it; the last lines where there is none."""
+    lines = text.strip().splitlines()
+    first = next((number for number, line in enumerate(lines) if _ERROR.match(line)), max(0, len(lines) - 30))
+    return "\n".join(lines[first : first + 30])
+
+
 def wanted(ran: Ran, what: str) -> Ran:
-    """The same, or the end of this program if the verb failed."""
+    """The same, if the verb did not fail."""
     if ran.status:
-        sys.exit(f"{what} ended with status {ran.status}:\n{ran.text[-3000:]}")
+        raise FailedError(what, ran)
     return ran
 
 
 def rollout(processes: int) -> dict[str, Any]:
-    """Decode the prompts with so many processes; returns tokens/s and the sha256 of the responses."""
-    _forget(ROLLOUTS)
-    options = ["--name", "train", "--shard", SHARD, "--teacher", TEACHER, "--prompts", PROMPTS]
-    ran = wanted(
-        t3d("rollout", *options, "--out", f"{ROLLOUTS}.manifest.json", "--processes", str(processes)), "rollout"
-    )
-    manifest = store.read(Path(f"{ROLLOUTS}.manifest.json"))
+    """Decode prompts with so many processes; returns tokens/s and the sha256 of the responses to learn from."""
+    # What is compiled is kept on the disk. Each job captures its graphs, so the start of one is taken off another.
+    _decode("train", processes)
+    (few, few_seconds), (more, more_seconds) = (_decode(name, processes) for name in TIMES)
     return {
-        "decoded_tokens_per_second": store.read_receipt(manifest)["speed"]["tokens_per_second"],
-        "rollouts_seconds": ran.seconds,
-        "rollouts": store.sha256(manifest.file(".parquet")),
+        "decoded_tokens_per_second": (more - few) / (more_seconds - few_seconds),
+        "decoding_seconds": [few_seconds, more_seconds],
+        "rollouts": store.sha256(store.read(Path(f"{ROLLOUTS}.manifest.json")).file(".parquet")),
     }
+
+
+def _decode(name: str, processes: int) -> tuple[int, float]:
+    """Tokens of trajectories `name`, and the seconds that decoding them took."""
+    out = ROLLOUTS.parent.parent / name / SHARD
+    _forget(out)
+    options = ["--name", name, "--shard", SHARD, "--teacher", TEACHER, "--processes", str(processes)]
+    files = ["--prompts", f"data/scaling/prompts/{name}.manifest.json", "--out", f"{out}.manifest.json"]
+    wanted(t3d("rollout", *options, *files), f"rollout {name}")
+    manifest = store.read(Path(f"{out}.manifest.json"))
+    tokens = manifest.facts["response_tokens"]
+    return tokens, tokens / store.read_receipt(manifest)["speed"]["tokens_per_second"]
 
 
 def distill(processes: int, watch: Callable[[str, int], None] | None = None) -> Ran:
@@ -185,19 +218,20 @@ def interrupted(most: int) -> dict[str, Any]:
     }
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The measured rows as a Markdown table.
+def table(rows: list[dict[str, Any]], failed: list[dict[str, Any]]) -> str:
+    """The measured rows as a Markdown table, and under it which numbers of processes failed, with their errors.
 
     Args:
         rows: of `rollout` and `train` together, with `processes`; the first has the fewest.
+        failed: `processes` and `error` of the others.
     """
     lines = [
         "| processes | training, tokens/s | efficiency | s a step | GB a GPU | save, s | largest difference of a loss "
         "| decoding, tokens/s | efficiency |",
         "|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
-    first = rows[0]
     for row in rows:
+        first = rows[0]
         share = {
             name: row[name] / first[name] * first["processes"] / row["processes"]
             for name in ("trained_tokens_per_second", "decoded_tokens_per_second")
@@ -216,6 +250,9 @@ def table(rows: list[dict[str, Any]]) -> str:
             f"{share['decoded_tokens_per_second']:.0%}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    for row in failed:
+        one_line = row["error"].splitlines()[0]
+        lines += ["", f"{row['processes']} processes failed (failed-{row['processes']}.log): {one_line}"]
     return "\n".join(lines)
 
 
@@ -252,7 +289,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file to write")
     given = parser.parse_args()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    out = given.out and given.out.resolve()
+    out_file = given.out and given.out.resolve()
     if given.folder.exists() and not (given.folder / "params" / "scaling.yaml").is_file():
         parser.error(f"--folder {given.folder} is there and was not made by this benchmark: name another, or remove it")
     shutil.rmtree(given.folder, ignore_errors=True)
@@ -264,29 +301,45 @@ def main() -> None:
     source = "data/scaling/sources/sdar.manifest.json"
     wanted(t3d("fetch", "--name", "sdar", "--work", "fetching", "--out", source), "fetch")
     wanted(t3d("teacher", "--name", "random", "--source", source, "--out", TEACHER), "teacher")
-    wanted(t3d("prompts", "--name", "train", "--teacher", TEACHER, "--out", PROMPTS), "prompts")
-    content: dict[str, Any] = {"size": given.size, "device": device, "torch": torch.__version__, "rows": []}
+    for name in TIMES:
+        out = f"data/scaling/prompts/{name}.manifest.json"
+        wanted(t3d("prompts", "--name", name, "--teacher", TEACHER, "--out", out), "prompts")
+    content: dict[str, Any] = {"size": given.size, "device": device, "torch": torch.__version__}
+    content |= {"rows": [], "failed": []}
     if device == "cuda":
         content["device"] = torch.cuda.get_device_name()
 
     def keep() -> None:
-        if out:
-            out.write_text(json.dumps(content, indent=1) + "\n")
+        if out_file:
+            out_file.write_text(json.dumps(content, indent=1) + "\n")
 
-    for processes in sorted(given.processes):
-        content["rows"].append({"processes": processes} | rollout(processes) | train(processes))
-        # The last row is there already if a later one fails.
-        print(table(content["rows"]).splitlines()[-1] if content["rows"][1:] else table(content["rows"]), flush=True)
+    def attempt(processes: int, measure: Callable[[], None]) -> None:
+        try:
+            measure()
+        except FailedError as error:
+            Path(f"failed-{processes}.log").write_text(error.text)
+            content["failed"].append({"processes": processes, "error": str(error)})
         keep()
+
+    def scale(processes: int) -> None:
+        content["rows"].append({"processes": processes} | rollout(processes) | train(processes))
+        print(f"{processes} processes are measured.", flush=True)
+
+    def interrupt(most: int) -> None:
+        found = interrupted(most)
+        found["difference"] = difference(found["losses"], content["rows"][-1]["losses"])
+        content["interrupted"] = found
+        print(json.dumps({key: value for key, value in found.items() if key != "losses"}, indent=1))
+
+    most = max(given.processes)
+    for processes in sorted(given.processes):
+        attempt(processes, partial(scale, processes))
     if len({row["rollouts"] for row in content["rows"]}) > 1:
         print("The rollouts differ: bf16 rounds by the number of rows.")
-    if not given.only_speed:
-        content["interrupted"] = interrupted(max(given.processes))
-        content["interrupted"]["difference"] = difference(
-            content["interrupted"]["losses"], content["rows"][-1]["losses"]
-        )
-        print(json.dumps({key: value for key, value in content["interrupted"].items() if key != "losses"}, indent=1))
-        keep()
+    if not given.only_speed and [row for row in content["rows"] if row["processes"] == most]:
+        attempt(most, partial(interrupt, most))
+    print(table(content["rows"], content["failed"]))
+    sys.exit(bool(content["failed"]))
 
 
 if __name__ == "__main__":

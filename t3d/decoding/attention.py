@@ -74,7 +74,7 @@ def splits_for(blocks: int, heads: int, capacity: int, device: torch.device) -> 
         return 1
     processors = torch.cuda.get_device_properties(device).multi_processor_count
     wanted = max(1, processors // (blocks * heads))
-    return min(wanted, max(1, capacity // (2 * _KEYS)), 16)
+    return min(wanted, max(1, capacity // _KEYS), 16)
 
 
 def attend_by_kernel(
@@ -112,7 +112,11 @@ def attend_by_kernel(
         1 / math.sqrt(width) * math.log2(math.e), EXACT=exact, KEYS=_KEYS, **shape, num_warps=4,
     )  # fmt: skip
     if splits > 1:
-        _combine_kernel[(programs, kv_heads)](part, scale, out, pairs, **shape, num_warps=4)
+        # A program per row: attention to 388 keys of one sequence in 11 parts takes 6.5 us on an H200, and 15.2 with
+        # a program per tile.
+        _combine_kernel[(programs, kv_heads, tile)](
+            part, scale, out, pairs, SPLITS_2=triton.next_power_of_2(splits), ROWS=1, **shape, num_warps=1
+        )
     return out
 
 
@@ -170,26 +174,26 @@ if triton is not None:
     def _combine_kernel(
         part, scales, out, pairs,
         SIZE: tl.constexpr, GROUP: tl.constexpr, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, WIDTH: tl.constexpr,
-        WIDTH_2: tl.constexpr, TILE: tl.constexpr, SPLITS: tl.constexpr,
+        WIDTH_2: tl.constexpr, TILE: tl.constexpr, SPLITS: tl.constexpr, SPLITS_2: tl.constexpr, ROWS: tl.constexpr,
     ):  # fmt: skip
         block, head = tl.program_id(0), tl.program_id(1)
-        rows, columns = tl.arange(0, TILE), tl.arange(0, WIDTH_2)
-        there = (rows < SIZE * GROUP * tl.where(block < pairs, 2, 1))[:, None] & (columns < WIDTH)[None, :]
-        highest = tl.full([TILE], float("-inf"), tl.float32)
-        total = tl.zeros([TILE], tl.float32)
-        sums = tl.zeros([TILE, WIDTH_2], tl.float32)
-        for split in range(SPLITS):
-            cell = ((block * KV_HEADS + head) * SPLITS + split) * TILE + rows
-            high = tl.load(scales + cell * 2)
-            higher = tl.maximum(highest, high)
-            # A part without keys has -inf and a total of 0: it adds nothing.
-            grow = tl.where(high == float("-inf"), 0.0, tl.exp2(high - higher))
-            shrink = tl.where(highest == float("-inf"), 0.0, tl.exp2(highest - higher))
-            some = tl.load(part + cell[:, None] * WIDTH + columns[None, :], mask=there, other=0.0)
-            sums = sums * shrink[:, None] + some * grow[:, None]
-            total = total * shrink + tl.load(scales + cell * 2 + 1) * grow
-            highest = higher
+        rows, columns = tl.program_id(2) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH_2)
+        split = tl.arange(0, SPLITS_2)
+        real = rows < SIZE * GROUP * tl.where(block < pairs, 2, 1)
+        cell = ((block * KV_HEADS + head) * SPLITS + split)[:, None] * TILE + rows[None, :]
+        there = (split < SPLITS)[:, None] & real[None, :]
+        high = tl.load(scales + cell * 2, mask=there, other=float("-inf"))
+        total = tl.load(scales + cell * 2 + 1, mask=there, other=0.0)
+        highest = tl.max(high, 0)
+        highest = tl.where(highest == float("-inf"), 0.0, highest)
+        # A part without keys has -inf and a total of 0: it adds nothing.
+        grow = tl.where(high == float("-inf"), 0.0, tl.exp2(high - highest[None, :]))
+        wide = (columns < WIDTH)[None, None, :]
+        some = tl.load(
+            part + cell[:, :, None] * WIDTH + columns[None, None, :], mask=there[:, :, None] & wide, other=0.0
+        )
+        sums = tl.sum(some * grow[:, :, None], 0) / tl.sum(total * grow, 0)[:, None]
         one = tl.where(block < pairs, block, block + pairs)
         position = (one + rows // (SIZE * GROUP) * pairs) * SIZE + rows // GROUP % SIZE
         at = (position * HEADS + head * GROUP + rows % GROUP) * WIDTH
-        tl.store(out + at[:, None] + columns[None, :], sums / total[:, None], mask=there)
+        tl.store(out + at[:, None] + columns[None, :], sums, mask=real[:, None] & (columns < WIDTH)[None, :])

@@ -38,7 +38,6 @@ class Network:
         self.offsets = torch.arange(block_size, device=device)
         self.compiled = worth_compiling(config.hidden_size, device)
         self._project_qkv = torch.compile(_project_qkv) if self.compiled else _project_qkv
-        self._turn = torch.compile(few_rows.turn) if self.compiled else few_rows.turn
         self._swiglu = torch.compile(_swiglu) if self.compiled else _swiglu
 
     def forward(self, tokens: Tensor, slots: Tensor, starts: Tensor, wanted: int, pairs: int = 0) -> Tensor:
@@ -78,16 +77,14 @@ class Network:
         norms = None if layer.q_norm is None or layer.k_norm is None else (layer.q_norm, layer.k_norm)
         if few_rows.by_kernel(x):
             return few_rows.turn_and_write(qkv, norms, cos, sin, self.heads, self.epsilon, places, cache)
-        self._of_any_length(qkv, cos, sin)
-        queries, kv = self._turn(qkv, norms, cos, sin, self.heads, self.kv_heads, self.epsilon)
+        queries, kv = few_rows.turn(qkv, norms, cos, sin, self.heads, self.kv_heads, self.epsilon)
         cache.index_copy_(0, places, kv)
         return queries
 
-    def _of_any_length(self, *tensors: Tensor) -> None:
+    def _of_any_length(self, x: Tensor) -> None:
         """One compilation for every number of blocks; a single row PyTorch compiles apart."""
-        if self.compiled and len(tensors[0]) > 1:
-            for tensor in tensors:
-                torch._dynamo.mark_dynamic(tensor, 0)
+        if self.compiled and len(x) > 1:
+            torch._dynamo.mark_dynamic(x, 0)
 
 
 def head_shape(model: Any) -> tuple[int, int, int]:

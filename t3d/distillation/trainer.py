@@ -44,10 +44,11 @@ _TERMINATED = 128 + signal.SIGTERM
 
 @dataclass(frozen=True)
 class StepTime:
-    """How long an optimizer step took, and the prompt and response tokens of the rows it learned from."""
+    """Of one or two optimizer steps that were waited for at once: how long, and the tokens of prompts and responses."""
 
     seconds: float
     tokens: int
+    steps: int
 
 
 def make(experiment: Experiment, run: str, teacher: Path, inputs: Sequence[Path], work: Path, out: Path) -> None:
@@ -119,7 +120,7 @@ def train(
         setting: data and parameters.
         checkpoints: where to resume from and save to; None keeps nothing.
         title: shown with the progress.
-        pace: filled with how long each step took.
+        pace: filled with how long the steps took.
         after_step: called in every process after some steps, with the log so far; it may add to the last entry or end
             the training by raising an error.
         pauses_after: the steps after which it is called, counted from 1.
@@ -172,12 +173,12 @@ def train(
             asked = collectives.any_of(termination.asked)
             # A GPU computes the next step while the host waits for the numbers of this one.
             ahead = 1 if runs_apart(setting.device) and not (last or pauses or due or asked) else 0
-            while len(unread) > ahead:
-                number, read = unread.popleft()
-                log.append({"step": number + 1} | read())
+            done = [unread.popleft() for _ in range(len(unread) - ahead)]
+            log += [{"step": number + 1} | read() for number, read in done]
+            if done:
                 if pace is not None:
-                    tokens = tokens_of(setting, number)
-                    pace.append(StepTime(time.perf_counter() - started, tokens))
+                    tokens = sum(tokens_of(setting, number) for number, _ in done)
+                    pace.append(StepTime(time.perf_counter() - started, tokens, len(done)))
                 started = time.perf_counter()
             if after_step is not None and pauses:
                 after_step(log)
@@ -221,11 +222,11 @@ def save(
         device: of this process.
     """
     steady = pace[1:] or pace
-    # Of the steps since the run began or was resumed the first, which warms up, is left out.
+    # The first since the run began or was resumed warms up: left out, with the second if one waited for both.
     speed = {
         "processes": collectives.world_size(),
-        "seconds_per_step": statistics.median(step.seconds for step in steady),
-        "tokens_per_second": sum(step.tokens for step in steady) / sum(step.seconds for step in steady),
+        "seconds_per_step": statistics.median(each.seconds / each.steps for each in steady),
+        "tokens_per_second": sum(each.tokens for each in steady) / sum(each.seconds for each in steady),
     }
     if device.startswith("cuda"):
         speed["peak_gpu_memory_mb"] = round(collectives.all_reduce_max(torch.cuda.max_memory_allocated() / 2**20))

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._inductor import virtualized
 from torch._inductor.choices import InductorChoices
 from torch.nn.attention.flex_attention import BlockMask, create_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
@@ -39,19 +38,24 @@ _OPTIONS: Any = {
 }
 
 
-class _Choices(InductorChoices):
-    """PyTorch refuses a backward whose own tiles would not fit the mask's, before it looks at `_OPTIONS`."""
+_of_pytorch = InductorChoices.get_flex_attention_bwd_configs
 
-    def get_flex_attention_bwd_configs(self, *given: Any, **named: Any) -> list[Any]:
-        """What PyTorch would take on this device, in our tiles."""
-        tiles = dict.fromkeys(("block_m1", "block_n1", "block_m2", "block_n2"), _TILE)
-        return [replace(config, **tiles) for config in super().get_flex_attention_bwd_configs(*given, **named)]
+
+def _in_our_tiles(choices: InductorChoices, *given: Any, **named: Any) -> list[Any]:
+    """What PyTorch would take for a backward on this device, in our tiles.
+
+    PyTorch refuses a backward whose own tiles would not fit the mask's, before it looks at `_OPTIONS`.
+    """
+    tiles = dict.fromkeys(("block_m1", "block_n1", "block_m2", "block_n2"), _TILE)
+    return [replace(config, **tiles) for config in _of_pytorch(choices, *given, **named)]
 
 
 def speed_up(model: SDARForCausalLM) -> None:
     """Let `model` take packed rows from now on, and compile its layers."""
     model.set_attn_implementation(BLOCK_SPARSE)
-    virtualized.V.set_choices_handler(_Choices())
+    # In the class itself. With several processes a backward is compiled in a thread of autograd's, where neither
+    # `V.set_choices_handler` of this thread holds nor, since PyTorch 2.12, `config.inductor_choices_class`.
+    InductorChoices.get_flex_attention_bwd_configs = _in_our_tiles
     compile_layers(model)
 
 

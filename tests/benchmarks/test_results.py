@@ -84,7 +84,23 @@ def test_efficiency_is_beside_the_fewest_processes():
     one = {"processes": 1, "trained_tokens_per_second": 100.0, "decoded_tokens_per_second": 50.0, "losses": [2.0, 1.0]}
     one |= {"seconds_per_step": 4.0, "peak_gpu_memory_mb": 9537, "save_seconds": None}
     four = one | {"processes": 4, "trained_tokens_per_second": 360.0, "decoded_tokens_per_second": 100.0}
-    *_, first, last = scaling.table([one, four | {"losses": [2.0, 0.999]}]).splitlines()
+    *_, first, last = scaling.table([one, four | {"losses": [2.0, 0.999]}], []).splitlines()
     assert first == "| 1 | 100 | 100% | 4.00 | 10 |  | 0.0e+00 | 50 | 100% |"
     assert last == "| 4 | 360 | 90% | 4.00 | 10 |  | 1.0e-03 | 100 | 50% |"
     assert scaling.difference([2.0], [2.0, 1.0]) == float("inf")
+
+
+def test_what_failed_is_named_with_the_first_lines_of_its_error():
+    began = "distill: 0/6\nTraceback (most recent call last):\n"
+    lines = ["[rank1]: torch.InductorError: no tiles", *(f"[rank1]: line {number}" for number in range(100))]
+    ran = scaling.Ran(1, 2.0, began + "\n".join(lines) + "\nChildFailedError: rank 1")
+    with pytest.raises(scaling.FailedError, match="distill ended with status 1") as found:
+        scaling.wanted(ran, "distill")
+    said = str(found.value).splitlines()
+    assert said[0].endswith("[rank1]: torch.InductorError: no tiles")
+    assert said[1:] == lines[1:30]
+    assert found.value.text == ran.text
+    table = scaling.table([], [{"processes": 2, "error": str(found.value)}])
+    assert table.splitlines()[-1] == f"2 processes failed (failed-2.log): {said[0]}"
+    # Without an error's name, what was printed last.
+    assert scaling.error_of("\n".join(lines[1:]) + "\nKilled\n").splitlines()[-1] == "Killed"

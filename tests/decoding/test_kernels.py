@@ -26,9 +26,8 @@ def rand(*shape):
     return torch.randn(*shape, device=DEVICE)
 
 
-@pytest.mark.parametrize("splits", [1, 3])
 @pytest.mark.parametrize(("size", "heads", "kv_heads", "width"), [(4, 4, 2, 16), (8, 3, 1, 24), (4, 14, 2, 16)])
-@pytest.mark.parametrize("pairs", [0, 3, 4])
+@pytest.mark.parametrize(("pairs", "splits"), [(0, 1), (3, 1), (4, 1), (0, 3), (3, 3), (4, 3), (3, 8)])
 def test_attention_of_blocks_alone_and_in_pairs(pairs, size, heads, kv_heads, width, splits, monkeypatch):
     """Eight blocks; 3 pairs and two others, whose keys lie anywhere, or 4 pairs, of which one block writes nowhere."""
     monkeypatch.setattr(attention, "_MOST_ROWS", 64)
@@ -58,7 +57,7 @@ def test_queries_of_large_blocks_are_not_put_in_pairs():
 
 
 @pytest.mark.parametrize("normed", [False, True])
-@pytest.mark.parametrize(("heads", "kv_heads", "width"), [(4, 2, 16), (3, 1, 64), (4, 4, 24)])
+@pytest.mark.parametrize(("heads", "kv_heads", "width"), [(4, 2, 16), (3, 1, 64), (4, 4, 24), (14, 2, 16)])
 def test_norms_and_rotations_and_what_is_written(heads, kv_heads, width, normed):
     rows = 6
     qkv, cos, sin = rand(rows, (heads + 2 * kv_heads) * width), rand(rows, width), rand(rows, width)
@@ -97,10 +96,23 @@ def test_of_equal_tokens_the_first_is_the_best():
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_logit_that_is_no_number_shows_in_the_log_odds(value):
+@pytest.mark.parametrize("way", [few_rows.best_token, few_rows.best_token_plainly])
+def test_a_logit_that_is_no_number_shows_in_the_log_odds(way, value):
     x, norm, head = rand(4, 64), torch.ones(64, device=DEVICE), rand(300, 64)
-    head[200, 5] = value
-    assert not few_rows.best_token(x, head, norm, 1e-6, 3)[1].isfinite().any()
+    # Infinity times a negative number is a logit of -inf: a token like any that is never chosen.
+    x[:, 5], head[200, 5] = x[:, 5].abs(), value
+    assert not way(x, head, norm, 1e-6, 3)[1].isfinite().any()
+
+
+def test_a_logit_of_minus_infinity_is_that_of_a_token_that_is_never_chosen():
+    x, norm, head = rand(4, 64), torch.ones(64, device=DEVICE), rand(300, 64)
+    x[:, 5], head[200, 5] = -x[:, 5].abs(), float("inf")
+    tokens, log_odds = few_rows.best_token_plainly(x, head, norm, 1e-6, 3)
+    found, odds = few_rows.best_token(x, head, norm, 1e-6, 3)
+    assert odds.isfinite().all()
+    assert 200 not in found
+    torch.testing.assert_close(found, tokens)
+    torch.testing.assert_close(odds, log_odds, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
 """Rows end to end under a block-sparse mask, against the padded batch under a dense one."""
 
 import copy
+import threading
 
 import numpy as np
 import pytest
 import torch
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
 from torch._inductor.choices import InductorChoices
+from torch._inductor.virtualized import V
 from torch.nn.attention.flex_attention import create_block_mask
 
 from t3d.errors import ParameterError
@@ -84,11 +88,29 @@ def test_rows_that_are_not_packed_are_refused():
         layout.hidden_states(model, layout.noisy_ids)
 
 
-def test_a_backward_has_tiles_of_the_mask():
-    """Whatever PyTorch would take: a configuration that does not fit is left out before our options are looked at."""
-    given = 128, torch.bfloat16, "cpu"
-    theirs = InductorChoices().get_flex_attention_bwd_configs(*given)
-    ours = packed._Choices().get_flex_attention_bwd_configs(*given)
-    assert len(ours) == len(theirs) > 0
-    for config in ours:
-        assert {config.block_m1, config.block_n1, config.block_m2, config.block_n2} == {packed._TILE}
+def test_a_backward_has_tiles_of_the_mask_in_whatever_thread_it_is_compiled(monkeypatch):
+    """Whatever PyTorch would take: a configuration that does not fit is left out before our options are looked at.
+
+    A CPU has no backward of FlexAttention, so forward and backward of something else are compiled, and asked.
+    """
+    theirs = InductorChoices.get_flex_attention_bwd_configs
+    # What `speed_up` sets is put back after the test.
+    monkeypatch.setattr(InductorChoices, "get_flex_attention_bwd_configs", theirs)
+    packed.speed_up(tiny_model())
+    asked = {}
+
+    def compiler(graph, _):
+        asked[threading.get_ident()] = V.choices.get_flex_attention_bwd_configs(128, torch.bfloat16, "cpu")
+        return make_boxed_func(graph.forward)
+
+    x = torch.ones(3, requires_grad=True)
+    found = torch.compile(torch.sin, backend=aot_autograd(fw_compiler=compiler, bw_compiler=compiler))(x).sum()
+    thread = threading.Thread(target=found.backward)
+    thread.start()
+    thread.join()
+    torch.testing.assert_close(x.grad, x.detach().cos())
+    assert len(asked) == 2
+    for ours in asked.values():
+        assert len(ours) == len(theirs(InductorChoices(), 128, torch.bfloat16, "cpu")) > 0
+        for config in ours:
+            assert {config.block_m1, config.block_n1, config.block_m2, config.block_n2} == {packed._TILE}
