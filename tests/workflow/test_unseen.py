@@ -83,6 +83,7 @@ def test_a_reviewer_is_refused_before_anything_is_touched(project):
     before = drawn.read_bytes()
     output = snakemake(project, "--forceall", rules="workflow/report.smk")
     assert "Left as they are, since not all they show is here: figures/commits.pdf" in output
+    snakemake(project, "results/report.html", rules="workflow/report.smk")
     assert drawn.read_bytes() == before
     named = str(drawn.relative_to(project))
     output = snakemake(project, named, "--forceall", rules="workflow/report.smk", check=False)
