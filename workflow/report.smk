@@ -14,5 +14,5 @@ rule report:
     """Make the default tables and figures that can be made from what is here."""
     default_target: True
     input:
-        results(can_be_made()),
+        results(),
         METRICS,

@@ -15,6 +15,7 @@ import pytest
 from t3d.errors import MissingInputError
 from t3d.reporting import page
 from t3d.reporting.page import setup
+from t3d.reporting.view import Cell, View
 from tests.reporting import helpers, pages
 
 OUT = Path("results", "report.html")
@@ -169,6 +170,19 @@ def test_it_opens_with_a_sentence_of_result_the_figure_and_the_table(made):
     order = [text.index(part) for part in ('class="result"', 'id="figure-accuracy"', 'id="accuracy"', 'id="run"')]
     assert order == sorted(order)
     assert "not from this run" not in text
+
+
+def test_it_opens_with_table_1_where_several_tables_could_be_first(made):
+    content = made.model_dump(mode="json", exclude_unset=True)
+    content["tables"] = {"tuning": content["tables"]["accuracy"], "table1": content["tables"]["accuracy"]}
+    both = type(made).model_validate(content)
+    assert page._main(both, ["tuning", "table1"]) is both.tables["table1"]
+
+
+def test_one_token_per_step_is_singular():
+    groups = [(("1",), [("T3D", (Cell("24.1"),))])]
+    view = View("tuning", "", ("Tokens per step",), ("Average",), groups, note="")
+    assert "at 1 token per step: T3D (24.1 %)" in page._result(view)
 
 
 def test_what_students_have_in_common_is_said_once(made):

@@ -71,6 +71,18 @@ def test_a_score_that_was_deleted_is_made_again(project):
     assert planned(project, TABLE, *forced(output)) == {"scores/t3d-seed0/gsm/b8s2", "demo/table1.csv"}
 
 
+def test_a_new_budget_is_planned_by_the_name_of_what_shows_it(project):
+    content = twin()
+    for product in (content["tables"]["table1"], content["figures"]["accuracy"]):
+        product["budgets"] = ["b8s2", "b8s1"]
+    write(project, content)
+    for target in ("results/table1.csv", TABLE, FIGURE):
+        plan = planned(project, target)
+        assert "scores/t3d-seed0/gsm/b8s1" in plan
+        assert "students/t3d-seed0" not in plan
+        assert any(name.startswith("demo/") for name in plan)
+
+
 def test_a_reviewer_is_refused_before_anything_is_touched(project):
     """The archive of an experiment may hold manifests without answers."""
     answers = project / "data" / "demo" / "answers" / "t3d-seed0" / "gsm" / "b8s2.parquet"
@@ -83,6 +95,7 @@ def test_a_reviewer_is_refused_before_anything_is_touched(project):
     before = drawn.read_bytes()
     output = snakemake(project, "--forceall", rules="workflow/report.smk")
     assert "Left as they are, since not all they show is here: figures/commits.pdf" in output
+    snakemake(project, "results/report.html", rules="workflow/report.smk")
     assert drawn.read_bytes() == before
     named = str(drawn.relative_to(project))
     output = snakemake(project, named, "--forceall", rules="workflow/report.smk", check=False)

@@ -104,9 +104,14 @@ def material(product):
     return [manifest(artefact) for artefact in lineage.inputs_of_target(E, product)]
 
 
-def results(names=None):
-    """The default tables and figures, or those of some `names`, and the tables' copies in `results/`."""
-    names = list(lineage.targets(E)) if names is None else names
+def can_be_made():
+    """The default tables and figures."""
+    return list(lineage.targets(E))
+
+
+def results():
+    """Those of the default tables and figures that can be made, and the tables' copies in `results/`."""
+    names = can_be_made()
     return [
         *(f"results/{name}" for name in names if name.endswith(".csv")),
         *(f"results/{E.name}/{name}" for name in names),

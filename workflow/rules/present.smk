@@ -1,4 +1,4 @@
-# For workflows that cannot make what is missing: `material` of common.smk, and how to get what is not here.
+# For workflows that cannot make what is missing: their `material` and `can_be_made`, and how to get what is not here.
 
 from t3d.provenance import publish, verify
 

@@ -113,7 +113,8 @@ def _result(view: View) -> str:
         values = [rows[method][place].text if method in rows else DASH for _, rows in groups]
         said.append(f"{method} ({_listed(values)} %)")
     heads = _listed([head for head, _ in groups])
-    at = f"{heads} {view.common[0].lower()}"
+    unit = view.common[0].lower()
+    at = f"{heads} {unit.replace('tokens', 'token') if heads == '1' else unit}"
     return f"Right answers, averaged over the columns of {view.name}, at {at}: {', '.join(said)}."
 
 
@@ -157,14 +158,14 @@ def _speeds(experiment: Experiment, table: Comparison) -> pd.DataFrame:
 
 
 def _main(experiment: Experiment, there: list[str]) -> Comparison:
-    """The table that the page opens with: a default one, of accuracies, with a row of T3D, if there is any."""
-    tables = [experiment.tables[name] for name in there]
+    """The table that the page opens with: a default one, of accuracies, with a row of T3D, Table 1 before others."""
 
-    def rank(table: Comparison) -> tuple[bool, ...]:
+    def rank(name: str) -> tuple[bool, ...]:
+        table = experiment.tables[name]
         lacks_ours = not any(is_ours(row.label) for row in lineage.rows_of(experiment, table))
-        return table.on_request, not isinstance(table, AccuracyTable), lacks_ours
+        return table.on_request, not isinstance(table, AccuracyTable), lacks_ours, name != "table1"
 
-    return min(tables, key=rank)
+    return experiment.tables[min(there, key=rank)]
 
 
 def _answers(experiment: Experiment, table: Comparison) -> tuple[dict[str, Any] | None, str]:
