@@ -21,6 +21,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 Out = Annotated[Path, typer.Option(help="Manifest to write, <artefact>.manifest.json; the artefact lies beside it.")]
 TeacherManifest = Annotated[Path, typer.Option(help="Manifest of the teacher.")]
+GenerationsName = Annotated[str, typer.Option(help="Key of the generations in the experiment.")]
 PromptsManifest = Annotated[Path, typer.Option(help="Manifest of the prompt set.")]
 ModelManifest = Annotated[Path, typer.Option(help="Manifest of a teacher or a student.")]
 Manifests = list[Path] | None
@@ -111,7 +112,7 @@ def make_prompts(
 @app.command("generate", rich_help_panel=RULES)
 def make_generations(
     experiment: ExperimentName,
-    name: Annotated[str, typer.Option(help="Key of the generations in the experiment.")],
+    name: GenerationsName,
     shard: Annotated[str, typer.Option(help="Which part of the prompts, 0-of-2 for example.")],
     teacher: Annotated[Path, typer.Option(help="Manifest of the autoregressive teacher.")],
     prompts: PromptsManifest,
@@ -129,7 +130,7 @@ def make_generations(
 @app.command("judge", rich_help_panel=RULES)
 def make_verdicts(
     experiment: ExperimentName,
-    name: Annotated[str, typer.Option(help="Key of the generations in the experiment.")],
+    name: GenerationsName,
     shard: Annotated[str, typer.Option(help="Which shard of their answers, 0-of-2 for example.")],
     teacher: Annotated[Path, typer.Option(help="Manifest of the autoregressive teacher, for its tokenizer.")],
     prompts: PromptsManifest,

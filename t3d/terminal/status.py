@@ -154,7 +154,6 @@ def _finished(receipt: dict[str, Any]) -> float:
 def _running(experiment: Experiment, artefact: str, state: str, partials: dict[str, Path]) -> Running | None:
     partial = partials.get(f"data/{experiment.name}/{artefact}.partial")
     folder, of = _training(experiment, artefact)
-    file = folder / lineage.STEP if folder else None
     # A job that ends removes both; beside a student that is made, they were left by a job that was killed at its end.
     states = list(folder.glob("step*")) if folder and state != MADE else []
     written = [*([partial, *partial.rglob("*")] if partial else []), *states]
@@ -168,9 +167,9 @@ def _running(experiment: Experiment, artefact: str, state: str, partials: dict[s
     if not times:
         return None
     step = None
-    if file is not None:
+    if folder is not None:
         with suppress(OSError, ValueError):
-            step = int(file.read_text())
+            step = int((folder / lineage.STEP).read_text())
     return Running(artefact, max(time.time() - max(times), 0.0), step, of)
 
 
