@@ -16,21 +16,23 @@ from t3d.params import Experiment
 from t3d.params.json_files import parse_json, read_bytes, read_json
 
 METADATA = Path(".snakemake") / "metadata"
+_INCOMPLETE = METADATA.parent / "incomplete"
+"""Snakemake's marks of jobs that began; one is removed after its job's record is written."""
 Records = dict[str, dict[str, Any]]
 """Output -> what Snakemake noted of it."""
 _LONGEST_NAME = 254
 
 
 def has(output: str) -> bool:
-    """Whether Snakemake knows how an output was made."""
-    return _place(output).is_file()
+    """Whether Snakemake knows how an output was made, or that its job was killed: then it runs the job again."""
+    return any(_place(output, folder).is_file() for folder in (METADATA, _INCOMPLETE))
 
 
 def of(output: str) -> dict[str, Any]:
-    """What Snakemake noted of an output; nothing if it does not know it."""
+    """What Snakemake noted of an output; nothing if it does not know it, or was killed while it wrote the note."""
     try:
         return json.loads(_place(output).read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, json.JSONDecodeError):
         return {}
 
 
@@ -91,7 +93,7 @@ def restore(noted: Records) -> None:
             partial.write_text(json.dumps(record))
             os.replace(partial, target)
     # Snakemake takes a folder of records without this one for one of an older version.
-    (METADATA.parent / "incomplete").mkdir(parents=True, exist_ok=True)
+    _INCOMPLETE.mkdir(parents=True, exist_ok=True)
 
 
 def _is_of(experiment: Experiment, output: str) -> bool:
@@ -102,7 +104,7 @@ def _is_of(experiment: Experiment, output: str) -> bool:
     }
 
 
-def _place(output: str) -> Path:
+def _place(output: str, folder: Path = METADATA) -> Path:
     name = urlsafe_b64encode(output.encode()).decode()
     parts = [name[i : i + _LONGEST_NAME] for i in range(0, len(name), _LONGEST_NAME)]
-    return METADATA.joinpath(*("@" + part for part in parts[:-1]), parts[-1])
+    return folder.joinpath(*("@" + part for part in parts[:-1]), parts[-1])

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+from base64 import urlsafe_b64encode
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,15 @@ def test_without_records_a_table_stops_too(project):
     output = snakemake(project, "-n", check=False)
     assert "There is no record of how results/demo/table1.csv was made" in output
     assert planned(project, *forced(output)) == REPORT
+
+
+def test_a_table_whose_job_was_killed_before_its_record_was_written_is_made_again(project):
+    name = urlsafe_b64encode(TABLE.encode()).decode()
+    for record in (None, '{"rule": "table", "inp'):
+        noted = project / ".snakemake" / "metadata" / name
+        noted.unlink() if record is None else noted.write_text(record)
+        (project / ".snakemake" / "incomplete" / name).write_text("{}")
+        assert planned(project, TABLE) >= {"demo/table1.csv"}
 
 
 def test_a_score_that_was_deleted_is_made_again(project):
