@@ -219,8 +219,8 @@ def _move(folder: Path, digests: dict[str, str]) -> None:
     if different:
         shown = "\n  ".join([*different[:10], *(["..."] if different[10:] else [])])
         raise PublishError(
-            f"{len(different)} files here are not as they were published, and nothing was changed; move or delete "
-            f"these, then pull again:\n  {shown}"
+            f"not as they were published: {len(different)} of the files here. Nothing was changed. Move or delete "
+            f"them, then pull again:\n  {shown}"
         )
     # One time for all, or Snakemake would take what was moved later for newer.
     now = time.time()

@@ -81,8 +81,8 @@ def fetch(experiment: str, folders: list[Path], remote: str | None) -> None:
         if changed := _changed(root, folders, files):
             shown = "\n  ".join([*changed[:10], *(["..."] if changed[10:] else [])])
             raise PublishError(
-                f"{len(changed)} files here are not as they were published, and were left as they are; move or delete "
-                f"these, then pull again:\n  {shown}"
+                f"not as they were published, and left as they are: {len(changed)} of the files here. Move "
+                f"or delete them, then pull again:\n  {shown}"
             ) from error
         raise
 

@@ -110,9 +110,10 @@ class Manifest(_Content):
         for name, entry in self.files.items():
             path = self.path.parent / name
             if not path.is_file():
+                whose = self.path.parts[1] if self.path.parts[0] == "data" else "NAME"
                 raise MissingInputError(
-                    f"{path} is missing, though {self.path} lists it. Fetch it (t3d pull all), or delete {self.path} "
-                    "and run its stage again."
+                    f"{path} is missing, though {self.path} lists it. Fetch it (t3d pull all --experiment {whose}), or "
+                    f"delete {self.path} and run its stage again."
                 )
             if path.stat().st_size != entry["size"]:
                 raise CorruptArtefactError(

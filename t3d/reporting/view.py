@@ -29,7 +29,7 @@ class Cell:
 
     text: str
     interval: str = ""
-    """`[77.2, 89.2]`."""
+    """`[77.2, 89.2]`; nothing is −0.0."""
     difference: str = ""
     """`(+2.5 [-1.2, 6.0])`, which Markdown and LaTeX show instead of the interval."""
     detail: tuple[str, ...] = ()
@@ -124,13 +124,13 @@ def text_of(metric: str, value: float) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """`[77.2, 89.2]`."""
-    return f"[{low:.1f}, {high:.1f}]"
+    """`[77.2, 89.2]`; nothing is −0.0."""
+    return f"[{low:z.1f}, {high:z.1f}]"
 
 
 def signed(number: float, digits: int = 1) -> str:
-    """`+2.5`, or a number after a minus sign."""
-    return f"{number:+.{digits}f}".replace("-", MINUS)
+    """`+2.5`, or a number after a minus sign; what rounds to zero is `+0.0`."""
+    return f"{number:+z.{digits}f}".replace("-", MINUS)
 
 
 def counted(row: Any) -> str:
@@ -148,7 +148,7 @@ def about_samples(experiment: Experiment, table: Comparison, tidy: pd.DataFrame)
     counts = tidy.dropna(subset="n").drop_duplicates("benchmark")
     asked = ", ".join(f"{experiment.benchmarks[row.benchmark].label} {row.n}" for row in counts.itertuples())
     students = [row for row in lineage.rows_of(experiment, table) if row.model not in experiment.teachers]
-    seeds = ", ".join(f"{row.label} {len(lineage.runs_of(experiment, row.model))}" for row in students)
+    seeds = "; ".join(f"{row.label} {len(lineage.runs_of(experiment, row.model))}" for row in students)
     return note(f"Questions (n): {asked}.", f"Training seeds averaged: {seeds}." if seeds else "")
 
 

@@ -47,6 +47,8 @@ _ARITHMETIC, _BANDWIDTH, _TRAINING = 0.4, 0.45, 0.4
 """Shares of the peaks that decoding and training reach, measured on an H100: docs/performance.md."""
 _STATE = 0.85
 """Share of a GPU's memory that what is trained may take; activations, even if computed again, take the rest."""
+_SMALL = 5 * 3600
+"""Seconds of a whole experiment below which minutes are shown."""
 _CPU_MINUTES = 120
 _SPARE = 3.0
 """A job is given this times its estimate: the longest answers, and a slower card."""
@@ -233,19 +235,25 @@ def report(experiment: Experiment, gpu: str = "A100") -> str:
     by_kind: dict[str, list[Cost]] = defaultdict(list)
     for artefact, cost in every.items():
         by_kind[artefact.partition("/")[0]].append(cost)
-    lines += [_line("stage", "jobs", "GPU hours")]
-    lines += [_line(kind, len(costs), _hours(costs)) for kind, costs in by_kind.items()]
-    lines += [_line("all", len(every), _hours(every.values())), ""]
-    lines += [_line("result", "jobs", "GPU hours", "only for it")]
+    total = sum(cost.seconds for cost in every.values())
+    unit, size = ("GPU hours", 3600) if total >= _SMALL else ("GPU minutes", 60)
+
+    def spent(costs: Iterable[Cost]) -> str:
+        return f"{sum(cost.seconds for cost in costs) / size:.1f}"
+
+    lines += [_line("stage", "jobs", unit)]
+    lines += [_line(kind, len(costs), spent(costs)) for kind, costs in by_kind.items()]
+    lines += [_line("all", len(every), spent(every.values())), ""]
+    lines += [_line("result", "jobs", unit, "only for it")]
     needed = {name: set(lineage.artefacts_of(experiment, [product])) for name, product in products.items()}
     for name, artefacts in needed.items():
         alone = artefacts.difference(*(other for key, other in needed.items() if key != name))
-        lines.append(_line(name, len(artefacts), _hours(every[a] for a in artefacts), _hours(every[a] for a in alone)))
+        lines.append(_line(name, len(artefacts), spent(every[a] for a in artefacts), spent(every[a] for a in alone)))
     lines += ["", "The dearest job of each stage:"]
     for costs in by_kind.values():
         dearest = max(costs, key=lambda cost: cost.seconds)
         if dearest.seconds:
-            lines.append(f"  {dearest.artefact}: {dearest.arithmetic} = {dearest.seconds / 3600:.2f} h")
+            lines.append(f"  {dearest.artefact}: {dearest.arithmetic} = {spent([dearest])} {unit}")
     for name, teacher in experiment.teachers.items():
         state = training_memory(teacher.parameters, experiment.training_processes)
         if state > _STATE * GPUS[gpu].memory and not teacher.autoregressive:
@@ -262,7 +270,3 @@ def report(experiment: Experiment, gpu: str = "A100") -> str:
 
 def _line(*columns: object) -> str:
     return f"{columns[0]!s:<28}" + "".join(f"{column!s:>14}" for column in columns[1:])
-
-
-def _hours(costs: Iterable[Cost]) -> str:
-    return f"{sum(cost.seconds for cost in costs) / 3600:.1f}"

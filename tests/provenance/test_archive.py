@@ -125,7 +125,9 @@ def test_other_files_are_not_overwritten(project):
     score = project / f"{SCORE}.json"
     score.parent.mkdir(parents=True)
     score.write_text("mine")
-    with pytest.raises(PublishError, match=rf"1 files here .* move or delete these, then pull again:\n  {SCORE}.json$"):
+    with pytest.raises(
+        PublishError, match=rf"1 of the files here\. .* Move or delete them, then pull again:\n  {SCORE}.json$"
+    ):
         archive.restore(params.find("demo"))
     assert files(project / "data") == {f"{SCORE}.json".removeprefix("data/"): b"mine"}
     score.unlink()

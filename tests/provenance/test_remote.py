@@ -144,7 +144,7 @@ def test_local_work_is_not_overwritten(clone):
     path.write_text("mine")
     with pytest.raises(
         PublishError,
-        match=r"1 files here are not .*left as they are; .*\n  data/demo/students/t3d-seed0/weights$",
+        match=r"left as they are: 1 of the files here\. .*\n  data/demo/students/t3d-seed0/weights$",
     ):
         remote.fetch("demo", STUDENTS, None)
     assert path.read_text() == "mine"

@@ -186,3 +186,9 @@ def test_a_published_csv_alone_gives_the_published_markdown_and_latex(name):
         published = csv.with_suffix(suffix).read_text(encoding="utf-8")
         said = [re.sub("Speed is that of this run: .*?; [^.]*", "", whole) for whole in (text, published)]
         assert said[0] == said[1]
+
+
+@pytest.mark.parametrize("number", [-0.04, -0.0, 0.0, 0.04])
+def test_what_rounds_to_zero_has_no_minus(number):
+    assert view.signed(number) == "+0.0"
+    assert view.interval(number, 1.0) == "[0.0, 1.0]"

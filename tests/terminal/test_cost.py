@@ -94,3 +94,13 @@ def test_an_autoregressive_model_reads_one_copy_of_its_rows():
     pocket = params.load(ROOT / "params" / "pocket.yaml")
     teacher, autoregressive = (seconds(pocket, f"teachers/{name}") - 10 for name in ("pocket-sdar", "pocket-ar"))
     assert autoregressive == pytest.approx(teacher / 2, rel=0.01)
+
+
+def test_a_small_experiment_is_shown_in_minutes():
+    demo, paper = (cost.report(params.load(ROOT / "params" / f"{name}.yaml")) for name in ("demo", "paper"))
+    assert "GPU minutes" in demo
+    assert "GPU hours" not in demo
+    assert "GPU hours" in paper
+    assert "GPU minutes" not in paper
+    answers = next(line for line in demo.splitlines() if line.startswith("answers"))
+    assert float(answers.split()[-1]) > 10
