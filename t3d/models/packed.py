@@ -7,12 +7,12 @@ hold against this one.
 """
 
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._inductor.choices import InductorChoices
 from torch.nn.attention.flex_attention import BlockMask, create_mask, flex_attention
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
@@ -38,24 +38,29 @@ _OPTIONS: Any = {
 }
 
 
-_of_pytorch = InductorChoices.get_flex_attention_bwd_configs
+@cache
+def _use_our_tiles() -> None:
+    """Let PyTorch choose our tiles for a backward.
 
-
-def _in_our_tiles(choices: InductorChoices, *given: Any, **named: Any) -> list[Any]:
-    """What PyTorch would take for a backward on this device, in our tiles.
-
-    PyTorch refuses a backward whose own tiles would not fit the mask's, before it looks at `_OPTIONS`.
+    It refuses one whose own tiles would not fit the mask's, before it looks at `_OPTIONS`.
     """
+    from torch._inductor.choices import InductorChoices  # takes 0.5 s, and no CPU needs it
+
+    of_pytorch = InductorChoices.get_flex_attention_bwd_configs
     tiles = dict.fromkeys(("block_m1", "block_n1", "block_m2", "block_n2"), _TILE)
-    return [replace(config, **tiles) for config in _of_pytorch(choices, *given, **named)]
+
+    def in_our_tiles(choices: InductorChoices, *given: Any, **named: Any) -> list[Any]:
+        return [replace(config, **tiles) for config in of_pytorch(choices, *given, **named)]
+
+    # In the class itself. With several processes a backward is compiled in a thread of autograd's, where neither
+    # `V.set_choices_handler` of this thread holds nor, since PyTorch 2.12, `config.inductor_choices_class`.
+    InductorChoices.get_flex_attention_bwd_configs = in_our_tiles
 
 
 def speed_up(model: SDARForCausalLM) -> None:
     """Let `model` take packed rows from now on, and compile its layers."""
     model.set_attn_implementation(BLOCK_SPARSE)
-    # In the class itself. With several processes a backward is compiled in a thread of autograd's, where neither
-    # `V.set_choices_handler` of this thread holds nor, since PyTorch 2.12, `config.inductor_choices_class`.
-    InductorChoices.get_flex_attention_bwd_configs = _in_our_tiles
+    _use_our_tiles()
     compile_layers(model)
 
 

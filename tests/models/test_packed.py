@@ -96,6 +96,7 @@ def test_a_backward_has_tiles_of_the_mask_in_whatever_thread_it_is_compiled(monk
     theirs = InductorChoices.get_flex_attention_bwd_configs
     # What `speed_up` sets is put back after the test.
     monkeypatch.setattr(InductorChoices, "get_flex_attention_bwd_configs", theirs)
+    monkeypatch.setattr(packed, "_use_our_tiles", packed._use_our_tiles.__wrapped__)
     packed.speed_up(tiny_model())
     asked = {}
 
