@@ -8,7 +8,6 @@ import pytest
 import torch
 from functorch.compile import make_boxed_func
 from torch._dynamo.backends.common import aot_autograd
-from torch._inductor.choices import InductorChoices
 from torch._inductor.virtualized import V
 from torch.nn.attention.flex_attention import create_block_mask
 
@@ -93,6 +92,8 @@ def test_a_backward_has_tiles_of_the_mask_in_whatever_thread_it_is_compiled(monk
 
     A CPU has no backward of FlexAttention, so forward and backward of something else are compiled, and asked.
     """
+    from torch._inductor.choices import InductorChoices  # takes a second, which each worker would spend
+
     theirs = InductorChoices.get_flex_attention_bwd_configs
     # What `speed_up` sets is put back after the test.
     monkeypatch.setattr(InductorChoices, "get_flex_attention_bwd_configs", theirs)
