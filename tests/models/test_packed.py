@@ -6,9 +6,6 @@ import threading
 import numpy as np
 import pytest
 import torch
-from functorch.compile import make_boxed_func
-from torch._dynamo.backends.common import aot_autograd
-from torch._inductor.virtualized import V
 from torch.nn.attention.flex_attention import create_block_mask
 
 from t3d.errors import ParameterError
@@ -92,7 +89,11 @@ def test_a_backward_has_tiles_of_the_mask_in_whatever_thread_it_is_compiled(monk
 
     A CPU has no backward of FlexAttention, so forward and backward of something else are compiled, and asked.
     """
-    from torch._inductor.choices import InductorChoices  # takes a second, which each worker would spend
+    # These take a second, which each worker would spend.
+    from functorch.compile import make_boxed_func
+    from torch._dynamo.backends.common import aot_autograd
+    from torch._inductor.choices import InductorChoices
+    from torch._inductor.virtualized import V
 
     theirs = InductorChoices.get_flex_attention_bwd_configs
     # What `speed_up` sets is put back after the test.
