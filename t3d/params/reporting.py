@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from t3d.params.base import Budget, BudgetText, Caption, Label, Length, Name, Sampling, Strict
+from t3d.params.base import Budget, BudgetText, Caption, Label, Length, Name, Sampling, Seed, Strict
 
 
 class Benchmark(Strict):
@@ -57,6 +57,8 @@ class Comparison(Strict):
     """What is answered."""
     budgets: Annotated[tuple[BudgetText, ...], Field(min_length=1)]
     """How it is decoded."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
+    """The seeds of each student that are shown; all by default."""
     on_request: bool = False
     """Made only when its file is asked for by name, together with the artefacts that only it needs."""
 
