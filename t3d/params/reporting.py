@@ -58,7 +58,7 @@ class Comparison(Strict):
     budgets: Annotated[tuple[BudgetText, ...], Field(min_length=1)]
     """How it is decoded."""
     seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
-    """The seeds of each student that are shown; all by default."""
+    """Show these seeds of each student; by default all."""
     on_request: bool = False
     """Made only when its file is asked for by name, together with the artefacts that only it needs."""
 
@@ -66,6 +66,8 @@ class Comparison(Strict):
     def _is_shown_once(self) -> Self:
         if len(set(self.budgets)) < len(self.budgets):
             raise ValueError("a budget is listed twice in budgets")
+        if len(set(self.seeds or ())) < len(self.seeds or ()):
+            raise ValueError("a seed is listed twice in seeds")
         for row in self.rows:
             given = row.model if isinstance(row.model, dict) else self.benchmarks
             for filled in (row.benchmarks or self.benchmarks, given):
