@@ -71,6 +71,9 @@ class Columns(Strict):
     """Regular expression whose group is the final answer, where the column holds more (GSM8K: `#### (.*)`)."""
     reference: str | None = None
     """Column of a worked answer, which SFT learns from."""
+    reference_edits: Annotated[tuple[tuple[str, str], ...], Field(min_length=1)] | None = None
+    """`[pattern, replacement]` pairs, by which `re.sub` changes worked answers one after another, so that they have the
+    form that a benchmark asks for. GSM8K: `["<<.*?>>", ""]` and `["#### (.*)", 'The answer is \\\\boxed{\\1}.']`."""
     id: str | None = None
     """Column with the id of a row; by default the row's number in the file."""
 
@@ -78,6 +81,19 @@ class Columns(Strict):
     def _pattern_has_a_group(self) -> Self:
         if self.answer_pattern is not None:
             _check_groups("answer_pattern", self.answer_pattern)
+        return self
+
+    @model_validator(mode="after")
+    def _edits_are_possible(self) -> Self:
+        if self.reference_edits is not None and self.reference is None:
+            raise ValueError("reference_edits change worked answers; name their column by `reference`")
+        for pattern, replacement in self.reference_edits or ():
+            try:
+                # A replacement is read before anything is looked for.
+                re.sub(pattern, replacement, "")
+            except (re.error, IndexError) as error:
+                edit = f"{pattern!r} by {replacement!r}"
+                raise ValueError(f"reference_edits: {edit} is no substitution: {error}") from error
         return self
 
 

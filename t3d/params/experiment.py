@@ -297,6 +297,10 @@ class Experiment(Strict):
             for column, benchmark in row.benchmarks.items():
                 if self.benchmarks[column].prompts != self.benchmarks[benchmark].prompts:
                     raise ValueError(f"{where}.rows.{row.label}: {benchmark} asks other questions than {column}")
+        shown = {*product.students, *(m for row in product.rows for m in row.models(product.benchmarks).values())}
+        for key in sorted(shown - {product.teacher}):
+            for seed in sorted(set(product.seeds or ()) - set(self.students[key].seeds)):
+                raise ValueError(f"{where}.seeds: students.{key} has no seed {seed}")
         labels = [self.teachers[product.teacher].label, *(self.students[key].label for key in product.students)]
         labels += [row.label for row in product.rows]
         if isinstance(product, ServedTable) and (name := product.autoregressive) is not None:

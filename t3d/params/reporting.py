@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from t3d.params.base import Budget, BudgetText, Caption, Label, Length, Name, Sampling, Strict
+from t3d.params.base import Budget, BudgetText, Caption, Label, Length, Name, Sampling, Seed, Strict
 
 
 class Benchmark(Strict):
@@ -57,6 +57,8 @@ class Comparison(Strict):
     """What is answered."""
     budgets: Annotated[tuple[BudgetText, ...], Field(min_length=1)]
     """How it is decoded."""
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] | None = None
+    """Show these seeds of each student; by default all."""
     on_request: bool = False
     """Made only when its file is asked for by name, together with the artefacts that only it needs."""
 
@@ -64,6 +66,8 @@ class Comparison(Strict):
     def _is_shown_once(self) -> Self:
         if len(set(self.budgets)) < len(self.budgets):
             raise ValueError("a budget is listed twice in budgets")
+        if len(set(self.seeds or ())) < len(self.seeds or ()):
+            raise ValueError("a seed is listed twice in seeds")
         for row in self.rows:
             given = row.model if isinstance(row.model, dict) else self.benchmarks
             for filled in (row.benchmarks or self.benchmarks, given):

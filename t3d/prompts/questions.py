@@ -49,8 +49,18 @@ def problems(path: Path, rows: list[dict[str, Any]], columns: Columns) -> Iterat
             id=text(path, number, row, columns.id) if columns.id else str(number),
             question=text(path, number, row, columns.question),
             answer=answer,
-            solution=text(path, number, row, columns.reference) if columns.reference else "",
+            solution=_reference_of(path, number, row, columns) if columns.reference else "",
         )
+
+
+def _reference_of(path: Path, number: int, row: dict[str, Any], columns: Columns) -> str:
+    """A row's worked answer, with the edits that the experiment asks for."""
+    found = text(path, number, row, columns.reference or "")
+    for pattern, replacement in columns.reference_edits or ():
+        found = re.sub(pattern, replacement, found)
+    if not found.strip():
+        raise DataError(f"{path}, row {number}: columns.reference_edits leave nothing of {columns.reference}.")
+    return found
 
 
 def _fault_of(answer: str) -> str | None:

@@ -4,7 +4,7 @@ Every edge is written down once: the rules of `workflow/` ask here what a job ne
 and `trace`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -269,11 +269,12 @@ def check_processes(experiment: Experiment, run: str, processes: int) -> None:
         raise ParameterError(f"params/{experiment.name}.yaml: students.{key}.{fault}")
 
 
-def runs_of(experiment: Experiment, model: str) -> dict[str, int]:
-    """Models on disk behind a row -> their seed: a student's runs, or the teacher itself with seed 0."""
+def runs_of(experiment: Experiment, model: str, seeds: Collection[int] | None = None) -> dict[str, int]:
+    """Models on disk behind a row -> seed: a student's runs, those of `seeds` if given; or the teacher, seed 0."""
     if model in experiment.teachers:
         return {model: 0}
-    return {run: seed for run, (student, seed) in runs(experiment).items() if student == model}
+    own = {run: seed for run, (student, seed) in runs(experiment).items() if student == model}
+    return {run: seed for run, seed in own.items() if seeds is None or seed in seeds}
 
 
 def dtype_of(experiment: Experiment, model: str) -> str:
@@ -310,7 +311,7 @@ def cells_of(experiment: Experiment, product: Comparison) -> Iterator[TableCell]
     """Every place of a comparison, by column, row, seed and budget."""
     for column in product.benchmarks:
         for row in rows_of(experiment, product):
-            for run, seed in runs_of(experiment, row.models[column]).items():
+            for run, seed in runs_of(experiment, row.models[column], product.seeds).items():
                 for budget in product.budgets:
                     yield TableCell(row.label, seed, column, budget, (run, row.benchmarks[column], budget))
 

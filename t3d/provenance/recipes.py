@@ -36,6 +36,7 @@ _OPTIONAL = {
     "source",
     "file",
     "columns",
+    "reference_edits",
     "rows",
     "max_prompt_tokens",
     "openings",

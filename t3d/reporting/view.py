@@ -148,7 +148,7 @@ def about_samples(experiment: Experiment, table: Comparison, tidy: pd.DataFrame)
     counts = tidy.dropna(subset="n").drop_duplicates("benchmark")
     asked = ", ".join(f"{experiment.benchmarks[row.benchmark].label} {row.n}" for row in counts.itertuples())
     students = [row for row in lineage.rows_of(experiment, table) if row.model not in experiment.teachers]
-    seeds = "; ".join(f"{row.label} {len(lineage.runs_of(experiment, row.model))}" for row in students)
+    seeds = "; ".join(f"{row.label} {len(lineage.runs_of(experiment, row.model, table.seeds))}" for row in students)
     return note(f"Questions (n): {asked}.", f"Training seeds averaged: {seeds}." if seeds else "")
 
 

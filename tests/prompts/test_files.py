@@ -43,6 +43,17 @@ def test_answers_are_found_by_pattern_and_rows_named_by_number(path):
     assert found[0].solution == ROWS[0]["answer"]
 
 
+def test_worked_answers_are_edited_one_after_another():
+    worked = "Two times <<2*3=6>>6 is $<<6*2=12>>12.\nDone.\n#### 12"
+    edits = (("<<.*?>>", ""), ("#### (.*)", r"The answer is \\boxed{\1}."))
+    columns = Columns(question="q", reference="a", reference_edits=edits)
+    (found,) = questions.problems(Path("f"), [{"q": "?", "a": worked}], columns)
+    assert found.solution == "Two times 6 is $12.\nDone.\nThe answer is \\boxed{12}."
+    columns = Columns(question="q", reference="a", reference_edits=(("(?s).*", " "),))
+    with pytest.raises(DataError, match=r"f, row 0: columns\.reference_edits leave nothing of a"):
+        list(questions.problems(Path("f"), [{"q": "?", "a": worked}], columns))
+
+
 @pytest.mark.parametrize(
     ("columns", "message"),
     [

@@ -4,7 +4,7 @@ import pytest
 
 from t3d import params
 from t3d.errors import ParameterError
-from t3d.provenance import unseen
+from t3d.provenance import lineage, unseen
 from tests.conftest import ROOT
 
 
@@ -31,3 +31,11 @@ def test_a_mistyped_target_is_named(target, message):
     unseen.check_targets(demo, ["data/demo/scores/t3d-seed0/gsm/b8s2.manifest.json", "data/demo", "results"])
     with pytest.raises(ParameterError, match=message):
         unseen.check_targets(demo, [target])
+
+
+def test_a_table_shows_the_seeds_that_it_names():
+    pocket = params.load(ROOT / "params" / "pocket.yaml")
+    table = pocket.tables["table1"]
+    chosen = table.model_copy(update={"seeds": (1,)})
+    all_runs, one = ({cell[0] for cell in lineage.score_keys_of(pocket, t)} for t in (table, chosen))
+    assert one == {run for run in all_runs if run.endswith("-seed1")} | {table.teacher}

@@ -52,7 +52,10 @@ def draw(experiment: Experiment, wanted: CommitFigure, manifests: list[Path]) ->
     panels = []
     for column, budget in kinds:
         cells = [
-            [(run, row.benchmarks[column], str(budget)) for run in lineage.runs_of(experiment, row.models[column])]
+            [
+                (run, row.benchmarks[column], str(budget))
+                for run in lineage.runs_of(experiment, row.models[column], wanted.seeds)
+            ]
             for row in methods
         ]
         panels.append([_mean_over_seeds([found[cell] for cell in seeds], budget) for seeds in cells])

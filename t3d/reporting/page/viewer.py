@@ -43,12 +43,9 @@ def of_table(experiment: Experiment, table: Comparison) -> dict[str, Any]:
         MissingInputError: no answer, or not the teacher's tokenizer, is here.
         ParameterError, CorruptArtefactError: an answer does not fit the experiment or its manifest.
     """
+    seeds = table.seeds
     rows = [
-        (
-            row.label,
-            {column: next(iter(lineage.runs_of(experiment, row.models[column]))) for column in table.benchmarks},
-            row,
-        )
+        (row.label, {c: next(iter(lineage.runs_of(experiment, row.models[c], seeds))) for c in table.benchmarks}, row)
         for row in lineage.rows_of(experiment, table)
     ]
     wanted: list[ScoreKey] = [
