@@ -1,4 +1,4 @@
-"""Analyses of `benchmarks/`: which of pocket's rows the rule selects, GPU-minutes, efficiency of several processes."""
+"""Analyses of `benchmarks/`: which rows the rules select, GPU-minutes, efficiency of several processes."""
 
 import re
 
@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks import gpu_time, model_selection, scaling
 from t3d.params import find
+from tests.conftest import ROOT
 from tests.reporting.helpers import unpack
 
 
@@ -71,6 +72,18 @@ def test_ours_is_what_the_rule_selects(rows):
     of_all = rows["beyond", "together"]
     selected = model_selection.select(of_all[of_all["gain_low"] > 0])
     assert [label for label in of_all.index if label.startswith("Ours")] == [selected]
+
+
+@pytest.mark.parametrize("student", ["sft", "redi", "dparallel", "naive-td", "t3d"])
+def test_rates_of_qwen_right_follow_from_its_own_rule(student):
+    """It counts questions of both sets together, and prefers few steps; see `students` of its parameters."""
+    experiment = find("qwen-right")
+    table = pd.read_csv(ROOT / "results/qwen-right/tuning.csv").query("benchmark != 'average'")
+    counts = table.assign(right=table["accuracy"] * table["n"]).groupby(["method", "tokens_per_step"])
+    pooled = counts["right"].sum().div(counts["n"].sum()).unstack()
+    rows = pd.DataFrame({"mean": pooled[[2, 4]].mean(axis=1), "lost": pooled[1]["Original"] - pooled[1]})
+    labels = {experiment.students[f"{student}-{rate}"].label: f"{student}-{rate}" for rate in ("5e-6", "1e-5", "2e-5")}
+    assert labels[model_selection.select(rows.loc[list(labels)])] in experiment.tables["table1"].students
 
 
 def test_the_rule_prefers_a_row_that_keeps_full_step():
