@@ -6,6 +6,7 @@
 import errno
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -74,7 +75,11 @@ AGAIN = "Delete it and run its stage again."
 
 @contextmanager
 def in_a_sentence() -> Iterator[None]:
-    """The end of a program: an expected error, or one of the operating system, is one message and exit status 1."""
+    """The end of a program: an expected error, or one of the operating system, is one message and exit status 1.
+
+    Ctrl-C is exit status 130, also while the command line is still being read.
+    """
+    status = 1
     try:
         try:
             yield
@@ -88,6 +93,8 @@ def in_a_sentence() -> Iterator[None]:
         message = str(error)
     except OSError as error:
         message = of_system(error)
+    except KeyboardInterrupt:
+        message, status = "interrupted.", 128 + signal.SIGINT
     except MemoryError:
         message = "there is not enough memory; ask for smaller batches, or use a larger machine."
     except Exception as error:
@@ -104,7 +111,7 @@ def in_a_sentence() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if message:
         print(f"t3d: {message if len(message) < _MOST else message[:_MOST] + ' ...'}", file=sys.stderr)
-    sys.exit(1)
+    sys.exit(status)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from t3d import params
 from t3d.cli import app
-from t3d.errors import of_system
+from t3d.errors import in_a_sentence, of_system
 from t3d.provenance import lineage
 from tests.conftest import ROOT
 from tests.started import clone, forked
@@ -134,3 +134,9 @@ def test_an_unreachable_server_is_no_unwritable_file():
         "Couldn't reach 'openai/gsm8k' on the Hub."
     )
     assert of_system(OSError(errno.EIO, "")).startswith("a file, or what this prints: ")
+
+
+def test_ctrl_c_before_a_verb_begins_is_no_traceback(capsys):
+    with pytest.raises(SystemExit, match="130"), in_a_sentence():
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err == "t3d: interrupted.\n"
