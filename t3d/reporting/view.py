@@ -29,7 +29,7 @@ class Cell:
 
     text: str
     interval: str = ""
-    """`[77.2, 89.2]`; nothing is −0.0."""
+    """`[77.2, 89.2]`."""
     difference: str = ""
     """`(+2.5 [-1.2, 6.0])`, which Markdown and LaTeX show instead of the interval."""
     detail: tuple[str, ...] = ()

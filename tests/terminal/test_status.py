@@ -125,10 +125,10 @@ def test_a_table_older_than_its_scores_is_stale(project):
 
 @pytest.mark.parametrize(("text", "step"), [("37\n", 37), ("", None), (None, None)])
 def test_running_jobs_are_seen_with_the_steps_that_are_done(project, monkeypatch, text, step):
+    """Saved or not; the file may be read while it is written."""
     # A folder lists its files in any order; here the file of steps is not the last.
     listed = Path.glob
     monkeypatch.setattr(Path, "glob", lambda *given: iter(sorted(listed(*given))))
-    """Saved or not; the file may be read while it is written."""
     path("students/t3d-seed0").unlink()
     (project / "data/twin/students/t3d-seed0.partial").mkdir()
     work = project / "work" / "twin" / "t3d-seed0"
