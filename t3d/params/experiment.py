@@ -121,7 +121,6 @@ class Experiment(Strict):
             raise ValueError("benchmarks.average: the tables use this name for the mean over benchmarks")
         for key, benchmark in self.benchmarks.items():
             self._check(f"benchmarks.{key}.prompts", "prompt_sets", [benchmark.prompts])
-            self._check_decoder(f"benchmarks.{key}.prompts", benchmark.prompts)
             self._check_task(f"benchmarks.{key}", benchmark)
         for kind, products in (("tables", self.tables), ("figures", self.figures)):
             for key, product in products.items():
