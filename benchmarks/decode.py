@@ -58,7 +58,7 @@ def random_model(
         head_dim=shape.get("head_dim", 128),
         max_position_embeddings=32768,
         tie_word_embeddings=tied,
-        rope_theta=1e6,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
         qkv_bias=half,
         qk_norm=not half,
     )
@@ -224,13 +224,15 @@ def measure_size(given: argparse.Namespace, size: str, machine: Machine, python:
     model, mask_id = random_model(size, given.device, dtype)
     for batch in given.batches:
         for text, budget in check_budgets(given.budgets).items():
-            slow = () if given.only_engine or budget is None else ("plain", "hugging face")
-            for how in ("engine", *slow):
+            # An autoregressive model has no plain decoder here.
+            for how in ("engine",) if given.only_engine else ("engine", "plain", "hugging face"):
                 if device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats()
                 try:
                     if how == "engine":
                         row = measure_engine(model, mask_id, batch, budget, *lengths, given.repeats)
+                    elif budget is None:
+                        continue
                     else:
                         row = measure_slow(
                             model, mask_id, batch, budget, given.prompt, given.slow_response, given.repeats, how

@@ -258,6 +258,8 @@ def measure(
     def step(number: int) -> Callable[[], dict]:
         if way.chunked:
             return trainer._step(model, reference, optimizer, batches, number)
+        # The plain loss is T3D's.
+        assert reference is not None
         entry = {"loss": plain_step(way, model, reference, optimizer, setting, number)}
         return lambda: entry
 
