@@ -141,7 +141,7 @@ def _area(points: pd.DataFrame, best: float) -> dict[str, Any]:
 
 @lru_cache(maxsize=2)
 def _drawn(n: int) -> np.ndarray:
-    """How often each of n questions is drawn, `[resamples, n]`: the same for all rows, and nine tenths of their time."""
+    """How often each of n questions is drawn, `[resamples, n]`: the same for all rows, and most of their time."""
     return np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES).astype(float)
 
 

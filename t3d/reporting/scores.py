@@ -56,7 +56,7 @@ def load(experiment: Experiment, product: Comparison, manifests: list[Path]) -> 
         {"method": place.label, "seed": place.seed, "benchmark": place.column, "budget": place.budget}
         for place in places
     ]
-    columns = pd.DataFrame(of | setting(Budget.parse(of["budget"])) for of in keys)
+    columns = pd.DataFrame(of | setting(Budget.parse(place.budget)) for place, of in zip(places, keys, strict=True))
     repeated = columns.loc[columns.index.repeat([len(of_questions) for of_questions in answers])]
     frame = pd.concat([repeated.reset_index(drop=True), pd.concat(answers, ignore_index=True)], axis="columns")
     _check_questions(frame)
