@@ -264,7 +264,8 @@ def _step(model, reference, optimizer, batches: Batches, step: int) -> Callable[
         A function that returns the step's log entry, or raises an error where a number is not finite. The weights are
         damaged then, and are not saved.
     """
-    setting, student = batches.setting, batches.setting.student
+    setting = batches.setting
+    student = setting.student
     spec = student.optimizer
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(spec, step)
@@ -283,7 +284,6 @@ def _step(model, reference, optimizer, batches: Batches, step: int) -> Callable[
         done.append((batch.ids, share))
         names = ["loss", *parts]
         numbers += [loss.detach(), *parts.values()]
-    fsdp.forget(reference)
     fetched = fetch(torch.stack([*numbers, fsdp.clip(model.parameters(), spec.clip)]))
     optimizer.step()
     batches.draw_ahead(step + 1)

@@ -1,16 +1,13 @@
 """A student spread over processes with PyTorch's FSDP2: each holds a part of its weights, gradients and AdamW's state.
 
-A layer's weights are gathered when it runs, and stay until the end of the optimizer step where a GPU has room for all
-of them. Elsewhere they are forgotten at once and gathered again in every micro-batch: three times, for the student's
-forward and backward and for the reference. Each weight is cut along its first dimension. Where there is one process, a
-model stays as it is.
+Every layer's weights are gathered when it runs, forward and backward, and forgotten afterwards, so that no GPU ever
+holds the model whole. Each weight is cut along its first dimension. Where there is one process, a model stays as it is.
 `collectives.py` is what else processes tell each other, `checkpoints.py` saves the parts.
 """
 
 import copy
 from collections.abc import Iterable
 from typing import Any, TypeVar
-from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +26,6 @@ from t3d.distributed import collectives
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
-_staying: WeakSet[PreTrainedModel] = WeakSet()
-"""Models whose gathered weights stay until the end of a step."""
-_ROOM = 0.7
-"""Share of a GPU's memory that weights, gradients and moments may take; the rest is for activations."""
-
 
 def shard(model: PreTrainedModel, device: str) -> None:
     """Spread `model` over the processes, in place, each part on `device`.
@@ -48,13 +40,11 @@ def shard(model: PreTrainedModel, device: str) -> None:
     """
     if collectives.world_size() == 1:
         return
-    if stay := _whole_fits(model, device):
-        _staying.add(model)
     mesh = init_device_mesh(torch.device(device).type, (collectives.world_size(),))
     # Activations are as autocast makes them: the residual stream is float32.
     policy = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
     for layer in model.get_submodule("model.layers").children():
-        fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=not stay)
+        fully_shard(layer, mesh=mesh, mp_policy=policy)
     # The losses read the head's weight between forward and backward, so the root is not cut up again in between.
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
     register_fsdp_forward_method(model, "hidden_states")
@@ -63,15 +53,6 @@ def shard(model: PreTrainedModel, device: str) -> None:
             # Shares of the batch are summed, not averaged; gloo has no other reduction.
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)
-
-
-def _whole_fits(model: PreTrainedModel, device: str) -> bool:
-    """Whether a GPU has room for all weights of student and reference in float32, beside its parts and gradients."""
-    if torch.device(device).type != "cuda":
-        return True
-    # Bytes a parameter: gradients 4, both models 8; in parts weights 4, summed gradients 4, moments 8 and reference 4.
-    needed = (12 + 20 / collectives.world_size()) * sum(parameter.numel() for parameter in model.parameters())
-    return needed < _ROOM * torch.cuda.get_device_properties(device).total_memory
 
 
 def frozen_copy(model: Model, device: str) -> Model:
@@ -101,19 +82,10 @@ def set_gradient_sync(model: PreTrainedModel, last: bool) -> None:
     """Say whether the next backward is the `last` of an optimizer step, after which gradients are summed.
 
     Until then each process adds up its own, 4 bytes a parameter on each GPU, so that a step of many micro-batches
-    costs one reduction. Weights that stay are forgotten after the last one.
+    costs one reduction.
     """
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(last)
-        model.set_reshard_after_backward(last or model not in _staying)
-
-
-def forget(model: PreTrainedModel | None) -> None:
-    """Forget the gathered weights of a reference, which has no backward that does."""
-    if isinstance(model, FSDPModule):
-        for module in model.modules():
-            if isinstance(module, FSDPModule):
-                module.reshard()
 
 
 def clip(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.distributed.fsdp._fully_shard import _fsdp_param_group
 
 from t3d.distillation import losses, trainer
 from t3d.distillation.batches import micro_batches
@@ -58,20 +57,6 @@ def test_gradients_are_those_of_unsharded_processes_bit_for_bit(in_processes, na
     one = first_gradient(job, **shape)
     assert one.abs().max() > 1e-3
     torch.testing.assert_close(torch.from_numpy(of_two[0]), one, rtol=1e-5, atol=1e-7)
-
-
-@pytest.mark.parametrize(("room", "gathers"), [(True, 3 + 3), (False, 2 * (3 * 2 + 1) + 1)])
-def test_weights_are_gathered_once_a_step_where_there_is_room(in_processes, monkeypatch, room, gathers):
-    """Two layers and a root, of student and reference. Elsewhere layers three times in each of two micro-batches, and
-    the student's root once in each."""
-    monkeypatch.setattr(fsdp, "_whole_fits", lambda *_: room)
-    alone = trained(SPREAD)
-
-    gather, calls = _fsdp_param_group.foreach_all_gather, []
-    monkeypatch.setattr(_fsdp_param_group, "foreach_all_gather", lambda *given: calls.append(1) or gather(*given))
-    for log, values, count in in_processes(lambda _: (*trained(SPREAD), len(calls))):
-        assert_close((log, values), alone)
-        assert count == 6 * gathers
 
 
 @pytest.mark.parametrize("count", [2, 3])
