@@ -16,9 +16,6 @@ from t3d.decoding import few_rows
 from t3d.decoding.attention import attend
 from t3d.models.device import worth_compiling
 
-_LEAST_ROWS = 8
-"""Tokens of a forward on a GPU at least: with one sequence of a 4B model 4 take 3.6 ms on an H200, and 8 take 3.3."""
-
 
 class Network:
     """An SDAR, or an autoregressive Qwen2 or Qwen3, and the keys and values of its slots."""
@@ -39,9 +36,6 @@ class Network:
         cos, sin = model.model.rotary_emb(torch.zeros(1, dtype=dtype, device=device), positions)
         self.cos, self.sin = cos[0], sin[0]
         self.offsets = torch.arange(block_size, device=device)
-        # Tokens, slots and starts of blocks that nobody needs.
-        tokens = torch.zeros(_LEAST_ROWS // block_size, block_size, dtype=torch.long, device=device)
-        self.fill = tokens, torch.full_like(tokens[:, 0], slots), torch.zeros_like(tokens[:, 0])
         self.compiled = worth_compiling(config.hidden_size, device)
         self._project_qkv = torch.compile(_project_qkv) if self.compiled else _project_qkv
         self._swiglu = torch.compile(_swiglu) if self.compiled else _swiglu
@@ -57,9 +51,6 @@ class Network:
             pairs: so many of the first blocks are followed by those before them, in the same slots (`attend`).
         """
         size = self.block_size
-        if few_rows.by_kernel(tokens) and (missing := _LEAST_ROWS // size - len(tokens)) > 0:
-            given = zip((tokens, slots, starts), self.fill, strict=True)
-            tokens, slots, starts = (torch.cat((each, fill[:missing])) for each, fill in given)
         positions = (starts[:, None] + self.offsets).flatten()
         places = ((slots * self.capacity)[:, None] + starts[:, None] + self.offsets).flatten()
         turns = self.cos[positions], self.sin[positions]
