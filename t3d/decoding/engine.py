@@ -284,7 +284,7 @@ class Engine:
             drawn = self.tokens.scatter(1, order, drawn)
             log_odds = self.confidence.scatter(1, order, log_odds)
         chosen = remasking.choose(log_odds, self.masked, self.budget, self.step, self.sample.prompt_guard)
-        chosen &= going[:, None]
+        chosen = chosen & going[:, None]
         self.tokens.copy_(torch.where(chosen, drawn, self.tokens))
         self.step_map.copy_(torch.where(chosen, self.step[:, None], self.step_map))
         self.confidence.copy_(torch.where(chosen, sampling.confidence(log_odds), self.confidence))
