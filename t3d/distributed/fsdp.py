@@ -9,6 +9,7 @@ is cut along its first dimension. Where there is one process, a model stays as i
 import copy
 from collections.abc import Iterable
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,9 @@ from t3d.distributed import collectives
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 
+_once: WeakSet[PreTrainedModel] = WeakSet()
+"""Models whose weights are gathered once per optimizer step."""
+
 
 def shard(model: PreTrainedModel, device: str) -> None:
     """Spread `model` over the processes, in place, each part on `device`.
@@ -41,7 +45,8 @@ def shard(model: PreTrainedModel, device: str) -> None:
     """
     if collectives.world_size() == 1:
         return
-    once = gathered_once(model, device)
+    if once := gathered_once(model, device):
+        _once.add(model)
     mesh = init_device_mesh(torch.device(device).type, (collectives.world_size(),))
     # Activations are as autocast makes them: the residual stream is float32.
     policy = MixedPrecisionPolicy(reduce_dtype=torch.float32, cast_forward_inputs=False)
@@ -102,7 +107,7 @@ def set_gradient_sync(model: PreTrainedModel, last: bool) -> None:
     """
     if isinstance(model, FSDPModule):
         model.set_requires_gradient_sync(last)
-        model.set_reshard_after_backward(last or not gathered_once(model, str(model.device)))
+        model.set_reshard_after_backward(last or model not in _once)
 
 
 def clip(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
