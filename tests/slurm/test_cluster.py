@@ -21,7 +21,7 @@ import yaml
 from t3d import params
 from t3d.distillation.trainer import LOG
 from t3d.prompts import sets
-from t3d.provenance import store
+from t3d.provenance import lineage, store
 from t3d.teachers import teacher
 from t3d.terminal import cost
 from tests.conftest import ROOT
@@ -132,7 +132,7 @@ def over_time(slurm, tmp_path_factory):
     make_beginning(project)
     limits = ("--retries", "0", "--set-resources", "student:runtime=1")
     running = start(project, STUDENT, *limits, nice=10)
-    wait_for(lambda: says(project / STUDENT_LOG, "distill sft-seed0: "), seconds=300)
+    wait_for((project / "work" / "twin" / "sft-seed0" / lineage.STEP).is_file, seconds=300)
     return project, running
 
 
