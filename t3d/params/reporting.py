@@ -100,11 +100,20 @@ class AccuracyTable(ServedTable):
     """Accuracy with intervals and paired tests."""
     base: Name | None = None
     """The row that the others are compared with; by default the teacher."""
+    base_budget: BudgetText | None = None
+    """Compare each row with itself at this budget instead: what it loses when steps are cut."""
 
     @model_validator(mode="after")
     def _base_is_shown(self) -> Self:
         if self.base is not None and self.base not in (self.teacher, *self.students):
             raise ValueError(f"base: {self.base!r} is not a row of this table")
+        if self.base_budget is not None:
+            if self.base is not None:
+                raise ValueError("base and base_budget exclude each other; leave one out")
+            if self.base_budget not in self.budgets:
+                raise ValueError(f"base_budget: {self.base_budget} is not one of budgets")
+            if len({Budget.parse(budget).block_size for budget in self.budgets}) > 1:
+                raise ValueError("base_budget: the budgets have several block sizes; use a table for each")
         return self
 
 

@@ -27,6 +27,8 @@ RELATIVE = "Relative change"
 _SIGNIFICANT = 0.05
 _Answers = dict[tuple[str, ...], pd.DataFrame]
 """Method, budget and benchmark -> the answers of all seeds, a row each; no rows where there are none."""
+_Group = tuple[float | None, float | None]
+"""Tokens per step and threshold, of which a budget has one."""
 
 COLUMNS = (
     *("method", "tokens_per_step", "threshold", "block_size", "benchmark", "n", "seeds"),
@@ -41,7 +43,8 @@ def accuracy_table(
     """One row per budget group, method, block size and benchmark, then the method's average over those cells.
 
     A budget group is a number of tokens per step, or a threshold. Rows are compared with the table's `base`, which is
-    the teacher unless it names another. The autoregressive row, if `frame` has it, comes last.
+    the teacher unless it names another, or each with itself at `base_budget`. The autoregressive row, if `frame` has
+    it, comes last.
 
     Args:
         frame: per question, from `scores.load`.
@@ -57,35 +60,43 @@ def accuracy_table(
         DataError: a cell has no answers.
     """
     theirs = paper.values_of(experiment, table, reported)
-    base = base_label(experiment, table)
-    methods = [row.label for row in lineage.rows_of(experiment, table)]
     budgets = sorted((Budget.parse(b) for b in table.budgets), key=_order)
-    answers, rows = _by_cell(frame), []
-    for _, group in groupby(budgets, key=lambda budget: (budget.tokens_per_step, budget.threshold)):
+    answers = _by_cell(frame)
+    groups: dict[_Group, dict[str, list[dict[str, Any]]]] = {}
+    for key, group in groupby(budgets, key=_group):
         cells = [(budget, benchmark) for budget in group for benchmark in table.benchmarks]
-        by_method = {}
-        for method in methods:
+        by_method = groups[key] = {}
+        for method in (row.label for row in lineage.rows_of(experiment, table)):
             ours = [_cell(answers, method, budget, benchmark) for budget, benchmark in cells]
             by_method[method] = [*ours, _average(ours)]
             for cell in by_method[method]:
                 cell["method"] = method
                 if cell["benchmark"] != AVERAGE or _same_cells(cell, cells, theirs):
                     paper.put_beside(cell, theirs, "accuracy", cell["accuracy"])
-        for method in methods:
-            if method != base:
-                for cell, other in zip(by_method[method], by_method[base], strict=True):
+    label, own = _base(experiment, table)
+    for by_method in groups.values():
+        for method, ours in by_method.items():
+            base = groups[_group(own)][method] if own else by_method[label]
+            if base is not ours:
+                for cell, other in zip(ours, base, strict=True):
                     _compare(cell, other)
-            rows += by_method[method]
+    rows = [cell for by_method in groups.values() for ours in by_method.values() for cell in ours]
     rows += _autoregressive(experiment, table, answers)
     tidy = pd.DataFrame(rows, columns=list(COLUMNS))
     tidy["p_adjusted"] = holm(tidy["p_value"].astype(float))
     return rounded(tidy)
 
 
-def base_label(experiment: Experiment, table: Comparison) -> str:
-    """Label of the row that the others are compared with."""
+def _base(experiment: Experiment, table: Comparison) -> tuple[str, Budget | None]:
+    """What rows are compared with: the row of this label, or each with itself at this budget."""
+    if isinstance(table, AccuracyTable) and table.base_budget is not None:
+        return f"its own {table.base_budget}", Budget.parse(table.base_budget)
     base = table.base if isinstance(table, AccuracyTable) else None
-    return next(row.label for row in lineage.rows_of(experiment, table) if row.model == (base or table.teacher))
+    return next(row.label for row in lineage.rows_of(experiment, table) if row.model == (base or table.teacher)), None
+
+
+def _group(budget: Budget) -> _Group:
+    return budget.tokens_per_step, budget.threshold
 
 
 def _by_cell(frame: pd.DataFrame) -> _Answers:
@@ -148,7 +159,9 @@ def _same_cells(average: dict[str, Any], ours: list[tuple[Budget, str]], values:
 
 def accuracy_view(experiment: Experiment, name: str, table: AccuracyTable, tidy: pd.DataFrame) -> View:
     """The paper's Table 1: rows tokens per step x method, columns block size x benchmark, average, relative change."""
-    names, base = view.names_of(experiment, table), base_label(experiment, table)
+    names, (base, own) = view.names_of(experiment, table), _base(experiment, table)
+    # Differences stand in the cells where they are what the table is about.
+    beside = table.base is not None or own is not None
     blocks = sorted({Budget.parse(budget).block_size for budget in table.budgets})
     columns = [*product(blocks, table.benchmarks), (None, AVERAGE)]
     groups: list[Group] = []
@@ -163,12 +176,12 @@ def accuracy_view(experiment: Experiment, name: str, table: AccuracyTable, tidy:
             scores: list[str] = []
             for row in of_method.itertuples():
                 if row.benchmark == AVERAGE:
-                    cells[None, AVERAGE] = _cell_of(row, table, base, scores)
+                    cells[None, AVERAGE] = _cell_of(row, base, beside, scores)
                     continue
                 scores.append(names[str(method), str(row.benchmark), view.budget_of(row)])
                 # Without blocks it stands under the first block size.
                 block = blocks[0] if autoregressive else row.block_size
-                cells[block, str(row.benchmark)] = _cell_of(row, table, base, scores[-1:])
+                cells[block, str(row.benchmark)] = _cell_of(row, base, beside, scores[-1:])
             change, points = of_method[["relative_change", "difference"]].iloc[-1]
             last = Cell(DASH if pd.isna(change) else f"{view.signed(change)} %")
             last = replace(last, points=DASH if pd.isna(points) else view.signed(points))
@@ -176,7 +189,6 @@ def accuracy_view(experiment: Experiment, name: str, table: AccuracyTable, tidy:
             rows.append((str(method), (*(cells.get(column, blank) for column in columns), last)))
         groups.append(((head,), rows))
     labels = [experiment.benchmarks[benchmark].label for benchmark in table.benchmarks]
-    beside = "in parentheses the difference from {} with its 95 % paired bootstrap interval."
     return View(
         name,
         table.caption,
@@ -185,9 +197,9 @@ def accuracy_view(experiment: Experiment, name: str, table: AccuracyTable, tidy:
         blocks=(*((block, len(labels)) for block in blocks), (None, 2)),
         groups=groups,
         note=view.note(
-            "Accuracy in percent with its 95 % Wilson interval over the questions."
-            if table.base is None
-            else f"Accuracy in percent; {beside.format(base)}",
+            f"Accuracy in percent; in parentheses the difference from {base} with its 95 % paired bootstrap interval."
+            if beside
+            else "Accuracy in percent with its 95 % Wilson interval over the questions.",
             view.about_samples(experiment, table, tidy),
             f"Bold: best of its column at these tokens per step. {DASH}: no such budget or nothing to compare.",
             f"{DAGGER}: p < {_SIGNIFICANT} against {base}, two-sided exact sign-flip test paired by question (exact "
@@ -200,7 +212,7 @@ def accuracy_view(experiment: Experiment, name: str, table: AccuracyTable, tidy:
     )
 
 
-def _cell_of(row: Any, table: AccuracyTable, base: str, scores: list[str]) -> Cell:
+def _cell_of(row: Any, base: str, beside: bool, scores: list[str]) -> Cell:
     single, detail, difference = row.benchmark != AVERAGE, [], ""
     if single:
         detail.append(f"95 % interval {row.low:.1f} to {row.high:.1f}, {view.counted(row)}")
@@ -209,7 +221,7 @@ def _cell_of(row: Any, table: AccuracyTable, base: str, scores: list[str]) -> Ce
     if not pd.isna(row.difference):
         ends = f" [{view.signed(row.difference_low)}, {view.signed(row.difference_high)}]" if single else ""
         detail.append(f"{view.signed(row.difference)} points from {base}{ends}")
-        if table.base is not None:
+        if beside:
             ends = f" {view.interval(row.difference_low, row.difference_high)}".replace("-", MINUS) if single else ""
             difference = f"({view.signed(row.difference)}{ends})"
     if not pd.isna(row.p_value):
