@@ -39,6 +39,8 @@ from t3d.params import Budget, read_budget
 
 HALF = {"hidden_size": 896, "intermediate_size": 4864, "layers": 24, "heads": 14, "key_value_heads": 2, "head_dim": 64}
 """Shape of Qwen2.5-0.5B, with biases and without norms of queries and keys."""
+FEW_TOKENS = 2048
+"""Vocabulary of sizes that are no published model's: pocket and tiny."""
 POCKET = {"hidden_size": 192, "intermediate_size": 512, "layers": 6, "heads": 3, "key_value_heads": 1, "head_dim": 64}
 
 
@@ -46,10 +48,10 @@ def random_model(
     size: str, device: str, dtype: torch.dtype = torch.bfloat16, tied: bool = True
 ) -> tuple[SDARForCausalLM, int]:
     """A model of a size with random weights, and the id of its mask token."""
-    pocket, half = size == "pocket", size == "0.5b"
-    shape = POCKET if pocket else HALF if half else SIZES[size]
+    small, half = size in ("pocket", "tiny"), size == "0.5b"
+    shape = POCKET if size == "pocket" else HALF if half else SIZES[size]
     config = SDARConfig(
-        vocab_size=2048 if pocket else 151_936,
+        vocab_size=FEW_TOKENS if small else 151_936,
         hidden_size=shape["hidden_size"],
         intermediate_size=shape["intermediate_size"],
         num_hidden_layers=shape["layers"],
@@ -58,14 +60,14 @@ def random_model(
         head_dim=shape.get("head_dim", 128),
         max_position_embeddings=32768,
         tie_word_embeddings=tied,
-        rope_theta=1e6,
+        rope_parameters={"rope_type": "default", "rope_theta": 1e6},
         qkv_bias=half,
         qk_norm=not half,
     )
     torch.manual_seed(0)
     with torch.device(device):
         model = SDARForCausalLM._from_config(config, dtype=dtype, attn_implementation="sdpa")
-    return model.eval(), 3 if pocket else MASK_ID
+    return model.eval(), 3 if small else MASK_ID
 
 
 @torch.inference_mode()
@@ -224,13 +226,15 @@ def measure_size(given: argparse.Namespace, size: str, machine: Machine, python:
     model, mask_id = random_model(size, given.device, dtype)
     for batch in given.batches:
         for text, budget in check_budgets(given.budgets).items():
-            slow = () if given.only_engine or budget is None else ("plain", "hugging face")
-            for how in ("engine", *slow):
+            # An autoregressive model has no plain decoder here.
+            for how in ("engine",) if given.only_engine else ("engine", "plain", "hugging face"):
                 if device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats()
                 try:
                     if how == "engine":
                         row = measure_engine(model, mask_id, batch, budget, *lengths, given.repeats)
+                    elif budget is None:
+                        continue
                     else:
                         row = measure_slow(
                             model, mask_id, batch, budget, given.prompt, given.slow_response, given.repeats, how

@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from matplotlib import rc_context
+from matplotlib import style
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from t3d.params import Budget
 from t3d.reporting.figures.style import STYLE, legend_below, light_grid
@@ -75,7 +76,8 @@ def figure(rows: list[Row], machine: dict[str, Any]) -> Figure:
     loops = [key for key in shown if key[0] == "hugging face"]
     shown = [key for key in shown if key not in loops or key == max(loops, key=lambda each: tokens_per_step(each[1]))]
     drawn = Figure(figsize=(max(4.2, 3.2 * len(sizes)), 3.2), layout="constrained")
-    handles, labels = [], []
+    handles: list[Line2D] = []
+    labels: list[str] = []
     for axis, size in zip(drawn.subplots(1, len(sizes), squeeze=False)[0], sizes, strict=True):
         for number, (decoder, budget) in enumerate(shown):
             those = sorted(
@@ -106,7 +108,7 @@ def write(content: dict[str, Any], out: Path) -> None:
     """Table and figure beside the JSON file `out`."""
     out.with_suffix(".md").write_text(table(content["rows"]))
     if content["rows"]:
-        with rc_context(STYLE):
+        with style.context(STYLE):
             figure(content["rows"], content["machine"]).savefig(out.with_suffix(".png"), dpi=150)
 
 

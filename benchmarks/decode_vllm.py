@@ -90,7 +90,6 @@ def measure_vllm(python: Path, request: dict[str, Any]) -> dict[str, Any]:
 
 def measure(request: dict[str, Any]) -> dict[str, Any]:
     """Start vLLM, decode at every batch size, and report rows as `benchmarks.decode` does."""
-    import torch
     import vllm
 
     config, batches = request["config"], request["batches"]
@@ -126,6 +125,8 @@ def measure(request: dict[str, Any]) -> dict[str, Any]:
         took = time.perf_counter() - begun
         assert all(len(output.outputs[0].token_ids) == tokens for output in outputs)
         return took
+
+    import torch
 
     rows = []
     for batch in batches:

@@ -24,7 +24,7 @@ import torch
 import transformers
 from torch import Tensor
 
-from benchmarks.decode import random_model
+from benchmarks.decode import FEW_TOKENS, random_model
 from t3d.decoding.network import head_shape
 from t3d.distillation import objectives, trainer
 from t3d.distillation.batches import Batches, TrainingJob, micro_batches
@@ -235,7 +235,7 @@ def measure(
 ) -> dict:
     """Take a step to warm up and `steps` more in one way, with a fresh model."""
     model, mask_id = random_model(size, device, torch.float32, tied=size == "0.5b")
-    vocabulary = min(model.config.vocab_size, mask_id) if size != "pocket" else model.config.vocab_size
+    vocabulary = max(FEW_TOKENS, mask_id)
     wide = worth_compiling(model.config.hidden_size, device)
     setting = setting_of(examples, batch, micro, mask_id, vocabulary, device, way, objective)
     setting = replace(setting, packed=wide and way.packed)
@@ -258,6 +258,8 @@ def measure(
     def step(number: int) -> Callable[[], dict]:
         if way.chunked:
             return trainer._step(model, reference, optimizer, batches, number)
+        # The plain loss is T3D's.
+        assert reference is not None
         entry = {"loss": plain_step(way, model, reference, optimizer, setting, number)}
         return lambda: entry
 
@@ -311,7 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{'size':8}{'way':24}{'rows':>5}{'s/step':>9}{'tokens/s':>10}{'arith.':>8}{'GB':>7}{'speed':>8}{'loss':>10}")
     rows = []
     for size in given.sizes:
-        vocabulary = 2048 if size == "pocket" else 151_643
+        vocabulary = FEW_TOKENS if size in ("pocket", "tiny") else 151_643
         examples = random_rollouts(4 * given.batch, given.prompt, given.shortest, given.response, vocabulary)
         first = None
         for way in (WAYS[index] for index in given.ways):

@@ -158,15 +158,10 @@ def in_processes():
     None for one that died; the others are then ended, as a launcher would end them. Forked, they load no PyTorch again,
     and how tensors are spread over two was worked out before: half a second of each.
     """
-    import torch.distributed
-    from torch.testing._internal.distributed.fake_pg import FakeStore
-
     from t3d.distributed import collectives
-    from tests.training import SPREAD, trained
+    from tests.training import SPREAD, rehearse
 
-    torch.distributed.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
-    trained(SPREAD)
-    torch.distributed.destroy_process_group()
+    rehearse(tiny_model(), SPREAD)
 
     def run(function, rank, there, said):
         os.environ |= there | {"RANK": str(rank), "LOCAL_RANK": str(rank)}

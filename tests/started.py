@@ -1,5 +1,6 @@
 """`t3d`, Snakemake and DVC as they are typed, in a working directory of its own; most in forks of this process."""
 
+import gc
 import logging
 import os
 import shutil
@@ -7,10 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
-from t3d import cli
+from t3d import cli, params
 from t3d.terminal import child, parent
 from tests.conftest import ROOT
 
@@ -54,6 +56,21 @@ def t3d(project: Path, arguments: list[str], start=subprocess.Popen, **environme
 
 FORKED = ("t3d", "snakemake", "dvc")
 """Commands that need not be started anew: what they need is loaded here, which costs a process of its own seconds."""
+LATE = {
+    "snakemake": (
+        *("snakemake.report", "snakemake.storage", "smart_open"),
+        *("t3d.provenance.unseen", "t3d.terminal.doctor", "t3d.terminal.cost"),
+    ),
+    "dvc": (
+        *("dvc.cli.parser", "dvc.commands.status", "dvc.repo.artifacts", "dvc.repo.datasets", "dvc.repo.index"),
+        *("dvc.repo.stage", "dvc.repo.plots", "dvc.repo.experiments.queue.celery", "dvc.render.converter.vega"),
+        *("pygit2", "networkx"),
+    ),
+    "t3d": ("typer._adapters", "t3d.provenance.publish"),
+}
+"""Command -> modules that it loads when it runs."""
+OF_DVC = "snakemake -s workflow/models.smk "
+"""How a line of dvc.yaml begins whose process, with all that its jobs need, would take ten seconds to start."""
 
 ELASTIC = "torch.distributed.elastic.multiprocessing"
 
@@ -61,7 +78,8 @@ ELASTIC = "torch.distributed.elastic.multiprocessing"
 class Fork(subprocess.Popen):
     """`subprocess.Popen`; `python -m` with T3D, Snakemake or DVC is a fork of this process, and has its code.
 
-    So are those of these commands that it starts itself, but for the lines that DVC gives to a shell.
+    So are those of these commands that it starts itself. Of the lines that DVC gives to a shell only the longest one is
+    a fork: Snakemake for what models make. The others are processes as they would be.
     """
 
     def _execute_child(self, args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *others):
@@ -70,7 +88,7 @@ class Fork(subprocess.Popen):
             # Jobs of a forked Snakemake are children of a fork, too: a parent of its own would load PyTorch again.
             main, argv = (lambda: child.job(parent.serve())), ["", args[4]]
         elif argv := _forked(args):
-            main = import_module(f"{argv[0]}.cli").main
+            main = main_of(argv[0])
         else:
             return super()._execute_child(args, executable, preexec_fn, close_fds, pass_fds, cwd, env, *others)
         self.pid = os.fork()
@@ -81,10 +99,28 @@ class Fork(subprocess.Popen):
         self._close_pipe_fds(*pipes)
 
 
+@cache
+def main_of(name):
+    """The `main` of a command. What each fork would load as it runs is loaded here: most of a short command's time."""
+    main = import_module(f"{name}.cli").main
+    for module in LATE.get(name, ()):
+        import_module(module)
+    if name == "snakemake":
+        # It looks for its plugins among all modules of the environment.
+        import_module("snakemake.cli").get_argument_parser()
+    # Pydantic prepares the classes of parameters when it reads the first experiment.
+    params.load(ROOT / "params" / "demo.yaml")
+    gc.collect()
+    gc.freeze()
+    return main
+
+
 def _forked(command):
     """What `python -m` would have in `sys.argv`, if it is one of those commands."""
     if isinstance(command, (str, bytes, os.PathLike)):
         return None
+    if command[-1].startswith(OF_DVC):
+        return command[-1].split()
     python, *words = [word for word in command if word not in ("-P", "-u")]
     name = words[1].removesuffix(".cli") if len(words) > 1 and words[0] == "-m" else None
     return [name, *words[2:]] if python == sys.executable and name in FORKED else None

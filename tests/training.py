@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
+import torch.distributed
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from t3d.distillation import trainer
 from t3d.distillation.batches import TrainingJob
@@ -79,6 +81,13 @@ def trained(job, checkpoints=None, **model):
     student = tiny_model(**model)
     log = trainer.train(student, job, checkpoints)
     return log, gathered(student.parameters())
+
+
+def rehearse(model, job):
+    """Work out here how a model's tensors are spread over two processes: every fork would take half a second or two."""
+    torch.distributed.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+    trainer.train(model, job)
+    torch.distributed.destroy_process_group()
 
 
 def assert_close(ours, theirs):

@@ -18,16 +18,11 @@ Draw = Callable[..., tuple[Tensor, Tensor]]
 def of(sample: Sampling, compiled: bool) -> Draw:
     """The function that draws tokens. A compiled one reads the logits a few times and writes nothing of their size.
 
-    PyTorch 2.11 can compile neither the whole draw at a temperature nor any draw of a single position; `plain` makes
-    the latter.
+    PyTorch 2.11 can compile neither the whole draw nor a draw of a single position; `plain` makes the latter. At
+    temperature 0 `few_rows` has kernels.
     """
-    if not compiled:
-        return plain
-    if not sample.temperature:
-        # Not a method of the engine: compiled code is kept, and would keep `self` and its cache alive.
-        return torch.compile(plain)
-    grouped = not sample.top_k and sample.top_p == 1 and sample.confidence == "model"
-    return _in_compiled_groups if grouped else plain
+    grouped = sample.temperature and not sample.top_k and sample.top_p == 1 and sample.confidence == "model"
+    return _in_compiled_groups if compiled and grouped else plain
 
 
 def plain(

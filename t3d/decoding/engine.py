@@ -284,7 +284,7 @@ class Engine:
             drawn = self.tokens.scatter(1, order, drawn)
             log_odds = self.confidence.scatter(1, order, log_odds)
         chosen = remasking.choose(log_odds, self.masked, self.budget, self.step, self.sample.prompt_guard)
-        chosen &= going[:, None]
+        chosen = chosen & going[:, None]
         self.tokens.copy_(torch.where(chosen, drawn, self.tokens))
         self.step_map.copy_(torch.where(chosen, self.step[:, None], self.step_map))
         self.confidence.copy_(torch.where(chosen, sampling.confidence(log_odds), self.confidence))
@@ -293,8 +293,8 @@ class Engine:
     def _draw(self, hidden: Tensor, origins: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Tokens and their log-odds, of states before the final norm; both `[states]`."""
         norm, head = self.model.model.norm, self.model.lm_head
-        if not self.sample.temperature and head.bias is None and few_rows.few(hidden):
-            return few_rows.best_token(hidden, head.weight, norm.weight, self.network.epsilon, self.mask_id)
+        if not self.sample.temperature and few_rows.by_kernel(hidden):
+            return few_rows.likeliest(hidden, norm, head, self.network.epsilon, self.mask_id)
         draw = self.draw if len(hidden) > 1 else drawing.plain
         return draw(head(norm(hidden)), self.mask_id, self.sample, *origins)
 

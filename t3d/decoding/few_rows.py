@@ -3,8 +3,8 @@
 Norms and rotations of queries and keys and the writing of keys and values are one kernel instead of four: for 8, 256,
 1,024 and 4,096 tokens of a 4B model 2.3, 3.3, 8.9 and 29 us a layer on an H200 instead of 9.5, 14.4, 39.7 and 138.
 With one or two sequences a forward waits for weights, and the head needs no kernel after it: the likeliest token and
-its log-odds are read off the logits while they are computed. Beside each kernel stands the same in PyTorch; it is what
-runs elsewhere, and the reference in the tests.
+its log-odds are read off the logits while they are computed. With more, they are read off the written logits once.
+Beside each kernel stands the same in PyTorch; it is what runs elsewhere, and the reference in the tests.
 """
 
 from typing import Any
@@ -23,16 +23,13 @@ _HEADS_2 = 16
 """Heads of one program of `turn_and_write`, a power of two: four times as fast at 1,024 tokens as a program a head."""
 _MOST_ROWS = 16
 """Rows of `best_token`; larger numbers were not measured."""
+_TOKENS = 4096
+"""Logits of one program of `best_of_logits`; 2,048 to 8,192 take the same time within a tenth."""
 
 
 def by_kernel(x: Tensor) -> bool:
     """Whether kernels take `x`: on a GPU, or where Triton interprets its kernels, as tests do."""
     return triton is not None and (x.is_cuda or triton.knobs.runtime.interpret)
-
-
-def few(x: Tensor) -> bool:
-    """Whether `best_token` takes `x [rows, ...]`."""
-    return by_kernel(x) and len(x) <= _MOST_ROWS
 
 
 def norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
@@ -100,13 +97,24 @@ def turn_and_write(
     return qkv.view(rows, every, width)[:, :heads]
 
 
+def likeliest(x: Tensor, norm: Any, head: Any, epsilon: float, excluded: int) -> tuple[Tensor, Tensor]:
+    """`best_token` of a model's final norm and head, also with more rows."""
+    if head.bias is None and len(x) <= _MOST_ROWS:
+        return best_token(x, head.weight, norm.weight, epsilon, excluded)
+    return best_of_logits(head(norm(x)), excluded)
+
+
 def best_token_plainly(
     x: Tensor, weight: Tensor, norm_weight: Tensor, epsilon: float, excluded: int
 ) -> tuple[Tensor, Tensor]:
     """`best_token` in PyTorch."""
-    logits = linear(norm(x, norm_weight, epsilon), weight).float()
-    columns = torch.arange(len(weight), device=x.device)
-    logits = logits.masked_fill(columns == excluded, float("-inf"))
+    return best_of_logits_plainly(linear(norm(x, norm_weight, epsilon), weight), excluded)
+
+
+def best_of_logits_plainly(logits: Tensor, excluded: int) -> tuple[Tensor, Tensor]:
+    """`best_of_logits` in PyTorch."""
+    columns = torch.arange(logits.shape[1], device=logits.device)
+    logits = logits.float().masked_fill(columns == excluded, float("-inf"))
     tokens = logits.argmax(dim=-1)
     others = logits.masked_fill(columns == tokens[:, None], float("-inf")).logsumexp(dim=-1)
     return tokens, logits.gather(1, tokens[:, None])[:, 0] - others
@@ -134,15 +142,41 @@ def best_token(x: Tensor, weight: Tensor, norm_weight: Tensor, epsilon: float, e
     tiles: dict[str, Any] = {"COLUMNS": 64, "num_stages": 4} if exact else {"COLUMNS": 128, "num_stages": 3}
     tiles["DEPTH"] = min(128, triton.next_power_of_2(depth))
     count = triton.cdiv(vocabulary, tiles["COLUMNS"])
-    parts = torch.empty(3, rows, count, dtype=torch.float32, device=x.device)
-    ids = torch.empty(rows, count, dtype=torch.int32, device=x.device)
-    tokens = torch.empty(rows, dtype=torch.long, device=x.device)
-    log_odds = torch.empty(rows, dtype=torch.float32, device=x.device)
+    parts, ids = _parts(x, count)
     _head_kernel[(count,)](
         x, weight, norm_weight, parts, ids, rows, vocabulary, depth, epsilon, excluded, count,
         ROWS=max(8, triton.next_power_of_2(rows)), EVEN=depth % tiles["DEPTH"] == 0,
         EXACT="ieee" if exact else "tf32", num_warps=4, **tiles,
     )  # fmt: skip
+    return _choose(parts, ids)
+
+
+def best_of_logits(logits: Tensor, excluded: int) -> tuple[Tensor, Tensor]:
+    """The likeliest token of each row of `logits [rows, vocabulary]`, and log(p / (1 - p)), as in `best_token`.
+
+    The logits are read once: for 128, 512 and 2,048 rows of 151,936 tokens 38, 129 and 474 us on an H200, where the
+    same in PyTorch, compiled, takes 137, 415 and 1,512.
+    """
+    rows, vocabulary = logits.shape
+    count = triton.cdiv(vocabulary, _TOKENS)
+    parts, ids = _parts(logits, count)
+    _read_kernel[(count, rows)](
+        logits, parts, ids, rows, vocabulary, logits.stride(0), excluded, count, COLUMNS=_TOKENS, num_warps=4
+    )
+    return _choose(parts, ids)
+
+
+def _parts(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Room for what `count` programs find out about each row of `x`."""
+    numbers = torch.empty(3, len(x), count, dtype=torch.float32, device=x.device)
+    return numbers, torch.empty(len(x), count, dtype=torch.int32, device=x.device)
+
+
+def _choose(parts: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens and log-odds of all rows, of what the programs found out."""
+    rows, count = ids.shape
+    tokens = torch.empty(rows, dtype=torch.long, device=ids.device)
+    log_odds = torch.empty(rows, dtype=torch.float32, device=ids.device)
     _choose_kernel[(rows,)](parts, ids, tokens, log_odds, rows, count, COUNT=triton.next_power_of_2(count))
     return tokens, log_odds
 
@@ -229,6 +263,24 @@ if triton is not None:
         tl.store(parts + rows * count + at, second, mask=row < rows)
         tl.store(parts + 2 * rows * count + at, rest, mask=row < rows)
         tl.store(ids + at, tile * COLUMNS + best, mask=row < rows)
+
+    @triton.jit
+    def _read_kernel(logits, parts, ids, rows, vocabulary, stride, excluded, count, COLUMNS: tl.constexpr):
+        tile, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
+        column = tile * COLUMNS + tl.arange(0, COLUMNS)
+        read = tl.load(logits + row * stride + column, mask=column < vocabulary, other=float("-inf")).to(tl.float32)
+        # NaN as infinity, as above.
+        read = tl.where(read == read, read, float("inf"))
+        read = tl.where(column == excluded, float("-inf"), read)
+        best = tl.argmax(read, 0)
+        others = tl.where(tl.arange(0, COLUMNS) == best, float("-inf"), read)
+        second = tl.max(others, 0)
+        rest = tl.sum(tl.where(others == float("-inf"), 0.0, tl.exp(others - second)), 0)
+        at = row * count + tile
+        tl.store(parts + at, tl.max(read, 0))
+        tl.store(parts + rows * count + at, second)
+        tl.store(parts + 2 * rows * count + at, rest)
+        tl.store(ids + at, tile * COLUMNS + best)
 
     @triton.jit
     def _choose_kernel(parts, ids, tokens, log_odds, rows, count, COUNT: tl.constexpr):

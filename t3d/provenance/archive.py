@@ -177,7 +177,8 @@ def _read(file: IO[bytes], size: int) -> bytes:
 def _copy(file: IO[bytes], size: int, path: Path) -> str:
     """Write the next `size` bytes of an archive to a new file; returns their sha256."""
     digest = hashlib.sha256()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.parent.is_dir():
+        path.parent.mkdir(parents=True)
     with path.open("xb") as out:
         for start in range(0, size, _READ):
             content = _read(file, min(_READ, size - start))
@@ -208,11 +209,13 @@ def _check_manifests(experiment: str, folder: Path, digests: dict[str, str]) -> 
 def _move(folder: Path, digests: dict[str, str]) -> None:
     """Move unpacked files to where their names say, manifests last; nothing if another file is in the way."""
     new, different = [], []
+    parents = {parent for name in digests for parent in Path(name).parents}
+    in_the_way = {parent for parent in parents if parent.is_file()}
     for name, digest in digests.items():
         path = Path(name)
         if path.is_file():
             different += [name] if sha256(path) != digest else []
-        elif path.exists() or any(parent.is_file() for parent in path.parents):
+        elif path.exists() or not in_the_way.isdisjoint(path.parents):
             different.append(name)
         else:
             new.append(name)
@@ -224,8 +227,9 @@ def _move(folder: Path, digests: dict[str, str]) -> None:
         )
     # One time for all, or Snakemake would take what was moved later for newer.
     now = time.time()
+    for parent in {Path(name).parent for name in new}:
+        parent.mkdir(parents=True, exist_ok=True)
     for name in sorted(new, key=lambda name: name.endswith(MANIFEST)):
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
         os.utime(folder / name, (now, now))
         # Across file systems too: data/<experiment> may be a link to a larger disk.
         shutil.move(folder / name, name)

@@ -6,6 +6,7 @@ import resource
 import subprocess
 import time
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ def device_name(device: str) -> str:
     return torch.cuda.get_device_name()
 
 
+@cache
 def _version(name: str) -> str | None:
     try:
         return version(name)

@@ -6,12 +6,12 @@ stage makes. Parameters that change speed alone (batch size, device, recomputed 
 
 import hashlib
 import json
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
 from t3d.errors import MissingInputError, ParameterError, reading
-from t3d.params import Budget, Conversion, Experiment, Product, Teacher
+from t3d.params import Budget, Conversion, Experiment, Product
 from t3d.params.yaml_files import read_yaml
 from t3d.provenance import lineage
 
@@ -81,28 +81,29 @@ def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, An
     seed = experiment.seed
     if kind == "sources":
         (name,) = parts
-        return {"source": experiment.sources[name].model_dump(mode="json", exclude={"local"})}
+        return {"source": _without(_dumped(experiment)["sources"][name], "local")}
     if kind == "teachers":
         (name,) = parts
         teacher = experiment.teachers[name]
         if teacher.hub is not None:
             return {"teacher": {"hub": teacher.hub}}
         if teacher.path is not None:
-            return {"teacher": _dump(teacher), "shipped": _content_of(teacher.path)}
+            return {"teacher": _spec(experiment, "teachers", name), "shipped": _content_of(teacher.path)}
+        spec = _spec(experiment, "teachers", name)
         if teacher.source == "convert":
-            speed = {"recompute_activations", "checkpoint_every", "probes"}
-            conversion = (teacher.conversion or Conversion()).model_dump(mode="json", exclude=speed)
-            return {"seed": seed, "teacher": _dump(teacher) | {"conversion": _without_unset(conversion)}}
-        return {"seed": seed, "teacher": _dump(teacher)}
+            conversion = _dumped(experiment)["teachers"][name]["conversion"] or Conversion().model_dump(mode="json")
+            conversion = _without(conversion, "recompute_activations", "checkpoint_every", "probes")
+            spec |= {"conversion": _without_unset(conversion)}
+        return {"seed": seed, "teacher": spec}
     if kind == "prompts":
         (name,) = parts
-        return {"seed": seed, "prompts": _dump(experiment.prompt_sets[name])}
+        return {"seed": seed, "prompts": _spec(experiment, "prompt_sets", name)}
     if kind in ("generations", "trajectories"):
         name, shard = parts
-        asked = getattr(experiment, kind)[name]
-        model = experiment.prompt_sets[asked.prompts].teacher
+        spec = _spec(experiment, kind, name)
+        model = experiment.prompt_sets[spec["prompts"]].teacher
         # How answers are judged changes none of them.
-        spec = {key: value for key, value in _dump(asked).items() if key != "task"}
+        spec.pop("task", None)
         return {"seed": seed, kind: spec, "shard": shard} | _format(experiment, model)
     if kind == "verdicts":
         name, _ = parts
@@ -110,15 +111,13 @@ def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, An
     if kind == "students":
         (run,) = parts
         name, run_seed = lineage.runs(experiment)[run]
-        student = experiment.students[name]
-        unread = dict.fromkeys(("label", "seeds", "checkpoint_every"), True)
-        spec = student.model_dump(mode="json", exclude=unread | {"optimizer": {"recompute_activations"}})
-        spec = _without_unset(spec)
-        return {"seed": seed, "student": spec, "student_seed": run_seed}
+        spec = _without(_dumped(experiment)["students"][name], "label", "seeds", "checkpoint_every")
+        spec["optimizer"] = _without(spec["optimizer"], "recompute_activations")
+        return {"seed": seed, "student": _without_unset(spec), "student_seed": run_seed}
     if kind in ("answers", "scores"):
         model, benchmark, budget = parts
         Budget.parse(budget)
-        spec = _dump(experiment.benchmarks[benchmark])
+        spec = _spec(experiment, "benchmarks", benchmark)
         scoring = {key: spec.pop(key) for key in ("task", "sandbox")}
         if kind == "scores":
             return scoring
@@ -127,7 +126,7 @@ def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, An
         return {"seed": seed, "benchmark": spec, "budget": budget} | chosen | _format(experiment, model)
     if kind == "factorisation":
         model, name = parts
-        return {"trajectories": _dump(experiment.trajectories[name])} | _format(experiment, model)
+        return {"trajectories": _spec(experiment, "trajectories", name)} | _format(experiment, model)
     raise KeyError(kind)
 
 
@@ -155,6 +154,7 @@ def _content_of(shipped: str) -> str:
     return hashlib.sha256(manifest.read_bytes()).hexdigest()
 
 
+@cache
 def code_of(room: str) -> str:
     """sha256 over the files of a room of `t3d/`: products that take seconds to make are made again after every change
     of its code."""
@@ -172,10 +172,15 @@ def shown(experiment: Experiment, product: Product) -> str:
     """
     groups = (experiment.teachers, experiment.students, experiment.benchmarks)
     labels = [[(key, model.label) for key, model in models.items()] for models in groups]
-    looks = []
-    if any(product is figure for figure in experiment.figures.values()):
-        looks = [lineage.students_of(experiment, figure) for figure in experiment.figures.values()]
-    return canonical([product.model_dump(mode="json"), labels, looks, code_of("reporting")])
+    group, name = next(
+        (group, name)
+        for group in ("tables", "figures")
+        for name, other in getattr(experiment, group).items()
+        if other is product
+    )
+    figures = experiment.figures.values() if group == "figures" else ()
+    looks = [lineage.students_of(experiment, figure) for figure in figures]
+    return canonical([_dumped(experiment)[group][name], labels, looks, code_of("reporting")])
 
 
 def canonical(content: Any) -> str:
@@ -183,11 +188,21 @@ def canonical(content: Any) -> str:
     return json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 
-def _dump(model: Any) -> dict[str, Any]:
-    content = model.model_dump(mode="json", exclude={"label", "parameters", "dtype", "engine"})
-    if not isinstance(model, Teacher):
-        content.pop("batch_size", None)
+@lru_cache(maxsize=8)
+def _dumped(experiment: Experiment) -> dict[str, Any]:
+    """All parameters. Pydantic writes each part alone only after 5 ms of preparation for its class."""
+    return experiment.model_dump(mode="json")
+
+
+def _spec(experiment: Experiment, group: str, name: str) -> dict[str, Any]:
+    """What decides the content of an artefact of its parameters."""
+    speed = () if group == "teachers" else ("batch_size",)
+    content = _without(_dumped(experiment)[group][name], "label", "parameters", "dtype", "engine", *speed)
     return _without_unset(content)
+
+
+def _without(content: dict[str, Any], *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if key not in keys}
 
 
 def _without_unset(content: Any) -> Any:

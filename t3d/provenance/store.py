@@ -174,13 +174,12 @@ def read(path: str | Path, kind: str | None = None) -> Manifest:
         raise CorruptArtefactError(f"{path}: schema {manifest.schema}, this version reads {SCHEMA}.")
     if manifest.recipes.get(manifest.artefact) != manifest.recipe:
         raise CorruptArtefactError(f"{path}: recipes lacks that of {manifest.artefact} itself. {AGAIN}")
+    base = path.name.removesuffix(MANIFEST)
     for name in manifest.files:
         below = PurePosixPath(name)
-        own = name.startswith((f"{manifest.base.name}.", f"{manifest.base.name}/")) and name != path.name
+        own = name.startswith((f"{base}.", f"{base}/")) and name != path.name
         if not own or ".." in below.parts or str(below) != name:
-            raise CorruptArtefactError(
-                f"{path}: files names {name!r}, which is no part of {manifest.base.name}. {AGAIN}"
-            )
+            raise CorruptArtefactError(f"{path}: files names {name!r}, which is no part of {base}. {AGAIN}")
     if kind is not None and not manifest.artefact.startswith(kind + "/"):
         raise CorruptArtefactError(f"{path} describes {manifest.artefact}, expected one of {kind}/.")
     return manifest

@@ -2,6 +2,7 @@
 
 import filecmp
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
@@ -15,6 +16,8 @@ from t3d.params import Experiment
 from t3d.provenance import lineage, records, store
 from t3d.provenance.store import manifest_path
 from t3d.provenance.totals import Totals, totals_of
+
+_WITHOUT_VALUE = re.compile(r" --[\w-]+ (?= )")
 
 
 @dataclass(frozen=True)
@@ -145,8 +148,9 @@ def name_of(experiment: Experiment, place: lineage.TableCell) -> str:
 
 
 def commands_of() -> dict[str, str]:
-    """Output -> command line, of what Snakemake made here and of what was pulled."""
-    return {output: record["shellcmd"] for output, record in records.collect().items()}
+    """Output -> command line, of what Snakemake made here and of what was pulled; without options that have no value,
+    after which rules leave two spaces."""
+    return {output: _WITHOUT_VALUE.sub("", record["shellcmd"]) for output, record in records.collect().items()}
 
 
 def _chain(experiment: Experiment, score: str, commands: dict[str, str]) -> Traced:

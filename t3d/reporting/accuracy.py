@@ -73,10 +73,11 @@ def accuracy_table(
                 cell["method"] = method
                 if cell["benchmark"] != AVERAGE or _same_cells(cell, cells, theirs):
                     paper.put_beside(cell, theirs, "accuracy", cell["accuracy"])
-    label, own = _base(experiment, table)
+    label = base_label(experiment, table)
+    own = table.base_budget if isinstance(table, AccuracyTable) else None
     for by_method in groups.values():
         for method, ours in by_method.items():
-            base = groups[_group(own)][method] if own else by_method[label]
+            base = groups[_group(Budget.parse(own))][method] if own else by_method[label]
             if base is not ours:
                 for cell, other in zip(ours, base, strict=True):
                     _compare(cell, other)
@@ -87,12 +88,10 @@ def accuracy_table(
     return rounded(tidy)
 
 
-def _base(experiment: Experiment, table: Comparison) -> tuple[str, Budget | None]:
-    """What rows are compared with: the row of this label, or each with itself at this budget."""
-    if isinstance(table, AccuracyTable) and table.base_budget is not None:
-        return f"its own {table.base_budget}", Budget.parse(table.base_budget)
+def base_label(experiment: Experiment, table: Comparison) -> str:
+    """Label of the row that the others are compared with."""
     base = table.base if isinstance(table, AccuracyTable) else None
-    return next(row.label for row in lineage.rows_of(experiment, table) if row.model == (base or table.teacher)), None
+    return next(row.label for row in lineage.rows_of(experiment, table) if row.model == (base or table.teacher))
 
 
 def _group(budget: Budget) -> _Group:
@@ -159,9 +158,10 @@ def _same_cells(average: dict[str, Any], ours: list[tuple[Budget, str]], values:
 
 def accuracy_view(experiment: Experiment, name: str, table: AccuracyTable, tidy: pd.DataFrame) -> View:
     """The paper's Table 1: rows tokens per step x method, columns block size x benchmark, average, relative change."""
-    names, (base, own) = view.names_of(experiment, table), _base(experiment, table)
+    names, base = view.names_of(experiment, table), base_label(experiment, table)
+    base = f"its own {table.base_budget}" if table.base_budget else base
     # Differences stand in the cells where they are what the table is about.
-    beside = table.base is not None or own is not None
+    beside = table.base is not None or table.base_budget is not None
     blocks = sorted({Budget.parse(budget).block_size for budget in table.budgets})
     columns = [*product(blocks, table.benchmarks), (None, AVERAGE)]
     groups: list[Group] = []

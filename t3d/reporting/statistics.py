@@ -119,7 +119,7 @@ def _whole_differences(ours: ArrayLike, base: ArrayLike) -> tuple[np.ndarray, in
     Shares of k seeds differ by multiples of 1/k. Sums of whole numbers are exact in any order; those of thirds would
     depend on how many threads add them up.
     """
-    differences = np.subtract(ours, base)
+    differences = np.asarray(ours) - np.asarray(base)
     sizes = np.unique(np.abs(differences).round(9))
     unit = lcm(*(Fraction(size).limit_denominator(1000).denominator for size in sizes.tolist()))
     return np.rint(differences * unit).astype(np.int64), unit

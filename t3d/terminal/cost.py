@@ -45,6 +45,9 @@ _LEAST = 0.001
 """Seconds of a forward that has almost nothing to do: pocket, at any batch."""
 _ARITHMETIC, _BANDWIDTH, _TRAINING = 0.4, 0.45, 0.4
 """Shares of the peaks that decoding and training reach, measured on an H100: docs/performance.md."""
+_EFFICIENCY = {1: 1.0, 2: 0.69}
+"""Processes -> tokens per second in training, as a part of so many times those of one: 1.7B on H200s of one host. More
+processes than were measured are taken to reach what the most did."""
 _STATE = 0.85
 """Share of a GPU's memory that what is trained may take; activations, even if computed again, take the rest."""
 _SMALL = 5 * 3600
@@ -158,15 +161,20 @@ def _training(experiment: Experiment, artefact: str, gpu: GPU) -> Cost:
     work = (4 if student.lora else 6) + (2 if student.objective.needs_reference else 0)
     tokens = student.optimizer.steps * student.optimizer.batch_size * row * (2 if student.states.complement else 1) * 2
     parameters = experiment.teachers[experiment.teacher_of(student)].parameters
-    return _by_arithmetic(artefact, parameters, work, tokens, gpu)
+    share = _TRAINING * _EFFICIENCY[_measured(experiment.training_processes)]
+    return _by_arithmetic(artefact, parameters, work, tokens, gpu, share)
 
 
-def _by_arithmetic(artefact: str, parameters: float, work: int, tokens: float, gpu: GPU) -> Cost:
+def _measured(processes: int) -> int:
+    return max(number for number in _EFFICIENCY if number <= processes)
+
+
+def _by_arithmetic(
+    artefact: str, parameters: float, work: int, tokens: float, gpu: GPU, share: float = _TRAINING
+) -> Cost:
     """Cost of `work` operations a parameter for every token of the clean and the noisy copy."""
-    seconds = _start(parameters) + work * parameters * tokens / (gpu.arithmetic * _TRAINING)
-    how = (
-        f"{work} x {parameters:.2g} parameters x {tokens:.2g} tokens at {_TRAINING:.0%} of {gpu.arithmetic:.3g} FLOP/s"
-    )
+    seconds = _start(parameters) + work * parameters * tokens / (gpu.arithmetic * share)
+    how = f"{work} x {parameters:.2g} parameters x {tokens:.2g} tokens at {share:.0%} of {gpu.arithmetic:.3g} FLOP/s"
     return Cost(artefact, seconds, how)
 
 
@@ -231,7 +239,11 @@ def report(experiment: Experiment, gpu: str = "A100") -> str:
     """GPU hours of an experiment by stage and by table or figure, with the arithmetic of the dearest jobs."""
     products = lineage.targets(experiment, on_request=True)
     every = {a: of_artefact(experiment, a, gpu) for a in lineage.artefacts_of(experiment, products.values())}
-    lines = [f"Experiment {experiment.name} on one {gpu}; with N of them, divide by about N.", ""]
+    lines = [f"Experiment {experiment.name} on one {gpu}; with N of them, divide by about N."]
+    if (several := experiment.training_processes) > 1:
+        slower = f"{_EFFICIENCY[_measured(several)]:.0%} of the speed of as many alone (measured: {_measured(several)})"
+        lines.append(f"{several} processes train a student together, each at {slower}.")
+    lines.append("")
     by_kind: dict[str, list[Cost]] = defaultdict(list)
     for artefact, cost in every.items():
         by_kind[artefact.partition("/")[0]].append(cost)

@@ -85,6 +85,28 @@ def test_the_best_token_is_that_of_the_logits(rows, depth, vocabulary, excluded)
     torch.testing.assert_close(odds, log_odds, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("rows", "vocabulary"), [(1, 97), (17, 300), (3, 9001)])
+def test_the_best_token_is_read_off_logits(rows, vocabulary):
+    logits = rand(rows, vocabulary)
+    # The excluded token is the likeliest, two others are equal, and one row has a token far above the others.
+    logits[:, 3] = 50
+    logits[0, 5] = logits[0, vocabulary - 1] = 9
+    logits[-1, 7] = 40
+    tokens, log_odds = few_rows.best_of_logits_plainly(logits, 3)
+    found, odds = few_rows.best_of_logits(logits, 3)
+    assert found[-1] == 7
+    assert rows == 1 or found[0] == 5
+    torch.testing.assert_close(found, tokens)
+    torch.testing.assert_close(odds, log_odds, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("way", [few_rows.best_of_logits, few_rows.best_of_logits_plainly])
+def test_a_logit_that_is_no_number_shows_in_the_log_odds_of_what_is_read(way):
+    logits = rand(3, 9001)
+    logits[1, 5000], logits[2, 7] = float("nan"), float("inf")
+    assert way(logits, 3)[1].isfinite().tolist() == [True, False, False]
+
+
 def test_of_equal_tokens_the_first_is_the_best():
     x, norm = rand(4, 64), torch.ones(64, device=DEVICE)
     head = rand(300, 64) * 0.1
@@ -128,8 +150,8 @@ def test_the_engine_writes_with_kernels_what_the_plain_decoder_writes(shape, bud
     monkeypatch.setattr(engine, "_PREFILL", 4)
     calls = []
     with pytest.MonkeyPatch.context() as patch:
-        best = few_rows.best_token
-        patch.setattr(few_rows, "best_token", lambda *args: calls.append(1) or best(*args))
+        best = few_rows.likeliest
+        patch.setattr(few_rows, "likeliest", lambda *args: calls.append(1) or best(*args))
         if INTERPRETED:
             # Attention on a CPU takes the reference otherwise.
             patch.setattr(attention, "attend", attention.attend_by_kernel)

@@ -13,10 +13,11 @@ from safetensors.torch import load_file
 from t3d import params
 from t3d.distillation import losses, trainer
 from t3d.distributed import collectives
+from t3d.models.sdar import load_model
 from tests.artefacts import made
-from tests.conftest import tiny_model
+from tests.conftest import SHIPPED, tiny_model
 from tests.started import Fork, error_of, finish, set_up, t3d, typed
-from tests.training import setting
+from tests.training import MICRO, rehearse, setting
 
 EXPERIMENT = """
 device: cpu
@@ -72,6 +73,7 @@ def weights_of(project, name):
 @pytest.fixture(scope="module")
 def two(project, in_processes):
     """Two processes train the student that lies in `two/`."""
+    rehearse(load_model(SHIPPED), setting("t3d", steps=2, **MICRO))
     assert in_processes(lambda _: typed(project, distill(project, "two"))) == ["SystemExit: 0"] * 2
 
 

@@ -32,16 +32,19 @@ def first_gradient(job, **model):
 
 
 @pytest.mark.parametrize(
-    ("name", "tied", "recomputed"),
+    ("name", "tied", "recomputed", "once"),
     [
-        ("naive_td", True, False),
-        ("t3d", False, False),
-        ("t3d", True, True),
-        ("dparallel", False, True),
+        ("naive_td", True, False, True),
+        ("t3d", False, False, False),
+        ("t3d", True, True, True),
+        ("dparallel", False, True, True),
     ],
 )
-def test_gradients_are_those_of_unsharded_processes_bit_for_bit(in_processes, name, tied, recomputed):
+def test_gradients_are_those_of_unsharded_processes_bit_for_bit(
+    in_processes, monkeypatch, name, tied, recomputed, once
+):
     """And to 1e-5 those of one process, which adds the micro-batches up in another order."""
+    monkeypatch.setattr(fsdp, "gathered_once", lambda *_: once)
     job = setting(name, steps=2, recompute_activations=recomputed, **MICRO)
     shape = {"tie_word_embeddings": tied}
     parts = []
@@ -57,6 +60,19 @@ def test_gradients_are_those_of_unsharded_processes_bit_for_bit(in_processes, na
     one = first_gradient(job, **shape)
     assert one.abs().max() > 1e-3
     torch.testing.assert_close(torch.from_numpy(of_two[0]), one, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(("once", "gathers"), [(True, 2 * 3), (False, 4 * 5)])
+def test_weights_are_gathered_once_a_step_where_there_is_room(in_processes, monkeypatch, once, gathers):
+    """Two steps of two micro-batches: the root's weights forward alone, those of two layers also backward."""
+    monkeypatch.setattr(fsdp, "gathered_once", lambda *_: once)
+
+    def run(_):
+        with torch.profiler.profile() as profiler:
+            trainer.train(tiny_model(), setting("naive_td", steps=2, **MICRO))
+        return sum(event.count for event in profiler.key_averages() if event.key == "c10d::_allgather_base_")
+
+    assert in_processes(run)[0] == gathers
 
 
 @pytest.mark.parametrize("count", [2, 3])

@@ -226,7 +226,9 @@ class Damage:
         self.params_text("\n".join([*lines, f"seed: {{<<: *a{depth - 1}}}\n"]))
 
     def params_long(self, count: int) -> None:
-        self.params({"students/sft/label": "x" * count})
+        self.params({"students/sft/label": "LONG"})
+        # YAML's writer would take a minute for megabytes.
+        self.params_text(Path("params", "demo.yaml").read_text().replace("LONG", "x" * count))
 
     def archive(self, additions: list[dict[str, Any]]) -> None:
         """Add members to the archive, and to its index; only what git keeps stays here."""
@@ -243,15 +245,17 @@ class Damage:
                 content.append(member_of({"name": "records.jsonl"}, text))
             else:
                 content.append(member_of(addition, b"" if "type" in addition else b"open('../evil', 'w')\n"))
-        ending = tarfile.NUL * 2 * tarfile.BLOCKSIZE
-        # The fastest preset, for gigabytes of zeros.
-        with lzma.open(packed, "wb", preset=0) as file:
+        with packed.open("wb") as packing:
+            part = b""
             for member, data in content:
-                file.write(member.tobuf(tarfile.GNU_FORMAT))
-                for _ in range(0, member.size - len(data), 1 << 20):
-                    file.write(bytes(1 << 20))
-                file.write(data + tarfile.NUL * (-len(data) % tarfile.BLOCKSIZE))
-            file.write(ending)
+                part += member.tobuf(tarfile.GNU_FORMAT)
+                if zeros := member.size - len(data):
+                    # Packed once and repeated: gigabytes take no time.
+                    packing.write(lzma.compress(part, preset=0))
+                    packing.write(lzma.compress(bytes(1 << 26), preset=0) * -(-zeros >> 26))
+                    part = b""
+                part += data + tarfile.NUL * (-len(data) % tarfile.BLOCKSIZE)
+            packing.write(lzma.compress(part + tarfile.NUL * 2 * tarfile.BLOCKSIZE, preset=0))
         lines = [f"{hashlib.sha256(data).hexdigest()}  {member.name}\n" for member, data in content]
         index.write_text("".join(lines))
 

@@ -1,4 +1,4 @@
-"""Whose table a file below `results/` is."""
+"""Whose table a file below `results/` is, and what is said of how it was made."""
 
 import pytest
 
@@ -47,3 +47,9 @@ def test_an_unknown_cell_is_told_the_nearest_and_how_to_list_all(results):
 def test_an_unknown_table_lists_those_there_are(results):
     with pytest.raises(ParameterError, match=r"no table 'tabel1': table1, table2"):
         trace.table_of(results / "demo" / "tabel1.csv", None)
+
+
+def test_a_command_is_shown_without_options_that_have_no_value(monkeypatch):
+    line = "t3d teacher --name a --out b --source  --teacher c --shards  2>&1 | tee d"
+    monkeypatch.setattr(trace.records, "collect", lambda: {"b": {"shellcmd": line}})
+    assert trace.commands_of() == {"b": "t3d teacher --name a --out b --teacher c 2>&1 | tee d"}

@@ -13,7 +13,7 @@ from t3d.reporting import scores
 from t3d.reporting.accuracy import accuracy_table
 from t3d.reporting.figures import accuracy
 from t3d.reporting.figures.style import look_of, spread
-from tests.reporting.helpers import ANSWERS, with_figure, write_score, write_scores
+from tests.reporting.helpers import ANSWERS, experiment, with_figure, write_score, write_scores
 
 SWEEP = ["b8t0.5", "b8t0.99", "b8t0.9"]
 STEPS = {"b8t0.5": 4, "b8t0.9": 8, "b8t0.99": 16, "b8s2": 5}
@@ -193,3 +193,36 @@ def test_students_of_a_figure_differ_in_colour_and_in_marker(name):
         looks = [look_of(experiment, student) for student in set(students_of(experiment, figure))]
         for trait in ("color", "marker"):
             assert len({look[trait] for look in looks}) == len(looks)
+
+
+def test_four_benchmarks_are_two_rows_and_the_last_panel_of_each_has_the_labels(tmp_path):
+    names = ["gsm", "math", "mbpp", "humaneval"]
+    asked = {"prompts": "ask", "task": "gsm_boxed"}
+    shown = {"caption": "Shown", "teacher": "teacher", "students": ["t3d"], "benchmarks": names}
+    shown["budgets"] = ["b8s4", "b8s1"]
+    made = experiment(
+        benchmarks={name: {"label": name, **asked} for name in names}, tables={}, figures={"shown": shown}
+    )
+    runs = ("teacher", "t3d-seed0", "t3d-seed1")
+    manifests = [
+        write_score(made, tmp_path, run, name, budget, "11110000")
+        for run in runs
+        for name in names
+        for budget in ("b8s4", "b8s1")
+    ]
+    figure = accuracy.draw(made, made.figures["shown"], manifests)
+    titles = [axis.get_title(loc="left") for axis in figure.axes]
+    assert titles == [f"{name} (n = 8), block size 8" for name in names]
+    assert [axis.get_gridspec().get_geometry() for axis in figure.axes] == [(2, 2)] * 4
+    labelled = [sorted(text.get_text() for text in axis.texts) for axis in figure.axes]
+    assert labelled == [[], ["Original", "T3D"], [], ["Original", "T3D"]]
+    assert [bool(axis.get_xlabel()) for axis in figure.axes] == [False, False, True, True]
+
+
+def test_in_a_crowd_original_and_t3d_alone_have_bands(tmp_path):
+    again = [{"label": f"T3D {n}", "model": "t3d", "benchmarks": {"gsm": "gsm"}} for n in "abc"]
+    for rows, bands, said in ((again[:2], 4, "questions."), (again, 2, "questions (Original and T3D).")):
+        tiny = with_figure(rows=rows)
+        figure = accuracy.draw(tiny, tiny.figures["shown"], write_scores(tiny, tmp_path / str(bands)))
+        assert len(figure.axes[0].collections) == bands
+        assert said in figure.legends[0].get_title().get_text().replace("\n", " ")

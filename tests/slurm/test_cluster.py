@@ -21,7 +21,7 @@ import yaml
 from t3d import params
 from t3d.distillation.trainer import LOG
 from t3d.prompts import sets
-from t3d.provenance import store
+from t3d.provenance import lineage, store
 from t3d.teachers import teacher
 from t3d.terminal import cost
 from tests.conftest import ROOT
@@ -37,6 +37,8 @@ PROMPTS = "data/twin/prompts/{}-train.manifest.json"
 IMPATIENT = Path(__file__).parent / "impatient.py"
 KINDS = {"teacher": "teachers", "trajectories": "trajectories", "student": "students", GROUP: "answers"}
 SHARD = "data/twin/trajectories/code/0-of-1.manifest.json"
+SCORES = [f"data/twin/scores/pocket-sdar/gsm/{budget}.manifest.json" for budget in ("b8s2", "b8s4")]
+IN_THE_WAY = "data/twin/scores/pocket-sdar/gsm/b8s2.parquet"
 STUDENT = "data/twin/students/sft-seed0.manifest.json"
 STUDENT_LOG = "logs/twin/students/sft-seed0.log"
 
@@ -132,7 +134,7 @@ def over_time(slurm, tmp_path_factory):
     make_beginning(project)
     limits = ("--retries", "0", "--set-resources", "student:runtime=1")
     running = start(project, STUDENT, *limits, nice=10)
-    wait_for(lambda: says(project / STUDENT_LOG, "distill sft-seed0: "), seconds=300)
+    wait_for((project / "work" / "twin" / "sft-seed0" / lineage.STEP).is_file, seconds=300)
     return project, running
 
 
@@ -145,7 +147,17 @@ def over_memory(slurm, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def finished(over_time, over_memory, tmp_path_factory):
+def half(over_time, tmp_path_factory):
+    """A run of two answers and their scores, of which one score fails; beside the rest, too."""
+    project = make_project(tmp_path_factory.mktemp("half"))
+    make_beginning(project)
+    # A folder where its file belongs: one of the two scores fails, and nothing else.
+    (project / IN_THE_WAY).mkdir(parents=True)
+    return project, start(project, *SCORES, "--retries", "0")
+
+
+@pytest.fixture(scope="module")
+def finished(over_time, over_memory, half, tmp_path_factory):
     """A project in which everything up to the answers of a student was made, and what Snakemake said."""
     project = make_project(tmp_path_factory.mktemp("finished"))
     running = start(project, ANSWERS)
@@ -191,15 +203,9 @@ def test_a_rerun_plans_nothing(finished):
 
 
 def test_what_is_missing_of_a_model_and_a_benchmark_is_one_submission_and_what_it_made_before_a_failure_stays(
-    slurm, tmp_path
+    half,
 ):
-    project = make_project(tmp_path / "project")
-    make_beginning(project)
-    scores = [f"data/twin/scores/pocket-sdar/gsm/{budget}.manifest.json" for budget in ("b8s2", "b8s4")]
-    # A folder where its file belongs: one of the two scores fails, and nothing else.
-    in_the_way = project / "data/twin/scores/pocket-sdar/gsm/b8s2.parquet"
-    in_the_way.mkdir(parents=True)
-    running = start(project, *scores, "--retries", "0")
+    project, running = half
     said = finish(running)
     assert running.returncode == 1, said[-3000:]
     (job,) = jobs_of(project)["evaluation_pocket-sdar_gsm_answers_score"]
@@ -209,9 +215,9 @@ def test_what_is_missing_of_a_model_and_a_benchmark_is_one_submission_and_what_i
     assert (job["TresPerJob"], job["NumCPUs"], job["MinMemoryNode"]) == ("gres:gpu:1", "8", "8000M")
     made = list((project / "data/twin").rglob("pocket-sdar/gsm/*.manifest.json"))
     assert "answers" in {path.parts[-4] for path in made}
-    in_the_way.rmdir()
+    (project / IN_THE_WAY).rmdir()
     # What is missing is planned, and nothing else; in a run that goes on it is one submission again.
-    planned = finish(start(project, *scores, "-n"))
+    planned = finish(start(project, *SCORES, "-n"))
     assert re.search(rf"^total +{4 - len(made)}$", planned, flags=re.MULTILINE), planned[-2000:]
 
 

@@ -28,9 +28,10 @@ def test_fewer_steps_cost_less_and_a_larger_model_more(paper):
 
 def test_a_step_is_its_arithmetic(paper):
     """By hand: T3D, 880 steps of 256 rows of 628 tokens in two copies, 8 operations a parameter and token."""
+    alone = paper.model_copy(update={"training_processes": 1})
     flops = 8 * 1.7e9 * 880 * 256 * (128 + 500) * 2
-    assert seconds(paper, "students/t3d-math-1.7b-seed0") == pytest.approx(27 + flops / (312e12 * 0.4))
-    assert seconds(paper, "students/naive-td-math-1.7b-seed0") == pytest.approx(27 + flops * 6 / 8 / (312e12 * 0.4))
+    assert seconds(alone, "students/t3d-math-1.7b-seed0") == pytest.approx(27 + flops / (312e12 * 0.4))
+    assert seconds(alone, "students/naive-td-math-1.7b-seed0") == pytest.approx(27 + flops * 6 / 8 / (312e12 * 0.4))
 
 
 def test_only_gpus_cost(paper):
@@ -68,7 +69,11 @@ def test_the_report_adds_up(paper):
     stages = ("teachers", "trajectories", "students", "answers")
     assert sum(float(rows[stage][1]) for stage in stages) == pytest.approx(float(rows["all"][1]), abs=0.2)
     assert float(rows["table4.csv"][2]) > 0
-    assert "at 40% of 3.12e+14 FLOP/s" in text
+    assert "8 processes train a student together, each at 69% of the speed of as many alone (measured: 2)." in text
+    assert "at 28% of 3.12e+14 FLOP/s" in text
+    alone = cost.report(paper.model_copy(update={"training_processes": 1}))
+    assert "train a student together" not in alone
+    assert "at 40% of 3.12e+14 FLOP/s" in alone
 
 
 def test_a_student_that_does_not_fit_is_named(paper):

@@ -86,6 +86,8 @@ class Run:
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
+    # A shell starts what runs in its background with this signal ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     found = Run(monkeypatch, tmp_path)
     yield found
     found.end()

@@ -128,7 +128,7 @@ def test_running_jobs_are_seen_with_the_steps_that_are_done(project, monkeypatch
     """Saved or not; the file may be read while it is written."""
     # A folder lists its files in any order; here the file of steps is not the last.
     listed = Path.glob
-    monkeypatch.setattr(Path, "glob", lambda *given: iter(sorted(listed(*given))))
+    monkeypatch.setattr(Path, "glob", lambda *given, **named: iter(sorted(listed(*given, **named))))
     path("students/t3d-seed0").unlink()
     (project / "data/twin/students/t3d-seed0.partial").mkdir()
     work = project / "work" / "twin" / "t3d-seed0"

@@ -10,6 +10,7 @@ import pytest
 
 from t3d.terminal import parent
 from tests.conftest import ROOT
+from tests.started import FORKED, main_of
 from tests.workflow.small import dvc, git, snakemake, t3d, twin, write
 
 
@@ -18,6 +19,8 @@ def loaded():
     """What jobs need is loaded here, once: the parents that they are children of are forks of this process."""
     for name in dict.fromkeys(name for modules in parent.LOADED.values() for name in modules):
         import_module(name)
+    for name in FORKED:
+        main_of(name)
 
 
 @pytest.fixture(scope="session")

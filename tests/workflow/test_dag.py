@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from t3d.evaluation import answers
+from t3d.provenance import lineage
 from tests.conftest import ROOT
 from tests.started import Fork, set_up, wait_for
 from tests.workflow.small import (
@@ -194,16 +195,16 @@ def test_a_student_whose_job_is_ended_leaves_its_state(project):
     command += ["data/demo/students/sft-seed0.manifest.json"]
     given = {"cwd": project, "env": environment(project), "start_new_session": True}
     running = Fork(command, stdout=subprocess.DEVNULL, stderr=-1, **given)
-    log = project / "logs" / "demo" / "students" / "sft-seed0.log"
+    work, log = project / "work" / "demo" / "sft-seed0", project / "logs" / "demo" / "students" / "sft-seed0.log"
     deadline = time.monotonic() + 120
-    while not (log.is_file() and "distill sft-seed0: " in log.read_text()):
+    while not (work / lineage.STEP).is_file():
         assert running.poll() is None, running.stderr.read().decode()[-3000:]
         assert time.monotonic() < deadline, "training did not begin"
-        time.sleep(0.5)
+        time.sleep(0.1)
     os.killpg(running.pid, signal.SIGTERM)
     running.communicate(timeout=60)
     assert re.search(r"terminated after step \d+; run again to resume", log.read_text())
-    assert list((project / "work" / "demo" / "sft-seed0").glob("step-*.pt"))
+    assert list(work.glob("step-*.pt"))
 
 
 def jobs_of(running: subprocess.Popen) -> list[psutil.Process]:

@@ -19,7 +19,7 @@ from t3d.params import AccuracyFigure, Experiment
 from t3d.provenance import lineage
 from t3d.reporting import scores
 from t3d.reporting.accuracy import accuracy_table
-from t3d.reporting.figures.style import ALONE, LABELS, End, label_ends, legend_below, light_grid, look_of
+from t3d.reporting.figures.style import ALONE, LABELS, STRONG, End, label_ends, legend_below, light_grid, look_of
 from t3d.reporting.view import budget_of
 
 _PANEL = (2.7, 2.35)
@@ -28,7 +28,9 @@ _TICKS = {2: ((1,), (1, 1.5), (1, 1.25, 1.5, 1.75)), 10: ((1,), (1, 2, 5), (1, 1
 """Base of a logarithmic axis -> multiples of its powers that may have ticks, ever closer."""
 _LOW = 12
 """Percent. Below a point that is lower than this, there is no room for its mark."""
-_BAND = "Band: 95 % Wilson interval over questions."
+_BAND = "Band: 95 % Wilson interval over questions"
+_CROWD = 4
+"""Of more lines than this, only Original's and the strongest have bands: others would cover them."""
 _SEEDS = "Line: mean over training seeds. "
 
 
@@ -40,7 +42,9 @@ def draw(experiment: Experiment, wanted: AccuracyFigure, manifests: list[Path]) 
     """
     frame, totals = scores.load(experiment, wanted, manifests)
     several = frame.groupby("method")["seed"].nunique().max() > 1
+    banded = _banded(experiment, wanted)
     note = (_SEEDS if several else "") + _BAND
+    note += f" ({' and '.join(banded)})." if len(banded) < len(_looks(experiment, wanted)) else "."
     if wanted.against == "tokens_per_second":
         note += f" Speed is that of this decoder on {_machine(totals)}; another machine's differs."
     points = points_of(experiment, wanted, frame, totals)
@@ -98,27 +102,32 @@ def _machine(totals: pd.DataFrame) -> str:
 
 def _drawn(experiment: Experiment, wanted: AccuracyFigure, points: pd.DataFrame, note: str) -> Figure:
     blocks = sorted(points["block_size"].unique())
-    # A panel per benchmark and block size; with one block size, benchmarks stand side by side.
-    rows, columns = (len(wanted.benchmarks), len(blocks)) if len(blocks) > 1 else (1, len(wanted.benchmarks))
+    # A panel per benchmark and block size; with one block size, up to three benchmarks stand side by side.
+    panels = list(product(wanted.benchmarks, blocks))
+    columns = len(blocks) if len(blocks) > 1 else min((3, 2), key=lambda count: -len(panels) % count)
+    columns = min(columns, len(panels))
+    rows = -(-len(panels) // columns)
     width = (ALONE if columns == 1 else _PANEL[0] * columns + 0.4) + LABELS
     figure = Figure(figsize=(width, _PANEL[1] * rows + 0.2), layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     both = points["dynamic"].nunique() > 1
-    for axis, (benchmark, block) in zip(axes.flat, product(wanted.benchmarks, blocks), strict=True):
+    for place, (axis, (benchmark, block)) in enumerate(zip(axes.flat, panels, strict=False)):
         panel = points[(points["benchmark"] == benchmark) & (points["block_size"] == block)]
         _draw_panel(axis, experiment, wanted, panel, both)
         label, n = experiment.benchmarks[benchmark].label, panel["n"].iloc[0]
         axis.set_title(f"{label} (n = {n}), block size {block}", loc="left")
-    _scale(axes[0, 0], wanted, points)
+        if place == 0:
+            _scale(axis, wanted, points)
+        # A method looks the same in all panels, so the last one of each row has the labels.
+        if (place + 1) % columns == 0 or place + 1 == len(panels):
+            label_ends(axis, list(_ends(experiment, wanted, panel)), _PANEL[1] - 0.5)
+    for axis in axes.flat[len(panels) :]:
+        axis.remove()
     for axis in axes[:, 0]:
         axis.set_ylabel("Accuracy (%)")
-    x_label = "Tokens per second" if wanted.against == "tokens_per_second" else "Tokens per denoising step"
-    for axis in axes[-1]:
-        axis.set_xlabel(x_label)
-    # A method looks the same in all panels, so the last one of each row has the labels.
-    for axis, benchmark in zip(axes[:, -1], wanted.benchmarks if rows > 1 else wanted.benchmarks[-1:], strict=True):
-        panel = points[(points["benchmark"] == benchmark) & (points["block_size"] == blocks[-1])]
-        label_ends(axis, list(_ends(experiment, wanted, panel)), _PANEL[1] - 0.5)
+    for axis in axes.flat[max(0, len(panels) - columns) : len(panels)]:
+        axis.set_xlabel("Tokens per second" if wanted.against == "tokens_per_second" else "Tokens per denoising step")
+        axis.tick_params(labelbottom=True)
     kinds = {
         "fixed steps": Line2D([], [], color="#808080"),
         "threshold": Line2D([], [], color="#808080", linestyle=":"),
@@ -146,11 +155,21 @@ def _looks(experiment: Experiment, wanted: AccuracyFigure) -> dict[str, dict[str
     return looks
 
 
+def _banded(experiment: Experiment, wanted: AccuracyFigure) -> list[str]:
+    """Labels of the lines that have bands."""
+    looks = _looks(experiment, wanted)
+    teacher = experiment.teachers[wanted.teacher].label
+    strong = [label for label, look in looks.items() if (look["linewidth"], look["linestyle"]) == (STRONG, "-")]
+    return [teacher, *strong] if len(looks) > _CROWD else list(looks)
+
+
 def _draw_panel(axis: Axes, experiment: Experiment, wanted: AccuracyFigure, panel: pd.DataFrame, both: bool) -> None:
+    banded = _banded(experiment, wanted)
     for label, look in _looks(experiment, wanted).items():
         for dynamic, line in panel[panel["method"] == label].groupby("dynamic"):
             dotted = {"linestyle": ":"} if both and dynamic else {}
-            axis.fill_between(line["x"], line["low"], line["high"], color=look["color"], alpha=0.13, linewidth=0)
+            if label in banded:
+                axis.fill_between(line["x"], line["low"], line["high"], color=look["color"], alpha=0.13, linewidth=0)
             axis.plot(line["x"], line["accuracy"], markersize=4, clip_on=False, **(look | dotted))
     for point in panel[panel["mark"] != ""].itertuples():
         low = point.accuracy < _LOW

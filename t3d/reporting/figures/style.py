@@ -15,7 +15,7 @@ from scipy.optimize import isotonic_regression
 from t3d.params import Experiment
 from t3d.provenance import lineage
 
-_THIN, _STRONG = 1.3, 2.4
+_THIN, STRONG = 1.3, 2.4
 """Widths of lines, points."""
 # Okabe and Ito's colours, without yellow (too near the paper) and black (too near the teacher's grey), and Tol's wine.
 _METHODS = {
@@ -24,7 +24,7 @@ _METHODS = {
     "dParallel": ("#882255", "P", _THIN),
     "Naive TD": ("#009E73", "^", _THIN),
     "DDO": ("#CC79A7", "X", _THIN),
-    "T3D": ("#0072B2", "D", _STRONG),
+    "T3D": ("#0072B2", "D", STRONG),
     "Ours": ("#D55E00", "v", 1.9),
 }
 """Label of a student up to its first colon -> colour, marker and width, in every experiment."""
@@ -115,7 +115,14 @@ def label_ends(axis: Axes, ends: Sequence[End], height: float) -> None:
             linespacing=1.0,
             # A little darker than its line, to be read on white.
             color=tuple(0.75 * part for part in to_rgb(end.color)),
-            arrowprops={"arrowstyle": "-", "color": end.color, "linewidth": 0.6, "shrinkA": 1, "shrinkB": 3},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": end.color,
+                "linewidth": 0.6,
+                "shrinkA": 1,
+                "shrinkB": 3,
+                "relpos": (0, 0.5),
+            },
             annotation_clip=False,
         )
 

@@ -48,7 +48,7 @@ _BELOW = "DDO"
 _PANEL = (2.5, 1.75)
 """Inches."""
 _LOG_2 = math.log(2)
-_COLUMNS = (3, 4)
+_COLUMNS = (3, 4, 2)
 """Panels side by side: whichever leaves fewer places empty."""
 _WIDE = 20
 """What is positive, and at its largest this many times its smallest, has a logarithmic axis."""
