@@ -11,7 +11,7 @@ from t3d.reporting import scores, tables
 from tests.conftest import ROOT
 from tests.reporting.helpers import unpack
 
-EXPERIMENTS = ("pocket", "qwen", "qwen-rates", "qwen-right")
+EXPERIMENTS = ("pocket", "qwen", "qwen-rates", "qwen-right", "qwen-block8")
 TABLES = [(experiment, name, 2) for experiment in EXPERIMENTS for name in find(experiment).tables]
 ONE_THREAD = [("pocket", name, 1) for name in ("table1", "table3", "table9", "humaneval")]
 """Tables of each kind; those that git keeps were made with one thread."""
