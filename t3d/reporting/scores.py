@@ -47,7 +47,7 @@ def load(experiment: Experiment, product: Comparison, manifests: list[Path]) -> 
         DataError: a manifest is not about a cell of `product`, or models were asked different questions.
     """
     optional = lineage.autoregressive_cells(experiment, product)
-    given = {store.read(path).artefact for path in manifests}
+    given = {store.read(path).artefact for path in manifests} if optional else set()
     places = [*lineage.cells_of(experiment, product), *(p for p in optional if "/".join(("scores", *p.cell)) in given)]
     cells = list(dict.fromkeys(place.cell for place in places))
     scores = {cell: _read(cell, m) for cell, m in by_cell(experiment, cells, manifests, kind="scores").items()}

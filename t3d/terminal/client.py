@@ -18,6 +18,7 @@ from importlib import import_module
 ADDRESS = "T3D_PARENT"
 """Environment variable: the name of the parent's socket. It is no file: Linux's abstract names need no folder."""
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+_RECEIVED = 2**16
 LOST = "The process that jobs are forked from has ended; this job begins again without it."
 
 
@@ -63,8 +64,8 @@ def received(connection: socket.socket, seconds: float | None) -> tuple[dict, li
             return {}, []
         length, files, _, _ = socket.recv_fds(connection, struct.calcsize("I"), 3)
         left, content = struct.unpack("I", length)[0], b""
-        while left > len(content):
-            content += connection.recv(left - len(content)) or b"\0" * left
+        while left > len(content) and (more := connection.recv(min(left - len(content), _RECEIVED))):
+            content += more
         return json.loads(content), files
     except (OSError, ValueError, struct.error):
         return {}, files

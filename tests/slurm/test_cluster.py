@@ -40,6 +40,7 @@ SHARD = "data/twin/trajectories/code/0-of-1.manifest.json"
 SCORES = [f"data/twin/scores/pocket-sdar/gsm/{budget}.manifest.json" for budget in ("b8s2", "b8s4")]
 IN_THE_WAY = "data/twin/scores/pocket-sdar/gsm/b8s2.parquet"
 STUDENT = "data/twin/students/sft-seed0.manifest.json"
+T3D = "students/t3d-seed0.manifest.json"
 STUDENT_LOG = "logs/twin/students/sft-seed0.log"
 
 
@@ -166,6 +167,18 @@ def finished(over_time, over_memory, half, tmp_path_factory):
     return project, said
 
 
+@pytest.fixture(scope="module")
+def two_nodes(finished, tmp_path_factory):
+    """A job on two nodes that trains a student of `finished` once more, beside the rest."""
+    project, folder = finished[0], tmp_path_factory.mktemp("two-nodes")
+    shards = [str(path) for key in BENCHMARKS for path in sorted(project.glob(f"data/twin/trajectories/{key}/*.json"))]
+    options = ["--experiment", "twin", "--run", "t3d-seed0", "--teacher", TEACHER, "--work", str(folder / "work")]
+    options += ["--data", *(path for path in shards if path.endswith(store.MANIFEST)), "--out", str(folder / T3D)]
+    line = [sys.executable, "-P", "-m", "t3d.cli", "distill", *options, "--processes", "2"]
+    job = ["--wait", "--partition=both", "--nodes=2", "--ntasks-per-node=1", "--mem=4000", f"--output={folder / 'log'}"]
+    return folder, subprocess.Popen(["sbatch", *job, "--wrap", shlex.join(line)], cwd=project)
+
+
 def test_every_wave_runs_as_jobs_that_ask_for_what_their_rule_needs(finished):
     project, _ = finished
     jobs = jobs_of(project)
@@ -247,7 +260,7 @@ def test_a_job_over_its_memory_is_tried_again_with_more(finished, over_memory):
     assert [job["MinMemoryNode"] for job in jobs_of(project)["trajectories"]] == ["100M", "3200M"]
 
 
-def test_a_job_over_its_time_says_so_and_training_resumes_and_is_cancelled(finished, over_time, tmp_path):
+def test_a_job_over_its_time_says_so_and_training_resumes_and_is_cancelled(finished, two_nodes, over_time, tmp_path):
     project, running = over_time
     said = finish(running)
     assert running.returncode == 1
@@ -275,17 +288,11 @@ def test_a_job_over_its_time_says_so_and_training_resumes_and_is_cancelled(finis
         time.sleep(0.5)
 
 
-def test_two_nodes_train_one_student(finished, tmp_path):
+def test_two_nodes_train_one_student(finished, two_nodes):
     """Two daemons of one machine: launchers meet through Slurm's own names. It says nothing of a network or of NCCL."""
-    project, _ = finished
-    name, log = "students/t3d-seed0.manifest.json", tmp_path / "log"
-    shards = [str(path) for key in BENCHMARKS for path in sorted(project.glob(f"data/twin/trajectories/{key}/*.json"))]
-    options = ["--experiment", "twin", "--run", "t3d-seed0", "--teacher", TEACHER, "--work", str(tmp_path / "work")]
-    options += ["--data", *(path for path in shards if path.endswith(store.MANIFEST)), "--out", str(tmp_path / name)]
-    line = [sys.executable, "-P", "-m", "t3d.cli", "distill", *options, "--processes", "2"]
-    job = ["--wait", "--partition=both", "--nodes=2", "--ntasks-per-node=1", "--mem=4000", f"--output={log}"]
-    subprocess.run(["sbatch", *job, "--wrap", shlex.join(line)], cwd=project, timeout=300, check=True)
-    made, alone = store.read(tmp_path / name), store.read(project / "data" / "twin" / name)
+    (project, _), (folder, running) = finished, two_nodes
+    assert running.wait(300) == 0, (folder / "log").read_text()[-3000:]
+    made, alone = store.read(folder / T3D), store.read(project / "data" / "twin" / T3D)
     assert store.read_receipt(made)["processes"] == 2
     assert made.recipes == alone.recipes
     losses = [[json.loads(text)["loss"] for text in (each.folder() / LOG).open()] for each in (made, alone)]
