@@ -85,6 +85,8 @@ def trained(job, checkpoints=None, **model):
 
 def rehearse(model, job):
     """Work out here how a model's tensors are spread over two processes: every fork would take half a second or two."""
+    # A CUDA build of PyTorch whose first backward is that of a spread model refuses backward in forks.
+    torch.ones(1, requires_grad=True).sum().backward()
     torch.distributed.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
     trainer.train(model, job)
     torch.distributed.destroy_process_group()
