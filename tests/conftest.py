@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
     from t3d.models.sdar import SDARForCausalLM
 
+# A worker loads a fifth faster when it looks for garbage as seldom as `t3d` does.
+gc.set_threshold(100_000, 20, 20)
+
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "data" / "shipped" / "pocket-sdar"
 MASK = 3
