@@ -20,7 +20,6 @@ from t3d.errors import MissingInputError, T3DError
 from t3d.params import Experiment, Product
 from t3d.provenance import lineage, recipes, records, store, verify
 from t3d.provenance.store import manifest_path
-from t3d.terminal import cost
 
 MADE, STALE, MISSING, INCOMPLETE = "made", "stale", "missing", "incomplete"
 _COLOURS = {MADE: 32, STALE: 33, MISSING: 2, INCOMPLETE: 36}
@@ -234,6 +233,8 @@ def _remaining(
 ) -> Remaining:
     jobs = len(left) + len(products)
     if experiment.gpus:
+        from t3d.terminal import cost  # for an experiment of which nothing was made
+
         return Remaining(jobs, sum(cost.of_artefact(experiment, artefact).seconds for artefact in left), 0, "cost")
     if not jobs:
         return Remaining(0, 0.0, 0, "records")
