@@ -226,15 +226,13 @@ def measure_size(given: argparse.Namespace, size: str, machine: Machine, python:
     model, mask_id = random_model(size, given.device, dtype)
     for batch in given.batches:
         for text, budget in check_budgets(given.budgets).items():
-            # An autoregressive model has no plain decoder here.
-            for how in ("engine",) if given.only_engine else ("engine", "plain", "hugging face"):
+            slow = () if given.only_engine or budget is None else ("plain", "hugging face")
+            for how in ("engine", *slow):
                 if device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats()
                 try:
-                    if how == "engine":
+                    if how == "engine" or budget is None:
                         row = measure_engine(model, mask_id, batch, budget, *lengths, given.repeats)
-                    elif budget is None:
-                        continue
                     else:
                         row = measure_slow(
                             model, mask_id, batch, budget, given.prompt, given.slow_response, given.repeats, how

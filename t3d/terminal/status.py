@@ -233,7 +233,7 @@ def _remaining(
 ) -> Remaining:
     jobs = len(left) + len(products)
     if experiment.gpus:
-        from t3d.terminal import cost  # for an experiment of which nothing was made
+        from t3d.terminal import cost  # which an experiment without GPUs does not need
 
         return Remaining(jobs, sum(cost.of_artefact(experiment, artefact).seconds for artefact in left), 0, "cost")
     if not jobs:

@@ -19,7 +19,18 @@ from t3d.params import AccuracyFigure, Experiment
 from t3d.provenance import lineage
 from t3d.reporting import scores
 from t3d.reporting.accuracy import accuracy_table
-from t3d.reporting.figures.style import ALONE, LABELS, STRONG, End, label_ends, legend_below, light_grid, look_of
+from t3d.reporting.figures.style import (
+    ALONE,
+    LABELS,
+    STRONG,
+    End,
+    grid,
+    label_ends,
+    legend_below,
+    light_grid,
+    look_of,
+    lowest,
+)
 from t3d.reporting.view import budget_of
 
 _PANEL = (2.7, 2.35)
@@ -104,9 +115,7 @@ def _drawn(experiment: Experiment, wanted: AccuracyFigure, points: pd.DataFrame,
     blocks = sorted(points["block_size"].unique())
     # A panel per benchmark and block size; with one block size, up to three benchmarks stand side by side.
     panels = list(product(wanted.benchmarks, blocks))
-    columns = len(blocks) if len(blocks) > 1 else min((3, 2), key=lambda count: -len(panels) % count)
-    columns = min(columns, len(panels))
-    rows = -(-len(panels) // columns)
+    rows, columns = grid(len(panels), (len(blocks),) if len(blocks) > 1 else (3, 2))
     width = (ALONE if columns == 1 else _PANEL[0] * columns + 0.4) + LABELS
     figure = Figure(figsize=(width, _PANEL[1] * rows + 0.2), layout="constrained")
     axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
@@ -121,13 +130,10 @@ def _drawn(experiment: Experiment, wanted: AccuracyFigure, points: pd.DataFrame,
         # A method looks the same in all panels, so the last one of each row has the labels.
         if (place + 1) % columns == 0 or place + 1 == len(panels):
             label_ends(axis, list(_ends(experiment, wanted, panel)), _PANEL[1] - 0.5)
-    for axis in axes.flat[len(panels) :]:
-        axis.remove()
     for axis in axes[:, 0]:
         axis.set_ylabel("Accuracy (%)")
-    for axis in axes.flat[max(0, len(panels) - columns) : len(panels)]:
+    for axis in lowest(axes, len(panels)):
         axis.set_xlabel("Tokens per second" if wanted.against == "tokens_per_second" else "Tokens per denoising step")
-        axis.tick_params(labelbottom=True)
     kinds = {
         "fixed steps": Line2D([], [], color="#808080"),
         "threshold": Line2D([], [], color="#808080", linestyle=":"),

@@ -80,6 +80,22 @@ def _method(experiment: Experiment, student: str) -> str:
     return experiment.students[student].label.partition(":")[0]
 
 
+def grid(panels: int, columns: Sequence[int]) -> tuple[int, int]:
+    """Rows and columns of so many panels: of the numbers of `columns` the first that leaves fewest places empty."""
+    width = min(min(columns, key=lambda count: -panels % count), panels)
+    return -(-panels // width), width
+
+
+def lowest(axes: np.ndarray, panels: int) -> list[Axes]:
+    """The lowest panel of each column of a grid, with its tick labels; places without a panel are removed."""
+    for axis in axes.flat[panels:]:
+        axis.remove()
+    found = list(axes.flat[max(0, panels - axes.shape[1]) : panels])
+    for axis in found:
+        axis.tick_params(labelbottom=True)
+    return found
+
+
 @dataclass(frozen=True)
 class End:
     """The last point of a line, in data coordinates, and what the line is called."""

@@ -20,7 +20,7 @@ from t3d.params.json_files import read_lines
 from t3d.provenance import lineage
 from t3d.provenance.lineage import LOG
 from t3d.provenance.store import Manifest, sha256
-from t3d.reporting.figures.style import OTHERS, legend_below, light_grid, look_of
+from t3d.reporting.figures.style import OTHERS, grid, legend_below, light_grid, look_of, lowest
 from t3d.reporting.inputs import by_artefact
 
 _TITLES = {
@@ -74,17 +74,13 @@ def draw(experiment: Experiment, wanted: TrainingFigure, manifests: list[Path]) 
         found |= by_artefact(experiment, artefacts, given, kind=kind)
     logs = {key: pd.concat(read_log(found[run]) for run in names) for key, names in runs.items()}
     shown = [key for key in _TITLES if any(key in log.columns for log in logs.values())]
-    columns = min(min(_COLUMNS, key=lambda count: -len(shown) % count), len(shown))
-    rows = -(-len(shown) // columns)
+    rows, columns = grid(len(shown), _COLUMNS)
     figure = Figure(figsize=(_PANEL[0] * columns, _PANEL[1] * rows + 0.2), layout="constrained")
-    axes = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
-    for axis, key in zip(axes, shown, strict=False):
+    axes = figure.subplots(rows, columns, sharex=True, squeeze=False)
+    for axis, key in zip(axes.flat, shown, strict=False):
         _draw_panel(axis, experiment, logs, key)
-    for axis in axes[len(shown) :]:
-        axis.remove()
-    for axis in axes[max(0, len(shown) - columns) : len(shown)]:
+    for axis in lowest(axes, len(shown)):
         axis.set_xlabel("Optimizer step")
-        axis.tick_params(labelbottom=True)
     handles = [Line2D([], [], **(_line(experiment, key) | {"linewidth": 2.0})) for key in runs]
     several = any(len(names) > 1 for names in runs.values())
     note = "Every optimizer step, not smoothed." + (" Line: mean over training seeds; band: their range." * several)
