@@ -21,8 +21,9 @@ NODES = ("127.0.0.2", "127.0.0.3")
 MARK = "# Written by T3D's tests/slurm, which remove it when they end."
 SYSTEM = (Path("/etc/slurm"), Path("/etc/slurm-llnl"))
 RUN = Path("/run/t3d-slurm")
-GPUS = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random")
-"""To Slurm a GPU is a device file; nothing opens it."""
+GPUS = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty")
+"""To Slurm a GPU is a device file; nothing opens it. There are as many as jobs ask for at one time: with fewer, jobs
+that are to run side by side wait for others."""
 DAEMONS = {"slurmd": "slurmd", "slurmctld": "slurmctld", "munged": "munge"}
 """Program -> Debian's package, in the order in which they are stopped."""
 

@@ -86,7 +86,7 @@ def start(project: Path, *arguments: str, nice: int = 0, tools: Path | None = No
     )
 
 
-def finish(running: subprocess.Popen, seconds: int = 300) -> str:
+def finish(running: subprocess.Popen, seconds: int = 900) -> str:
     """What Snakemake said, once it has ended."""
     try:
         return running.communicate(timeout=seconds)[0]
@@ -236,9 +236,10 @@ def test_what_is_missing_of_a_model_and_a_benchmark_is_one_submission_and_what_i
 
 def test_more_gpus_than_one_are_not_cut_to_the_limit_of_a_local_run(slurm, tmp_path):
     project = make_project(tmp_path / "project")
-    # Refused at once: the node has four.
-    said = finish(start(project, TEACHER, "--retries", "0", "--set-resources", "teacher:gpu=5"))
-    assert "--gpus=5" in said
+    more = len(cluster.GPUS) + 1
+    said = finish(start(project, TEACHER, "--retries", "0", "--set-resources", f"teacher:gpu={more}"))
+    # Refused at once: the node has one less.
+    assert f"--gpus={more}" in said
     assert "Requested node configuration is not available" in said
 
 
