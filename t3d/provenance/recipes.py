@@ -86,7 +86,9 @@ def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, An
         (name,) = parts
         teacher = experiment.teachers[name]
         if teacher.hub is not None:
-            return {"teacher": {"hub": teacher.hub}}
+            # Of its files only the tokenizer's settings are not the source's: they name this token.
+            named = {} if teacher.mask_token is None else {"mask_token": teacher.mask_token}
+            return {"teacher": {"hub": teacher.hub} | named}
         if teacher.path is not None:
             return {"teacher": _spec(experiment, "teachers", name), "shipped": _content_of(teacher.path)}
         spec = _spec(experiment, "teachers", name)

@@ -155,6 +155,13 @@ def manifest_path(experiment: Experiment, artefact: str) -> Path:
     return Path("data", experiment.name, artefact + MANIFEST)
 
 
+def making(path: Path) -> str:
+    """The command that makes a file below `data/<experiment>/` or `results/<experiment>/`; other paths have none."""
+    if path.parts[:1] not in (("data",), ("results",)) or not path.parts[2:]:
+        return "a command that writes it"
+    return f"snakemake {path} --cores all --config experiment={path.parts[1]}"
+
+
 def read(path: str | Path, kind: str | None = None) -> Manifest:
     """Read a manifest.
 
@@ -168,7 +175,7 @@ def read(path: str | Path, kind: str | None = None) -> Manifest:
     """
     path = Path(path)
     if not path.is_file():
-        raise MissingInputError(f"{path} is missing: make it first (snakemake {path}).")
+        raise MissingInputError(f"{path} is missing: make it first ({making(path)}).")
     manifest = Manifest(**vars(read_json(path, _Content)), path=path)
     if manifest.schema != SCHEMA:
         raise CorruptArtefactError(f"{path}: schema {manifest.schema}, this version reads {SCHEMA}.")

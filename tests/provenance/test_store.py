@@ -143,6 +143,22 @@ def test_labels_and_batch_sizes_do_not_change_a_recipe(experiment):
     assert digests[0] == digests[1] != digests[2]
 
 
+def test_another_mask_token_is_another_teacher(experiment):
+    digests = []
+    for option in ({}, {"mask_token": "<a>"}, {"mask_token": "<b>"}):
+        content = experiment.model_dump() | {"sources": {"s": {"repository": "me/m", "kind": "model"}}}
+        content["teachers"] = content["teachers"] | {"n": {"source": "hub", "hub": "s"} | option}
+        digests.append(recipes.digest(Experiment(**content), "teachers/n"))
+    assert len(set(digests)) == 3
+
+
+def test_the_command_that_makes_a_file():
+    assert store.making(Path("data/pocket/students/s.manifest.json")) == (
+        "snakemake data/pocket/students/s.manifest.json --cores all --config experiment=pocket"
+    )
+    assert "snakemake" not in store.making(Path("nowhere.manifest.json"))
+
+
 def test_how_a_student_fits_into_memory_does_not_change_its_recipe(experiment):
     sft = {"label": "SFT", "prompts": ["p"], "objective": {"name": "sft"}, "states": {"kind": "random"}}
     prompts = {"p": {"teacher": "m", "split": "train", "count": 3}}
