@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from t3d.errors import DataError, MissingInputError
+from t3d.errors import AGAIN, CorruptArtefactError, DataError, MissingInputError
 from t3d.params import Experiment
 from t3d.provenance import store, verify
 from t3d.provenance.store import Manifest
@@ -21,7 +21,7 @@ def by_artefact(
 
     Raises:
         ParameterError: one was made with other parameters.
-        CorruptArtefactError: a file is no manifest, or of another kind.
+        CorruptArtefactError: a file is no manifest, or that of another kind or of an artefact with another place.
         MissingInputError: a manifest, its receipt or an artefact is not there.
         DataError: one is not asked for, or given twice.
     """
@@ -29,6 +29,9 @@ def by_artefact(
     by_name: dict[str, Manifest] = {}
     for path in manifests:
         manifest = store.read(path, kind=kind)
+        named = store.manifest_path(experiment, manifest.artefact)
+        if Path(path).is_relative_to(named.parts[0]) and Path(path) != named:
+            raise CorruptArtefactError(f"{path} is the manifest of {manifest.artefact}; its place is {named}. {AGAIN}")
         verify.check(experiment, manifest, receipt=True)
         if manifest.artefact not in wanted or manifest.artefact in by_name:
             raise DataError(f"{path}: {manifest.artefact} is not asked for, or given twice. Leave it out.")
@@ -36,5 +39,7 @@ def by_artefact(
     missing = [store.manifest_path(experiment, artefact) for artefact in wanted if artefact not in by_name]
     if missing:
         more = f" ({len(missing) - 1} more are missing)" if len(missing) > 1 else ""
-        raise MissingInputError(f"{missing[0]} is not among the {kind}{more}: make it first (snakemake {missing[0]}).")
+        raise MissingInputError(
+            f"{missing[0]} is not among the {kind}{more}: make it first ({store.making(missing[0])})."
+        )
     return by_name

@@ -8,6 +8,7 @@ from typing import Any
 from t3d.errors import MissingInputError, reading
 from t3d.params import AccuracyTable, Experiment
 from t3d.provenance.files import atomic_write
+from t3d.provenance.store import making
 from t3d.reporting import csv_format
 
 
@@ -27,8 +28,8 @@ def write(experiment: Experiment, out: Path) -> None:
             continue
         path = Path("results", experiment.name, f"{name}.csv")
         if not path.is_file():
-            raise MissingInputError(f"{path} is missing: make it first (snakemake {path}).")
-        with reading(path, f"Make it again (snakemake {path} --forcerun {path})."):
+            raise MissingInputError(f"{path} is missing: make it first ({making(path)}).")
+        with reading(path, f"Make it again ({making(path)} --forcerun {path})."):
             tidy = csv_format.read(path)
             means = tidy[tidy["benchmark"].eq("average")] if len(table.benchmarks) > 1 else tidy
             where = means["tokens_per_step"].fillna(means["threshold"])

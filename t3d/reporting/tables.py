@@ -18,7 +18,7 @@ from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError, 
 from t3d.params import AccuracyTable, DecodingTable, Experiment
 from t3d.provenance import lineage
 from t3d.provenance.files import atomic_write
-from t3d.provenance.store import manifest_path
+from t3d.provenance.store import making, manifest_path
 from t3d.reporting import renderings, scores
 from t3d.reporting.accuracy import accuracy_table, accuracy_view
 from t3d.reporting.csv_format import to_csv
@@ -113,10 +113,10 @@ def check(experiment: Experiment, name: str) -> None:
     """
     path = Path("results") / experiment.name / f"{name}.csv"
     if not path.is_file():
-        raise MissingInputError(f"{path} is missing: make it first (snakemake {path}).")
+        raise MissingInputError(f"{path} is missing: make it first ({making(path)}).")
     material = lineage.inputs_of_target(experiment, experiment.tables[name], here=True)
     with tempfile.TemporaryDirectory() as folder:
         again = Path(folder) / path.name
         write(experiment, name, [manifest_path(experiment, artefact) for artefact in material], again)
         if not filecmp.cmp(path, again, shallow=False):
-            raise CorruptArtefactError(f"{path} is not what its scores give. Delete it and run snakemake {path}.")
+            raise CorruptArtefactError(f"{path} is not what its scores give. Delete it, then run {making(path)}.")

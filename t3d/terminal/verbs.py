@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from t3d.errors import ParameterError, SourceError
+from t3d.errors import MissingInputError, ParameterError, SourceError
 
 if TYPE_CHECKING:
     from t3d.params import Experiment
@@ -63,16 +63,20 @@ def trace_cell(
     from t3d.provenance import publish, remote, trace, verify
 
     found, name = trace.table_of(table, experiment)
+    missing = verify.missing_of(found, found.tables[name], here=True)
+    command = publish.remedy(found, missing) if missing else None
     if cell is None:
         listed = trace.index(found, name)
         width = max(map(len, listed))
         lines = (f"{key:<{width}}  {said}" for key, said in listed.items())
         print(dumps(listed, indent=1) if json else "\n".join(lines))
-        missing = verify.missing_of(found, found.tables[name], here=True)
-        if command := publish.remedy(found, missing) if missing else None:
+        if command:
             print(f"{command} fetches what is not here.", file=sys.stderr)
         return
-    origins = trace.trace(found, name, cell)
+    try:
+        origins = trace.trace(found, name, cell)
+    except MissingInputError as error:
+        raise MissingInputError(f"{error} {command} fetches what was published.") if command else error from None
     print(trace.to_json(origins) if json else trace.to_text(cell, origins, remote.command(found.name)))
 
 

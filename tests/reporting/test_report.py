@@ -205,7 +205,7 @@ def test_without_answers_it_says_how_to_get_them(made):
     pages.remove("answers")
     text = report(made)
     assert "no recorded answers of experiment tiny are here" in text
-    assert "snakemake results/table1.csv --config experiment=tiny" in text
+    assert "snakemake --cores all --config experiment=tiny" in text
     # Nothing was pushed that could be fetched.
     assert "t3d pull" not in text
     assert 'id="viewer"' not in text

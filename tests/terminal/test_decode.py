@@ -119,7 +119,7 @@ def test_what_a_model_writes_does_not_steer_the_terminal():
 def test_a_recorded_answer_is_shown_as_it_was_recorded(project, response):
     experiment = params.find("demo")
     model = asking.find_model(experiment, None)
-    with pytest.raises(DataError, match=r"holds no recorded answers: make them first\.$"):
+    with pytest.raises(DataError, match=r"holds no recorded answers: make them first \(snakemake .*=demo\)\.$"):
         asking.recorded(experiment, model, Budget.parse("b8s2"), "q1")
     found = response("b8s2")
     row = {"id": "q1", "text": "", "response_ids": found.ids, "step_map": found.step_map}

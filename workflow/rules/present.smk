@@ -9,7 +9,7 @@ def material(product):
     missing = verify.missing_of(E, product, here=True)
     if missing:
         command = publish.remedy(E, missing)
-        remedy = f"Fetch them: {command}" if command else "Only the Snakefile makes them."
+        remedy = f"Fetch them ({command})." if command else "Only the Snakefile makes them."
         files = [str(path) for path in missing.values()]
         raise WorkflowError(
             f"{product.caption!r} cannot be made here: it shows {len(artefacts)} artefacts, and of {len(files)} a file is "

@@ -39,7 +39,8 @@ def write(experiment: Experiment, out: Path) -> None:
     tables = {name: folder / f"{name}.csv" for name in experiment.tables}
     tables = {name: path for name, path in tables.items() if path.is_file()}
     if not tables:
-        raise MissingInputError(f"{folder} holds no table: make one first (snakemake results/table1.csv).")
+        command = f"snakemake --cores all --config experiment={experiment.name}"
+        raise MissingInputError(f"{folder} holds no table: make one first ({command}).")
     figures = {name: folder / "figures" / f"{name}.png" for name in experiment.figures}
     figures = {name: path for name, path in figures.items() if path.is_file()}
     products = [
@@ -65,6 +66,7 @@ def write(experiment: Experiment, out: Path) -> None:
             {
                 "view": view,
                 "path": tables[view.name].as_posix(),
+                "making": store.making(tables[view.name]),
                 "outdated": origins.outdated(view, provenance),
                 "kept": _kept(experiment, experiment.tables[view.name]),
                 "ours": [label for _, rows in view.groups for label, _ in rows if is_ours(label)],
@@ -86,6 +88,7 @@ def write(experiment: Experiment, out: Path) -> None:
         costs=costs.of_products(experiment, products),
         unfit=unfit,
         unmade=[name for name in known if name not in made],
+        making=lambda name: store.making(folder / name),
         no_answers=why,
         pull=remote.command(experiment.name),
         provenance=provenance,
@@ -140,7 +143,7 @@ def _views(experiment: Experiment, tables: dict[str, Path]) -> tuple[list[View],
     for name, path in tables.items():
         fault = f"does not fit tables.{name} of params/{experiment.name}.yaml as it is now"
         try:
-            with reading(path, f"Make it again: snakemake {path}", fault=fault):
+            with reading(path, f"Make it again: {store.making(path)}", fault=fault):
                 speeds = _speeds(experiment, experiment.tables[name])
                 views.append(view_of(experiment, name, csv_format.read(path), speeds))
         except T3DError as error:
