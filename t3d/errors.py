@@ -84,8 +84,9 @@ def in_a_sentence() -> Iterator[None]:
         try:
             yield
         finally:
-            # What the last lines say may not fit on the disk.
-            sys.stdout.flush()
+            # What the last lines say may not fit on the disk. A caller may have closed the output (`>&-`).
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read the output has gone, as `head` does.
         message = ""
@@ -105,7 +106,8 @@ def in_a_sentence() -> Iterator[None]:
     else:
         return
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except OSError:
         # Python would try again at exit, and say so.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from t3d import params
 from t3d.cli import app
-from t3d.errors import in_a_sentence, of_system
+from t3d.errors import ParameterError, in_a_sentence, of_system
 from t3d.provenance import lineage
 from tests.conftest import ROOT
 from tests.started import clone, forked
@@ -134,6 +134,21 @@ def test_an_unreachable_server_is_no_unwritable_file():
         "Couldn't reach 'openai/gsm8k' on the Hub."
     )
     assert of_system(OSError(errno.EIO, "")).startswith("a file, or what this prints: ")
+
+
+def test_without_a_project_the_folder_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ParameterError, match=f"{tmp_path} has no folder params: change to the folder of the project"):
+        params.find("demo")
+
+
+def test_a_closed_output_is_no_traceback(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout", None)
+    with in_a_sentence():
+        pass
+    with pytest.raises(SystemExit, match="1"), in_a_sentence():
+        raise ParameterError("it says so.")
+    assert capsys.readouterr().err == "t3d: it says so.\n"
 
 
 def test_ctrl_c_before_a_verb_begins_is_no_traceback(capsys):

@@ -6,7 +6,7 @@ import json
 import reprlib
 import textwrap
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +40,36 @@ def load(path: str | Path) -> Experiment:
     if "name" in raw:
         raise ParameterError(f"{path}: `name` follows from the file's name; remove the key.")
     try:
-        return Experiment.model_validate({"name": path.stem, **raw})
+        experiment = Experiment.model_validate({"name": path.stem, **raw})
     except ValidationError as error:
         told = _told(error.errors())
         more = [f"  and {len(told) - _MOST} more"] if told[_MOST:] else []
         raise ParameterError("\n".join([f"{path}:", *told[:_MOST], *more])) from error
+    if place := next(_truths(raw, experiment), None):
+        raise ParameterError(f"{path}:\n  {place} is true or false (yes, no, on, off); a number is expected.")
+    return experiment
 
 
-def find(experiment: str) -> Experiment:
-    """Read `params/<experiment>.yaml` of the working directory."""
-    if not experiment or "/" in experiment:
+def _truths(raw: Any, read: Any, place: str = "") -> Iterator[str]:
+    """Places where a file has a truth value and a number was read: pydantic takes true for 1."""
+    if isinstance(raw, bool) and not isinstance(read, bool):
+        yield place
+    elif isinstance(raw, dict):
+        for key, value in raw.items():
+            below = read.get(key) if isinstance(read, dict) else getattr(read, key, None)
+            yield from _truths(value, below, f"{place}.{key}".lstrip("."))
+    elif isinstance(raw, list):
+        for number, (value, below) in enumerate(zip(raw, read, strict=False)):
+            yield from _truths(value, below, f"{place}.{number}")
+
+
+def find(experiment: Any) -> Experiment:
+    """Read `params/<experiment>.yaml` of the working directory; Snakemake's `--config` may give any value."""
+    if not Path("params").is_dir():
+        raise ParameterError(
+            f"{Path.cwd()} has no folder params: change to the folder of the project, which has params and Snakefile."
+        )
+    if not isinstance(experiment, str) or not experiment or "/" in experiment:
         raise ParameterError(
             f"experiment {short(repr(experiment))}: it is the name of a file in params/, without .yaml."
         )

@@ -293,7 +293,7 @@ def _applies(option: str, group: str, student: dict[str, Any]) -> bool:
 
     def of(group: str, field: str) -> Any:
         own = student.get(group, {})
-        return own.get(field) if isinstance(own, dict) else getattr(own, field)
+        return own.get(field) if isinstance(own, dict) else getattr(own, field, None)
 
     if group == "objective":
         return option == "log_probability" or option in _OPTIONS.get(str(of("objective", "name")), ())

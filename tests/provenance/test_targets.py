@@ -20,11 +20,15 @@ from tests.conftest import ROOT
         ("results/table1.cvs", r"made by no rule. There are results/table1\.csv"),
         ("table1", r"table1 is no rule; type results/table1\.csv"),
         ("speed", r"speed is no rule; type results/figures/speed\.pdf"),
+        ("results/paper/table1.csv", "is of experiment paper, not demo: add --config experiment=paper"),
+        ("results/pocket/figures/speed.pdf", "is of experiment pocket, not demo"),
+        ("data/pocket/students/t3d-seed0.manifest.json", "is of experiment pocket, not demo"),
         ("data/demo/students/t3d-seed9.manifest.json", "makes no 'students/t3d-seed9': unknown 't3d-seed9'"),
         ("data/demo/scores/t3d-seed0/gms/b8s2.manifest.json", "unknown 'gms'"),
     ],
 )
-def test_a_mistyped_target_is_named(target, message):
+def test_a_mistyped_target_is_named(target, message, monkeypatch):
+    monkeypatch.chdir(ROOT)
     demo = params.load(ROOT / "params" / "demo.yaml")
     unseen.check_targets(demo, ["-n", "results/table1.csv", "results/report.html", "--config", "experiment=demo"])
     unseen.check_targets(demo, ["all", "results/demo/metrics.json", "results/demo/table1.md", "--profile", "slurm"])

@@ -176,6 +176,9 @@ def test_a_model_is_loaded_once_for_budgets_that_follow_each_other(project, monk
 
 def test_bad_parameters_stop_snakemake_with_one_message(project):
     assert "unknown experiment 'nope'" in snakemake(project, "-n", "--config", "experiment=nope", check=False)
+    said = snakemake(project, "-n", "--config", "experment=demo", check=False)
+    assert "--config experment: unknown; the only key is `experiment`" in said
+    assert "experiment 1: it is the name of a file" in snakemake(project, "-n", "--config", "experiment=1", check=False)
     content = twin()
     content["students"]["t3d"]["stpes"] = 3
     write(project, content)

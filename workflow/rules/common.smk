@@ -15,6 +15,8 @@ from t3d.terminal import cost, doctor, parent
 
 min_version("9.27")
 
+if unknown := config.keys() - {"experiment"}:
+    raise WorkflowError(f"--config {', '.join(sorted(unknown))}: unknown; the only key is `experiment`.")
 try:
     E = params.find(config.get("experiment", "demo"))
     # Here, since an error of an input function comes with a traceback; Snakemake itself knows its targets later.
