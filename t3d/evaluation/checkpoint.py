@@ -38,7 +38,7 @@ def experiment_of(
         mask_token: its mask token, if the folder does not name it.
 
     Raises:
-        ParameterError: `base` has no such benchmark.
+        ParameterError: `base` has no such benchmark, or its questions are not pinned.
         MissingInputError: there is no such folder.
     """
     if benchmark not in base.benchmarks:
@@ -56,6 +56,11 @@ def experiment_of(
     digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
     spec = base.benchmarks[benchmark].model_dump()
     prompts = base.prompt_sets[spec["prompts"]]
+    if prompts.source is not None and not base.sources[prompts.source].pinned:
+        raise ParameterError(
+            f"params/{base.name}.yaml, sources.{prompts.source} is not pinned; on a machine with network "
+            f"`t3d pin --experiment {base.name}` prints what to paste."
+        )
     wanted = {} if prompts.source is None else {prompts.source: base.sources[prompts.source].model_dump()}
     name = re.sub(r"[^\w.-]", "-", folder.resolve().name)
     own = {

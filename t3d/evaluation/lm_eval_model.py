@@ -36,8 +36,8 @@ class T3DLM(GenerationOnly):
 
     def __init__(
         self,
-        pretrained: str,
-        budget: str,
+        pretrained: str = "",
+        budget: str = "",
         device: str | None = None,
         dtype: str = "bfloat16",
         batch_size: int | str = 32,
@@ -49,7 +49,7 @@ class T3DLM(GenerationOnly):
         """Load a folder.
 
         Raises:
-            ParameterError: an argument that this model does not have, or a budget that is none.
+            ParameterError: an argument is missing, or is none of this model's; or a budget that is none.
             MissingInputError, CorruptArtefactError: as `load_model`.
         """
         super().__init__()
@@ -58,6 +58,10 @@ class T3DLM(GenerationOnly):
         if unknown:
             known = "pretrained, budget, dtype, max_gen_toks, mask_token and seed"
             raise ParameterError(f"--model_args: {', '.join(unknown)} is not known; there are {known}.")
+        if not pretrained or not budget:
+            raise ParameterError("--model_args: give a folder and a budget: pretrained=FOLDER,budget=b4s2.")
+        if type(seed) is not int or type(max_gen_toks) is not int or max_gen_toks < 1:
+            raise ParameterError(f"--model_args: max_gen_toks={max_gen_toks} and seed={seed} are to be whole numbers.")
         if not str(batch_size).isdigit():
             raise ParameterError(f"--batch_size is {batch_size!r}; give a number.")
         self.budget = Budget.parse(budget)

@@ -172,6 +172,9 @@ def _dvc(*arguments: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr + done.stdout).strip()[-2000:]
+        if "Traceback" in said:
+            # Of a broken .dvc/config, for example; the last line says so.
+            said = said.splitlines()[-1]
         held = (
             "\nA DVC that was killed leaves its lock. If none is running, on any machine that shares this folder, "
             "remove .dvc/tmp/lock and .dvc/tmp/rwlock, then run the command again."

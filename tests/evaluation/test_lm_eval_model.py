@@ -109,3 +109,9 @@ def test_what_it_does_not_have_is_refused(lm):
         lm_eval_model.T3DLM(str(SHIPPED), "b8s4", peft="adapter")
     with pytest.raises(lm_eval_model.ParameterError, match="batch_size is 'auto'; give a number"):
         lm_eval_model.T3DLM(str(SHIPPED), "b8s4", batch_size="auto")
+    for missing in ({"budget": "b8s4"}, {"pretrained": str(SHIPPED)}):
+        with pytest.raises(lm_eval_model.ParameterError, match="give a folder and a budget: pretrained=FOLDER"):
+            lm_eval_model.T3DLM(**missing)
+    for wrong in ({"seed": "x"}, {"max_gen_toks": 0}, {"max_gen_toks": "many"}):
+        with pytest.raises(lm_eval_model.ParameterError, match=r"max_gen_toks=.* and seed=.* are to be whole numbers"):
+            lm_eval_model.T3DLM(str(SHIPPED), "b8s4", **wrong)
