@@ -31,7 +31,7 @@ from benchmarks.published import MASK_ID, SIZES
 from t3d.decoding.decoder import decode
 from t3d.decoding.engine import Engine
 from t3d.decoding.request import DecodingOptions, Request
-from t3d.errors import MemoryTooSmallError, ParameterError
+from t3d.errors import MemoryTooSmallError, ParameterError, in_a_sentence
 from t3d.models.folder import SDARConfig
 from t3d.models.masks import block_causal
 from t3d.models.sdar import SDARForCausalLM
@@ -42,6 +42,7 @@ HALF = {"hidden_size": 896, "intermediate_size": 4864, "layers": 24, "heads": 14
 FEW_TOKENS = 2048
 """Vocabulary of sizes that are no published model's: pocket and tiny."""
 POCKET = {"hidden_size": 192, "intermediate_size": 512, "layers": 6, "heads": 3, "key_value_heads": 1, "head_dim": 64}
+NAMES = ["pocket", "0.5b", *SIZES]
 
 
 def random_model(
@@ -248,11 +249,17 @@ def measure_size(given: argparse.Namespace, size: str, machine: Machine, python:
     return rows
 
 
+def json_file(text: str) -> Path:
+    """A file to write; its folder is looked for before minutes are spent on what it will hold."""
+    if not Path(text).parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {Path(text).parent}")
+    return Path(text)
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print rows, and write JSON, table and figure."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    sizes = ["pocket", "0.5b", *SIZES]
-    parser.add_argument("--sizes", nargs="+", choices=sizes, default=["4b", "1.7b", "pocket"], help="models")
+    parser.add_argument("--sizes", nargs="+", choices=NAMES, default=["4b", "1.7b", "pocket"], help="models")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 32, 128, 512], help="sequences at a time")
     parser.add_argument(
         "--budgets", nargs="+", default=["b4s4", "b4s2", "b4s1", "b8s1"], help="block size, steps; or ar"
@@ -264,7 +271,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--only-engine", action="store_true", help="leave plain decoder and Hugging Face loop out")
     parser.add_argument("--with-vllm", action="store_true", help="measure vLLM beside the engine")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda or cpu")
-    parser.add_argument("--out", type=Path, help="JSON file to write; a table and a figure are written beside it")
+    parser.add_argument("--out", type=json_file, help="JSON file to write; a table and a figure are written beside it")
     given = parser.parse_args(arguments)
     try:
         check_budgets(given.budgets)
@@ -291,4 +298,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_sentence():
+        main()

@@ -22,6 +22,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from t3d.errors import in_a_sentence
 from t3d.evaluation import boxed
 from t3d.evaluation.programs import PROGRAMS
 from t3d.evaluation.scores import program_in
@@ -265,4 +266,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with in_a_sentence():
+        sys.exit(main())

@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 
+from t3d.errors import in_a_sentence
 from t3d.evaluation.extraction import program_in
 from t3d.evaluation.programs import ProgramTest
 from t3d.prompts import code
@@ -58,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--kind", choices=("bubblewrap", "process"), default="bubblewrap", help="sandbox")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     given = parser.parse_args(arguments)
+    if given.out and not given.out.parent.is_dir():
+        parser.error(f"--out {given.out}: there is no folder {given.out.parent}")
     tests = gold_tests(given.programs)
 
     def alone(test: ProgramTest) -> Verdict:
@@ -79,4 +82,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_sentence():
+        main()

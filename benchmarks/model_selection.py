@@ -33,7 +33,8 @@ def summary(experiment: Experiment, names: list[str]) -> pd.DataFrame:
         question; lost, against the teacher at one token per step, in the benchmark where it is most.
 
     Raises:
-        As `scores.load`.
+        ParameterError: there is no such table, or none shows the teacher at one token per step.
+        T3DError: as `scores.load`.
     """
     for name in names:
         if not isinstance(experiment.tables.get(name), AccuracyTable):
@@ -58,6 +59,8 @@ def summary(experiment: Experiment, names: list[str]) -> pd.DataFrame:
     rows[["gain_low", "gain_high"]] = 100 * np.array([intervals[method] for method in rows.index])
     full_step = frame[frame["tokens_per_step"] == 1].groupby(["benchmark", "method"])["correct"]
     right, answers = full_step.sum().unstack(), full_step.count().unstack()
+    if teacher not in right:
+        raise ParameterError(f"{', '.join(names)}: {teacher} has no score at one token per step; the rule needs it.")
     lost = points_below(right, answers, right[[teacher]], answers[[teacher]])
     rows["lost"] = pd.DataFrame(lost, columns=right.columns).max()
     return rows.drop(index=teacher)

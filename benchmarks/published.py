@@ -13,6 +13,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
+from t3d.errors import in_a_sentence
 from t3d.models.folder import MASK_TOKEN, SDARConfig
 from t3d.models.sdar import SDARForCausalLM
 
@@ -132,4 +133,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with in_a_sentence():
+        main()

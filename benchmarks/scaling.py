@@ -288,6 +288,8 @@ def main() -> None:
     parser.add_argument("--only-speed", action="store_true", help="leave the interrupted run out")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     given = parser.parse_args()
+    if given.out and not given.out.parent.is_dir():
+        parser.error(f"--out {given.out}: there is no folder {given.out.parent}")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     out_file = given.out and given.out.resolve()
     if given.folder.exists() and not (given.folder / "params" / "scaling.yaml").is_file():

@@ -17,14 +17,13 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 import transformers
 from torch import Tensor
 
-from benchmarks.decode import FEW_TOKENS, random_model
+from benchmarks.decode import FEW_TOKENS, NAMES, json_file, random_model
 from t3d.decoding.network import head_shape
 from t3d.distillation import objectives, trainer
 from t3d.distillation.batches import Batches, TrainingJob, micro_batches
@@ -292,7 +291,7 @@ def measure(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, print a table, and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--sizes", nargs="+", default=["1.7b", "pocket"], help="models: 0.5b, 1.7b, 4b, pocket, tiny")
+    parser.add_argument("--sizes", nargs="+", choices=NAMES, default=["1.7b", "pocket"], help="models")
     parser.add_argument("--objective", choices=["t3d", "redi"], default="t3d", help="redi: ways from 4 on")
     parser.add_argument("--batch", type=int, default=32, help="sequences per optimizer step")
     parser.add_argument(
@@ -303,7 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--shortest", type=int, default=256, help="tokens of the shortest response")
     parser.add_argument("--response", type=int, default=1024, help="tokens of the longest response")
     parser.add_argument("--ways", nargs="+", type=int, default=list(range(len(WAYS))), help="which, from 0: plain")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--out", type=json_file, help="JSON file to write")
     given = parser.parse_args(arguments)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     set_up_memory()

@@ -91,6 +91,7 @@ def test_a_vllm_that_fails_says_why(stub):
         (["--budgets", "b4t0.9"], "--budgets: b4t0.9 cannot be timed; choose blocks of 1, 2, 4 or 8"),
         (["--budgets", "four"], "four"),
         (["--budgets", "b16s1"], "--budgets: b16s1 cannot be timed"),
+        (["--out", "nowhere/decode.json"], "argument --out: there is no folder nowhere"),
         (["--response", "8"], "--response: more than the 8 tokens that are not timed"),
     ],
 )

@@ -18,6 +18,12 @@ def test_it_measures_both_ways(tmp_path, capsys):
     assert "ratio" in capsys.readouterr().out
 
 
+def test_a_folder_that_is_not_there_is_told_before_anything_is_measured(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        judge.main(["--out", str(tmp_path / "nowhere" / "judge.json")])
+    assert "there is no folder" in capsys.readouterr().err
+
+
 def test_programs_that_do_not_pass_are_no_measurement():
     with pytest.raises(RuntimeError, match="4 of 4 right programs did not pass: it ended"):
         judge.measure(lambda _: Verdict(False, "it ended"), judge.gold_tests(4), 2)
