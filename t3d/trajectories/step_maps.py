@@ -55,12 +55,15 @@ def convert(source: Path, out: Path, folder: Path, budget: str | None, temperatu
         temperature: of their draws.
 
     Raises:
+        MissingInputError: `source` is not there.
         CorruptArtefactError: the file has another form, or a step map does not fit the budget; row and field are named.
         ParameterError: the files are no parquet and JSON, or `budget` is none.
         DataError: no row can be used, or rows do not say their budget and none is given.
     """
     if (source.suffix, out.suffix) not in ((".json", ".parquet"), (".parquet", ".json")):
         raise ParameterError(f"{source} and {out}: one is a .parquet, the other a .json.")
+    if not source.is_file():
+        raise MissingInputError(f"{source} is missing, or is no plain file.")
     tokenizer, stops = load_tokenizer(folder), stop_ids(folder)
     if source.suffix == ".parquet":
         trajectories, metadata = shards.read(source, len(tokenizer))
