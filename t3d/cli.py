@@ -53,8 +53,8 @@ def t3d(
 ) -> None:
     """Few-step diffusion language models by trajectory self-distillation.
 
-    Snakemake runs the verbs of the first group, in this order (`snakemake -n results/table1.csv` shows which); each can
-    be run by hand. An option for manifests takes all of them up to the next option.
+    Snakemake runs the verbs of the first group, in this order; `snakemake -n results/table1.csv` shows which.
+    Each can be run by hand. An option for manifests takes all of them up to the next option.
     """
 
 

@@ -85,7 +85,7 @@ class Objective(Strict):
     fake: Literal["draw", "argmax"] = "draw"
     """DDO: fake tokens are drawn from the reference (6), or are its argmax (released)."""
     refresh_every: Positive = 10
-    """DDO: optimizer steps of a round. After each round the reference is set to the student. The paper's value."""
+    """DDO: optimizer steps between refreshes, which set the reference to the student. The paper's value."""
     path_weight: Annotated[float, Field(ge=0.0, le=1e6)] = 0.0
     """Weight of the path term, lambda of (10). By default the paper's 0.2 for t3d, and 0 for naive_td."""
     path_weights: Literal["equation", "released"] = "equation"
