@@ -80,13 +80,15 @@ def in_a_sentence() -> Iterator[None]:
     Ctrl-C is exit status 130, also while the command line is still being read.
     """
     status = 1
+    if sys.stdout is None:
+        # Whoever started the program closed the output (`>&-`).
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     try:
         try:
             yield
         finally:
-            # What the last lines say may not fit on the disk. A caller may have closed the output (`>&-`).
-            if sys.stdout is not None:
-                sys.stdout.flush()
+            # What the last lines say may not fit on the disk.
+            sys.stdout.flush()
     except BrokenPipeError:
         # Whoever read the output has gone, as `head` does.
         message = ""
@@ -106,8 +108,7 @@ def in_a_sentence() -> Iterator[None]:
     else:
         return
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
     except OSError:
         # Python would try again at exit, and say so.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

@@ -2,6 +2,7 @@
 
 import errno
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -145,7 +146,7 @@ def test_without_a_project_the_folder_is_named(tmp_path, monkeypatch):
 def test_a_closed_output_is_no_traceback(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdout", None)
     with in_a_sentence():
-        pass
+        print(sys.stdout.isatty())
     with pytest.raises(SystemExit, match="1"), in_a_sentence():
         raise ParameterError("it says so.")
     assert capsys.readouterr().err == "t3d: it says so.\n"
