@@ -61,8 +61,10 @@ def writing(
     out = Path(out)
     if not out.name.endswith(MANIFEST) or out.name == MANIFEST:
         raise ParameterError(f"--out must end in {MANIFEST}, found {out}")
-    own = manifest_path(experiment, artefact).absolute()
-    if out.absolute().is_relative_to(Path("data", experiment.name).absolute()) and out.absolute() != own:
+    own, data = manifest_path(experiment, artefact).absolute(), Path("data").absolute()
+    name = out.absolute().relative_to(data).parts[0] if out.absolute().is_relative_to(data) else ""
+    taken = name == experiment.name or Path("params", f"{name}.yaml").is_file()
+    if taken and out.absolute() != own:
         raise ParameterError(f"--out is {out}, where another artefact belongs; {artefact} belongs in {own}.")
     digests = {artefact: recipes.digest(experiment, artefact)}
     for manifest in inputs or []:

@@ -281,7 +281,11 @@ def test_an_artefact_is_not_written_where_another_belongs(whole, tmp_path, monke
     inputs = store.read_inputs(made, "answers/s-seed0/b/b8s2", [at("students/s-seed0"), at("prompts/q")])
     monkeypatch.chdir(tmp_path)
     place = Path("data", "x", "answers", "s2-seed0", "b", "b8s2.manifest.json")
-    for out in (place, place.absolute()):
+    # Another experiment's folder is no place for it either.
+    (tmp_path / "params").mkdir()
+    (tmp_path / "params" / "other.yaml").touch()
+    other = Path("data", "other", "answers", "s-seed0", "b", "b8s2.manifest.json")
+    for out in (place, place.absolute(), other):
         with (
             pytest.raises(ParameterError, match="where another artefact belongs; answers/s-seed0/b/b8s2 belongs in"),
             writer.writing(made, "answers/s-seed0/b/b8s2", out, inputs),
