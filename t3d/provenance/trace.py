@@ -55,7 +55,7 @@ def table_of(path: Path, experiment: str | None) -> tuple[Experiment, str]:
     Raises:
         ParameterError: there is no such experiment or table, or the copy is no experiment's table.
     """
-    if path.suffix != ".csv":
+    if path.suffix != ".csv" or not path.parent.name:
         raise ParameterError(f"{path} is no table; name results/table1.csv or results/<experiment>/table1.csv.")
     if experiment is None:
         experiment = path.parent.name if path.parent.name != "results" else _experiment_of_copy(path)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from t3d.errors import T3DError
+from t3d.errors import ParameterError, T3DError, reading
 from t3d.params import Experiment
 from t3d.params.experiment import PROGRAM_DOMAINS
 from t3d.params.yaml_files import read_yaml
@@ -143,9 +143,12 @@ def _slurm(experiment: Experiment) -> Line:
             f"a job asks for {wanted} GPUs of one node, and no node lists more than {most}: lower training_processes "
             f"and decoding_processes in params/{experiment.name}.yaml.",
         )
-    chosen = (read_yaml(_PROFILE).get("default-resources") if _PROFILE.is_file() else None) or {}
-    missing = [key for key in ("slurm_account", "slurm_partition") if key not in chosen]
-    asked = f"{' and '.join(missing)} of {_PROFILE} are not set: Slurm's defaults are used. " if missing else ""
+    with reading(_PROFILE, f"Mend it, or restore it (git checkout {_PROFILE}).", ParameterError):
+        chosen = (read_yaml(_PROFILE).get("default-resources") if _PROFILE.is_file() else None) or {}
+        # A mapping, or lines `name=value`: Snakemake takes both.
+        names = {str(line).partition("=")[0] for line in chosen}
+    missing = [key for key in ("slurm_account", "slurm_partition") if key not in names]
+    asked = f"{_PROFILE} does not set {' and '.join(missing)}: Slurm's defaults are used. " if missing else ""
     node = f"srun{' --gpus=1' if experiment.gpus else ''} t3d doctor --experiment {experiment.name}"
     up_to = f"nodes have up to {most} GPUs. " if experiment.gpus else ""
     return Line("Slurm", "note", f"{up_to}{asked}Look at a node, too: {node}")
@@ -200,7 +203,7 @@ def _autoregressive(experiment: Experiment) -> Line:
 def _said(*command: str) -> str | None:
     """What a command prints; None where it is missing, fails or does not end."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_SECONDS)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None

@@ -1,5 +1,7 @@
 """Whose table a file below `results/` is, and what is said of how it was made."""
 
+from pathlib import Path
+
 import pytest
 
 from t3d.errors import DataError, ParameterError
@@ -47,6 +49,8 @@ def test_an_unknown_cell_is_told_the_nearest_and_how_to_list_all(results):
 def test_an_unknown_table_lists_those_there_are(results):
     with pytest.raises(ParameterError, match=r"no table 'tabel1': table1, table2"):
         trace.table_of(results / "demo" / "tabel1.csv", None)
+    with pytest.raises(ParameterError, match=r"table1.csv is no table; name results/table1.csv or"):
+        trace.table_of(Path("table1.csv"), None)
 
 
 def test_a_command_is_shown_without_options_that_have_no_value(monkeypatch):

@@ -1,11 +1,14 @@
 """`t3d doctor`: what an experiment needs of a machine, on machines that are made up of small programs."""
 
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
 from t3d import params
+from t3d.errors import ParameterError
 from t3d.provenance import lineage
 from t3d.sandbox import zygote
 from t3d.terminal import doctor
@@ -75,6 +78,28 @@ def test_a_cluster_whose_nodes_have_too_few_gpus_is_named(machine, nodes, state)
     else:
         assert "srun --gpus=1 t3d doctor --experiment paper" in found[1]
         assert "slurm_account and slurm_partition" in found[1]
+
+
+@pytest.mark.parametrize(
+    ("profile", "said"),
+    [
+        ("default-resources: [slurm_account=a, mem_mb=1]", "config.yaml does not set slurm_partition: Slurm"),
+        ("default-resources: {slurm_account: a, slurm_partition: b}", "nodes have up to 8 GPUs. Look at a node"),
+        ("default-resources: 7", "workflow/profiles/slurm/config.yaml cannot be read: .*Mend it"),
+        ("just text", "workflow/profiles/slurm/config.yaml cannot be read: .*Mend it"),
+    ],
+)
+def test_what_the_profile_of_a_cluster_sets_is_read(machine, profile, said):
+    machine("sbatch", "")
+    machine("sinfo", "gpu:8")
+    path = Path("workflow", "profiles", "slurm", "config.yaml")
+    path.parent.mkdir(parents=True)
+    path.write_text(profile)
+    try:
+        text = seen()["Slurm"][1]
+    except ParameterError as error:
+        text = str(error)
+    assert re.search(said, text)
 
 
 def test_what_stops_a_job_is_known_of_what_is_asked_for_alone(machine):
