@@ -23,14 +23,17 @@ def by_artefact(
         ParameterError: one was made with other parameters.
         CorruptArtefactError: a file is no manifest, or that of another kind or of an artefact with another place.
         MissingInputError: a manifest, its receipt or an artefact is not there.
-        DataError: one is not asked for, or given twice.
+        DataError: one is of another experiment, is not asked for, or is given twice.
     """
     wanted = list(wanted)
     by_name: dict[str, Manifest] = {}
     for path in manifests:
         manifest = store.read(path, kind=kind)
         named = store.manifest_path(experiment, manifest.artefact)
-        if Path(path).is_relative_to(named.parts[0]) and Path(path) != named:
+        if Path(path).is_relative_to("data") and Path(path) != named:
+            own = Path("data", experiment.name)
+            if not Path(path).is_relative_to(own):
+                raise DataError(f"{path} is of another experiment than {experiment.name}; give the files below {own}.")
             raise CorruptArtefactError(f"{path} is the manifest of {manifest.artefact}; its place is {named}. {AGAIN}")
         verify.check(experiment, manifest, receipt=True)
         if manifest.artefact not in wanted or manifest.artefact in by_name:
