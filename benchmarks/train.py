@@ -257,8 +257,7 @@ def measure(
     def step(number: int) -> Callable[[], dict]:
         if way.chunked:
             return trainer._step(model, reference, optimizer, batches, number)
-        # The plain loss is T3D's.
-        assert reference is not None
+        assert reference is not None  # The plain loss is T3D's.
         entry = {"loss": plain_step(way, model, reference, optimizer, setting, number)}
         return lambda: entry
 
@@ -304,6 +303,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--ways", nargs="+", type=int, default=list(range(len(WAYS))), help="which, from 0: plain")
     parser.add_argument("--out", type=json_file, help="JSON file to write")
     given = parser.parse_args(arguments)
+    if not (4 if given.objective == "redi" else 0) <= min(given.ways) <= max(given.ways) < len(WAYS):
+        parser.error(f"--ways: they are 0 to {len(WAYS) - 1}; redi has those from 4 on, since the plain loss is T3D's")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     set_up_memory()
     of_all = given.micro if len(given.micro) == 3 else given.micro[:1] * 3

@@ -28,3 +28,10 @@ def test_a_padded_row_is_as_long_as_the_longest_of_the_data_set():
     assert may_see.shape == (2, 102, 102)
     assert (real != noisy).logical_and(~masked).sum() == 0
     assert masked.sum() == batch.masked.sum()
+
+
+def test_ways_that_an_objective_does_not_have_are_refused(capsys):
+    for given in (["--objective", "redi"], ["--ways", "3", str(len(train.WAYS))], ["--ways", "-1"]):
+        with pytest.raises(SystemExit):
+            train.main(["--sizes", "tiny", *given])
+        assert "redi has those from 4 on" in capsys.readouterr().err
