@@ -10,9 +10,8 @@ import time
 from types import SimpleNamespace
 
 import pytest
-import torch
 
-from t3d.terminal import child, client, parent
+from t3d.terminal import client, parent
 from tests.started import error_of, wait_for
 
 CLIENT = [sys.executable, "-c", "from t3d.terminal.client import main; main()"]
@@ -33,34 +32,28 @@ def is_there(pid):
 class Run:
     """What stands for a run of Snakemake: its parent, and clients. A job's arguments are a program in Python."""
 
-    def __init__(self, monkeypatch, folder):
-        monkeypatch.setattr(parent, "LOADED", {"do": (), "else": ()})
-        monkeypatch.setattr(parent, "_BESIDE", {"else"})
-        monkeypatch.setattr(child, "STAYS", {"do": "--model"})
-        fake = SimpleNamespace(main=lambda: exec(sys.argv[2], {}))
-        monkeypatch.setitem(sys.modules, "t3d.cli", fake)
+    def __init__(self, folder, loads=(), uses_gpu="parent._uses_gpu"):
+        program = (
+            "import sys; from types import SimpleNamespace; from t3d.terminal import child, parent;"
+            f"parent.LOADED = {{'do': {loads}, 'else': ()}}; parent._uses_gpu = {uses_gpu};"
+            "parent._BESIDE, child.STAYS = {'else'}, {'do': '--model'};"
+            "sys.modules['t3d.cli'] = SimpleNamespace(main=lambda: exec(sys.argv[2], {}));"
+            "child.job(parent.serve())"
+        )
         name = f"t3d-test-{os.getpid()}-{time.monotonic_ns()}"
         self.folder = folder
         self.environment = {**os.environ, client.ADDRESS: name, **dict.fromkeys(parent._THREADS, "1")}
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind("\0" + name)
-        listener.listen(128)
-        ending, self.snakemake = os.pipe()
-        os.set_inheritable(listener.fileno(), True)
-        self.parent = os.fork()
-        if self.parent == 0:
-            try:
-                os.close(self.snakemake)
-                os.dup2(ending, 0)
-                os.environ.clear()
-                os.environ.update(self.environment)
-                sys.stdin, sys.stdout, sys.stderr = (os.fdopen(n, "rww"[n], closefd=False) for n in range(3))
-                sys.argv = ["", str(listener.detach())]
-                child.job(parent.serve())
-            finally:
-                os._exit(99)
-        listener.close()
-        os.close(ending)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind("\0" + name)
+            listener.listen(128)
+            # Not forked from the tests' own process: that has threads, whose locks a fork would inherit.
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", program, str(listener.fileno())],
+                env=self.environment,
+                pass_fds=[listener.fileno()],
+                stdin=subprocess.PIPE,
+            )
+        self.parent = self.process.pid
 
     def ask(self, program, *words, verb="do", **environment):
         return subprocess.Popen(
@@ -79,19 +72,18 @@ class Run:
         return asked, int(asked.stdout.readline())
 
     def end(self):
-        if self.snakemake is not None:
-            os.close(self.snakemake)
-            self.snakemake = None
+        """Snakemake is gone."""
+        self.process.stdin.close()
 
 
 @pytest.fixture
-def run(monkeypatch, tmp_path):
+def run(tmp_path):
     # A shell starts what runs in its background with this signal ignored, and children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    found = Run(monkeypatch, tmp_path)
+    found = Run(tmp_path)
     yield found
     found.end()
-    os.waitpid(found.parent, 0)
+    found.process.wait()
 
 
 def said(asked, given=""):
@@ -232,16 +224,15 @@ def test_as_many_models_wait_as_there_is_room_for(run):
     wait_for(lambda: not any(map(is_there, [*waiting, run.parent])), 10)
 
 
-def test_a_child_on_a_gpu_waits_beside_scores_but_beside_no_other_model(monkeypatch, tmp_path):
-    monkeypatch.setattr(parent, "_uses_gpu", lambda process: process != "self")
-    run = Run(monkeypatch, tmp_path)
+def test_a_child_on_a_gpu_waits_beside_scores_but_beside_no_other_model(tmp_path):
+    run = Run(tmp_path, uses_gpu="lambda process: process != 'self'")
     first, _ = of(run, "m")
     assert said(run.ask("pass", verb="else"))[0] == 0
     assert of(run, "m")[0] == first
     of(run, "other")
     assert not is_there(first)
     run.end()
-    os.waitpid(run.parent, 0)
+    run.process.wait()
 
 
 def test_another_environment_is_served_by_a_process_of_its_own(run):
@@ -259,6 +250,7 @@ def test_what_would_differ_from_a_process_of_its_own_is_refused(run, change, mon
 
 
 def test_a_file_of_the_code_that_was_changed_is_not_served_by_what_was_loaded_before(run, monkeypatch):
+    monkeypatch.setattr(parent, "LOADED", {"do": ()})
     monkeypatch.setattr(os, "environ", run.environment)
     request = {"argv": ["t3d", "do"], "environment": run.environment, "prefix": sys.prefix}
     own = parent._Own()
@@ -282,11 +274,14 @@ def test_nonsense_is_no_request():
     assert client.received(theirs, 1.0)[0] == {}
 
 
-def test_a_child_has_as_many_threads_as_its_job(run):
-    counts = "import torch; print(torch.get_num_threads())"
-    assert torch.get_num_threads() == 1
-    assert said(run.ask(counts, OMP_NUM_THREADS="2"))[1] == "2\n"
-    assert said(run.ask(counts))[1] == "1\n"
+@pytest.mark.parametrize("loads", [(), ("torch",)])
+def test_a_child_has_as_many_threads_as_its_job(loads, tmp_path):
+    run = Run(tmp_path, loads)
+    counts = "import sys; print('torch' in sys.modules); import torch; print(torch.get_num_threads())"
+    assert said(run.ask(counts, **dict.fromkeys(parent._THREADS, "2")))[1] == f"{bool(loads)}\n2\n"
+    assert said(run.ask(counts))[1] == f"{bool(loads)}\n1\n"
+    run.end()
+    run.process.wait()
 
 
 def test_the_parent_starts_with_the_first_job_and_is_waited_for(tmp_path):
