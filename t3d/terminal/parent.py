@@ -255,7 +255,14 @@ def _code() -> list[tuple[str, int]]:
 def _uses_gpu(process: int | str) -> bool:
     """Whether a process has opened a GPU: CUDA does not survive a fork."""
     with suppress(OSError):
-        return any(os.readlink(file).startswith("/dev/nvidia") for file in Path(f"/proc/{process}/fd").iterdir())
+        return any(map(_is_gpu, Path(f"/proc/{process}/fd").iterdir()))
+    return False
+
+
+def _is_gpu(file: Path) -> bool:
+    # It may be closed by now, as the one is that a process lists its own files with.
+    with suppress(OSError):
+        return os.readlink(file).startswith("/dev/nvidia")
     return False
 
 

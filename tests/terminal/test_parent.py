@@ -9,6 +9,7 @@ import sys
 import time
 from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from t3d.terminal import client, parent
@@ -23,9 +24,8 @@ PID = "import os; print(os.getpid(), flush=True); "
 def is_there(pid):
     """Whether a process lives; one that has ended and was not waited for does not."""
     try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
 
 
@@ -233,6 +233,19 @@ def test_a_child_on_a_gpu_waits_beside_scores_but_beside_no_other_model(tmp_path
     assert not is_there(first)
     run.end()
     run.process.wait()
+
+
+def test_a_file_that_is_closed_while_files_are_listed_hides_no_gpu(monkeypatch):
+    found = iter(["/dev/null", FileNotFoundError, "/dev/nvidia0"])
+
+    def readlink(path):
+        if (link := next(found)) is FileNotFoundError:
+            raise link(path)
+        return link
+
+    monkeypatch.setattr(os, "readlink", readlink)
+    with socket.socket():
+        assert parent._uses_gpu("self")
 
 
 def test_another_environment_is_served_by_a_process_of_its_own(run):
