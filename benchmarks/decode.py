@@ -27,6 +27,7 @@ from transformers import DynamicCache
 from benchmarks import decode_report
 from benchmarks.decode_floor import Machine, floor_seconds, forwards, measure_machine, wait
 from benchmarks.decode_vllm import SKIPPED, measure_vllm, python_of_vllm, vllm_request
+from benchmarks.json_file import json_file
 from benchmarks.published import MASK_ID, SIZES
 from t3d.decoding.decoder import decode
 from t3d.decoding.engine import Engine
@@ -247,13 +248,6 @@ def measure_size(given: argparse.Namespace, size: str, machine: Machine, python:
                     row["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
                 add(row, model, batch, text, how, budget)
     return rows
-
-
-def json_file(text: str) -> Path:
-    """A file to write; its folder is looked for before minutes are spent on what it will hold."""
-    if not Path(text).parent.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {Path(text).parent}")
-    return Path(text)
 
 
 def main(arguments: list[str] | None = None) -> None:

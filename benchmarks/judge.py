@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from pathlib import Path
 from random import Random
 
+from benchmarks.json_file import json_file
 from t3d.errors import in_a_sentence
 from t3d.evaluation.extraction import program_in
 from t3d.evaluation.programs import ProgramTest
@@ -57,10 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     cores = len(os.sched_getaffinity(0))
     parser.add_argument("--threads", nargs="+", type=int, default=[1, cores], help="programs at a time")
     parser.add_argument("--kind", choices=("bubblewrap", "process"), default="bubblewrap", help="sandbox")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--out", type=json_file, help="JSON file to write")
     given = parser.parse_args(arguments)
-    if given.out and not given.out.parent.is_dir():
-        parser.error(f"--out {given.out}: there is no folder {given.out.parent}")
     tests = gold_tests(given.programs)
 
     def alone(test: ProgramTest) -> Verdict:

@@ -33,6 +33,7 @@ import torch
 import yaml
 
 from benchmarks import published
+from benchmarks.json_file import json_file
 from t3d.distillation.trainer import LOG
 from t3d.provenance import store
 
@@ -286,10 +287,8 @@ def main() -> None:
     parser.add_argument("--recompute", action="store_true", help="recompute activations")
     parser.add_argument("--folder", type=Path, default=Path("scaling"), help="folder to work in; it is emptied first")
     parser.add_argument("--only-speed", action="store_true", help="leave the interrupted run out")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--out", type=json_file, help="JSON file to write")
     given = parser.parse_args()
-    if given.out and not given.out.parent.is_dir():
-        parser.error(f"--out {given.out}: there is no folder {given.out.parent}")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     out_file = given.out and given.out.resolve()
     if given.folder.exists() and not (given.folder / "params" / "scaling.yaml").is_file():

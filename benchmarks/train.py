@@ -23,7 +23,8 @@ import torch
 import transformers
 from torch import Tensor
 
-from benchmarks.decode import FEW_TOKENS, NAMES, json_file, random_model
+from benchmarks.decode import FEW_TOKENS, NAMES, random_model
+from benchmarks.json_file import json_file
 from t3d.decoding.network import head_shape
 from t3d.distillation import objectives, trainer
 from t3d.distillation.batches import Batches, TrainingJob, micro_batches
@@ -293,9 +294,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sizes", nargs="+", choices=NAMES, default=["1.7b", "pocket"], help="models")
     parser.add_argument("--objective", choices=["t3d", "redi"], default="t3d", help="redi: ways from 4 on")
     parser.add_argument("--batch", type=int, default=32, help="sequences per optimizer step")
-    parser.add_argument(
-        "--micro", nargs="+", type=int, default=[1, 2, 8], help="sequences per forward: plain, padded, packed; or one"
-    )
+    how_many = "sequences per forward: plain, padded, packed; or one"
+    parser.add_argument("--micro", nargs="+", type=int, default=[1, 2, 8], help=how_many)
     parser.add_argument("--steps", type=int, default=2, help="optimizer steps that are timed")
     parser.add_argument("--prompt", type=int, default=256, help="prompt tokens")
     parser.add_argument("--shortest", type=int, default=256, help="tokens of the shortest response")

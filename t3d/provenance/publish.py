@@ -120,8 +120,7 @@ def _check_up_to_date(experiment: Experiment) -> None:
     said = done.stdout + done.stderr
     if done.returncode or "Nothing to be done" not in said:
         raise PublishError(
-            f"not everything is up to date; run snakemake --cores all --config experiment={experiment.name} first. "
-            f"A dry run says:\n{said[-2000:]}"
+            f"not everything is up to date; run {store.making_all(experiment)} first. A dry run says:\n{said[-2000:]}"
         )
 
 

@@ -155,11 +155,24 @@ def manifest_path(experiment: Experiment, artefact: str) -> Path:
     return Path("data", experiment.name, artefact + MANIFEST)
 
 
+def owner(path: Path) -> str | None:
+    """The name in `data/<name>/` or `results/<name>/` below which a path lies; None elsewhere."""
+    return path.parts[1] if path.parts[:1] in (("data",), ("results",)) and path.parts[2:] else None
+
+
 def making(path: Path) -> str:
-    """The command that makes a file below `data/<experiment>/` or `results/<experiment>/`; other paths have none."""
-    if path.parts[:1] not in (("data",), ("results",)) or not path.parts[2:]:
-        return "a command that writes it"
-    return f"snakemake {path} --cores all --config experiment={path.parts[1]}"
+    """The command that makes a file of an experiment; a file that is of none has no command."""
+    name = owner(path)
+    return "a command that writes it" if name is None else _snakemake(name, str(path))
+
+
+def making_all(experiment: Experiment) -> str:
+    """The command that makes an experiment's tables and figures, but those on request, and all behind them."""
+    return _snakemake(experiment.name)
+
+
+def _snakemake(experiment: str, *targets: str) -> str:
+    return " ".join(["snakemake", *targets, "--cores all --config", f"experiment={experiment}"])
 
 
 def read(path: str | Path, kind: str | None = None) -> Manifest:

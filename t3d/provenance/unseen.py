@@ -14,7 +14,7 @@ from pathlib import Path
 
 from t3d.errors import MissingInputError, ParameterError
 from t3d.params import Experiment, Product
-from t3d.provenance import lineage, records, verify
+from t3d.provenance import lineage, records, store, verify
 from t3d.provenance.store import MANIFEST, manifest_path
 
 _RESULTS = Path("results")
@@ -31,9 +31,8 @@ def check_targets(experiment: Experiment, targets: Iterable[str]) -> None:
     others = (f"{results}report.html", str(lineage.metrics_of(experiment)))
     for target in map(str, targets):
         name, suffix = Path(target).stem, Path(target).suffix
-        top, *inside = Path(target).parts or ("",)
-        of = inside[0] if top in ("data", "results") and suffix and inside[1:] else experiment.name
-        if of != experiment.name and Path("params", f"{of}.yaml").is_file():
+        of = store.owner(Path(target)) if suffix else None
+        if of not in (None, experiment.name) and Path("params", f"{of}.yaml").is_file():
             raise ParameterError(f"{target} is of experiment {of}, not {experiment.name}: add --config experiment={of}")
         if target.startswith(data) and target.endswith(MANIFEST):
             lineage.origins_of(experiment, [target.removeprefix(data).removesuffix(MANIFEST)])

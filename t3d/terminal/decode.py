@@ -256,7 +256,7 @@ def recorded(experiment: Experiment, model: Model, budget: Budget | None, questi
     if not there:
         command = remote.command(experiment.name)
         fetched = f", or fetch published ones ({command})" if command else ""
-        making = f"snakemake --cores all --config experiment={experiment.name}"
+        making = store.making_all(experiment)
         raise DataError(f"{root} holds no recorded answers: make them first ({making}){fetched}.")
     raise DataError(f"{model.name} recorded answers at {', '.join(there)}: choose one with --budget.")
 

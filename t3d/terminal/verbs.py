@@ -63,20 +63,25 @@ def trace_cell(
     from t3d.provenance import publish, remote, trace, verify
 
     found, name = trace.table_of(table, experiment)
-    missing = verify.missing_of(found, found.tables[name], here=True)
-    command = publish.remedy(found, missing) if missing else None
+
+    def fetching() -> str | None:
+        missing = verify.missing_of(found, found.tables[name], here=True)
+        return publish.remedy(found, missing) if missing else None
+
     if cell is None:
         listed = trace.index(found, name)
         width = max(map(len, listed))
         lines = (f"{key:<{width}}  {said}" for key, said in listed.items())
         print(dumps(listed, indent=1) if json else "\n".join(lines))
-        if command:
+        if command := fetching():
             print(f"{command} fetches what is not here.", file=sys.stderr)
         return
     try:
         origins = trace.trace(found, name, cell)
     except MissingInputError as error:
-        raise MissingInputError(f"{error} {command} fetches what was published.") if command else error from None
+        if command := fetching():
+            raise MissingInputError(f"{error} {command} fetches what was published.") from None
+        raise
     print(trace.to_json(origins) if json else trace.to_text(cell, origins, remote.command(found.name)))
 
 

@@ -21,15 +21,6 @@ from tests.artefacts import inputs_of
 from tests.conftest import ROOT
 
 
-@pytest.fixture
-def experiment():
-    return Experiment(
-        name="x",
-        teachers={"m": {"source": "pretrain", "pretraining": {}}},
-        prompt_sets={"p": {"teacher": "m", "split": "test", "count": 3}},
-    )
-
-
 def make(experiment, tmp_path, text="content"):
     out = tmp_path / "p.manifest.json"
     inputs = inputs_of(experiment, tmp_path, "prompts/p")
@@ -127,47 +118,11 @@ def test_lineage_and_edited_parameters(experiment, tmp_path):
         verify.check(edited, prompts)
 
 
-def test_recipes_name_what_does_not_exist(experiment):
-    with pytest.raises(ParameterError, match="makes no artefact 'prompts/q'"):
-        recipes.digest(experiment, "prompts/q")
-
-
-def test_labels_and_batch_sizes_do_not_change_a_recipe(experiment):
-    benchmark = {"label": "A", "prompts": "p", "task": "gsm_boxed", "batch_size": 8}
-    other = benchmark | {"label": "B", "batch_size": 64}
-    harder = benchmark | {"max_new_tokens": 9}
-    digests = [
-        recipes.digest(Experiment(**(experiment.model_dump() | {"benchmarks": {"b": b}})), "answers/m/b/b4s1")
-        for b in (benchmark, other, harder)
-    ]
-    assert digests[0] == digests[1] != digests[2]
-
-
-def test_another_mask_token_is_another_teacher(experiment):
-    digests = []
-    for option in ({}, {"mask_token": "<a>"}, {"mask_token": "<b>"}):
-        content = experiment.model_dump() | {"sources": {"s": {"repository": "me/m", "kind": "model"}}}
-        content["teachers"] = content["teachers"] | {"n": {"source": "hub", "hub": "s"} | option}
-        digests.append(recipes.digest(Experiment(**content), "teachers/n"))
-    assert len(set(digests)) == 3
-
-
 def test_the_command_that_makes_a_file():
     assert store.making(Path("data/pocket/students/s.manifest.json")) == (
         "snakemake data/pocket/students/s.manifest.json --cores all --config experiment=pocket"
     )
     assert "snakemake" not in store.making(Path("nowhere.manifest.json"))
-
-
-def test_how_a_student_fits_into_memory_does_not_change_its_recipe(experiment):
-    sft = {"label": "SFT", "prompts": ["p"], "objective": {"name": "sft"}, "states": {"kind": "random"}}
-    prompts = {"p": {"teacher": "m", "split": "train", "count": 3}}
-    digests = []
-    for option in ({}, {"recompute_activations": True}, {"clip": 2.0}):
-        student = sft | {"optimizer": {"steps": 2, "batch_size": 2, "learning_rate": 1e-3} | option}
-        content = experiment.model_dump() | {"prompt_sets": prompts, "students": {"s": student}}
-        digests.append(recipes.digest(Experiment(**content), "students/s-seed0"))
-    assert digests[0] == digests[1] != digests[2]
 
 
 @pytest.fixture

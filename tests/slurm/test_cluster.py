@@ -86,13 +86,13 @@ def start(project: Path, *arguments: str, nice: int = 0, tools: Path | None = No
     )
 
 
-def finish(running: subprocess.Popen, seconds: int = 900) -> str:
+def finish(running: subprocess.Popen) -> str:
     """What Snakemake said, once it has ended."""
     try:
-        return running.communicate(timeout=seconds)[0]
-    except subprocess.TimeoutExpired:
+        return running.communicate(timeout=900)[0]
+    except subprocess.TimeoutExpired as late:
         running.kill()
-        pytest.fail(f"Snakemake still waits after {seconds} s: {running.communicate()[0][-3000:]}")
+        pytest.fail(f"Snakemake still waits after {late.timeout} s: {running.communicate()[0][-3000:]}")
 
 
 def says(log: Path, text: str) -> bool:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import psutil
 import pytest
@@ -75,15 +76,20 @@ class Run:
         """Snakemake is gone."""
         self.process.stdin.close()
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.end()
+        self.process.wait()
+
 
 @pytest.fixture
 def run(tmp_path):
     # A shell starts what runs in its background with this signal ignored, and children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    found = Run(tmp_path)
-    yield found
-    found.end()
-    found.process.wait()
+    with Run(tmp_path) as found:
+        yield found
 
 
 def said(asked, given=""):
@@ -225,27 +231,17 @@ def test_as_many_models_wait_as_there_is_room_for(run):
 
 
 def test_a_child_on_a_gpu_waits_beside_scores_but_beside_no_other_model(tmp_path):
-    run = Run(tmp_path, uses_gpu="lambda process: process != 'self'")
-    first, _ = of(run, "m")
-    assert said(run.ask("pass", verb="else"))[0] == 0
-    assert of(run, "m")[0] == first
-    of(run, "other")
-    assert not is_there(first)
-    run.end()
-    run.process.wait()
+    with Run(tmp_path, uses_gpu="lambda process: process != 'self'") as run:
+        first, _ = of(run, "m")
+        assert said(run.ask("pass", verb="else"))[0] == 0
+        assert of(run, "m")[0] == first
+        of(run, "other")
+        assert not is_there(first)
 
 
 def test_a_file_that_is_closed_while_files_are_listed_hides_no_gpu(monkeypatch):
-    found = iter(["/dev/null", FileNotFoundError, "/dev/nvidia0"])
-
-    def readlink(path):
-        if (link := next(found)) is FileNotFoundError:
-            raise link(path)
-        return link
-
-    monkeypatch.setattr(os, "readlink", readlink)
-    with socket.socket():
-        assert parent._uses_gpu("self")
+    monkeypatch.setattr(os, "readlink", Mock(side_effect=["/dev/null", FileNotFoundError, "/dev/nvidia0"]))
+    assert parent._uses_gpu("self")
 
 
 def test_another_environment_is_served_by_a_process_of_its_own(run):
@@ -289,12 +285,10 @@ def test_nonsense_is_no_request():
 
 @pytest.mark.parametrize("loads", [(), ("torch",)])
 def test_a_child_has_as_many_threads_as_its_job(loads, tmp_path):
-    run = Run(tmp_path, loads)
     counts = "import sys; print('torch' in sys.modules); import torch; print(torch.get_num_threads())"
-    assert said(run.ask(counts, **dict.fromkeys(parent._THREADS, "2")))[1] == f"{bool(loads)}\n2\n"
-    assert said(run.ask(counts))[1] == f"{bool(loads)}\n1\n"
-    run.end()
-    run.process.wait()
+    with Run(tmp_path, loads) as run:
+        assert said(run.ask(counts, **dict.fromkeys(parent._THREADS, "2")))[1] == f"{bool(loads)}\n2\n"
+        assert said(run.ask(counts))[1] == f"{bool(loads)}\n1\n"
 
 
 def test_the_parent_starts_with_the_first_job_and_is_waited_for(tmp_path):

@@ -39,8 +39,7 @@ def write(experiment: Experiment, out: Path) -> None:
     tables = {name: folder / f"{name}.csv" for name in experiment.tables}
     tables = {name: path for name, path in tables.items() if path.is_file()}
     if not tables:
-        command = f"snakemake --cores all --config experiment={experiment.name}"
-        raise MissingInputError(f"{folder} holds no table: make one first ({command}).")
+        raise MissingInputError(f"{folder} holds no table: make one first ({store.making_all(experiment)}).")
     figures = {name: folder / "figures" / f"{name}.png" for name in experiment.figures}
     figures = {name: path for name, path in figures.items() if path.is_file()}
     products = [
@@ -89,6 +88,7 @@ def write(experiment: Experiment, out: Path) -> None:
         unfit=unfit,
         unmade=[name for name in known if name not in made],
         making=lambda name: store.making(folder / name),
+        making_all=store.making_all(experiment),
         no_answers=why,
         pull=remote.command(experiment.name),
         provenance=provenance,
