@@ -308,10 +308,10 @@ class Engine:
             (self.confidences, self.confidence),
         ):
             kept.scatter_(1, positions, torch.where(done[:, None], block, kept.gather(1, positions)))
-        response = positions >= self.prompt_lengths[:, None]
-        stopped = (torch.isin(self.tokens, self.stops) & response).any(dim=1)
+        # Not `torch.isin`: from 13 stop tokens on (one block of 4) it sorts, which cannot be captured.
+        stopped = (self.tokens[..., None] == self.stops).any(dim=2) & (positions >= self.prompt_lengths[:, None])
         full = self.starts + self.budget.block_size - self.prompt_lengths >= self.max_new_tokens
-        self.ended.copy_(done & (stopped | full))
+        self.ended.copy_(done & (stopped.any(dim=1) | full))
         self.steps_taken.add_(torch.where(done, self.step, 0))
         self.blocks.add_(done)
         self.working &= ~self.ended

@@ -9,6 +9,8 @@ from tests.conftest import MASK
 
 STATIC = ["b4s4", "b4s3", "b4s2", "b4s1", "b8s8", "b8s3", "b8s1", "b3s2", "b1s1"]
 DYNAMIC = ["b4t0.9", "b8t0.3", "b8t0.05"]
+MANY_STOPS = frozenset([*range(4, 24), *range(100, 130)])
+"""50, of which a small model can write the first 20."""
 
 
 def prompts(count, shortest=3, seed=0):

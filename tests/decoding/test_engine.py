@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from t3d.decoding import attention, engine, memory
 from t3d.decoding.request import Request
@@ -12,7 +13,7 @@ from t3d.models.folder import mask_id, stop_ids
 from t3d.params import Sampling
 from t3d.prompts.reader import encode_prompt
 from tests.conftest import SHAPES, SHIPPED, tiny_model
-from tests.decoding.small import DYNAMIC, STATIC, requests, run
+from tests.decoding.small import DYNAMIC, MANY_STOPS, STATIC, requests, run
 
 
 def both(model, items, budget, batch_size=3, **kwargs):
@@ -92,6 +93,54 @@ def test_sequences_end_at_different_times_and_slots_are_used_again(model, budget
     assert_same(plain, fast)
     assert len({r.length for r in plain}) > 3
     assert {r.finish_reason for r in plain} == {"stop", "length"} or budget != "b4s4"
+
+
+@pytest.mark.parametrize("batch_size", [1, 5])
+@pytest.mark.parametrize("budget", ["b4s2", "b8s1", "b4t0.9"])
+def test_many_stop_tokens(model, budget, batch_size):
+    plain, fast = both(model, requests(9), budget, batch_size, stop_ids=MANY_STOPS, max_new_tokens=40)
+    assert_same(plain, fast)
+    assert "stop" in {response.finish_reason for response in plain}
+
+
+class _Capturable(TorchDispatchMode):
+    """Refuses operations that a CUDA graph cannot hold: the host would have to wait for their result or its size.
+
+    A GPU refuses them too, but there only the tests of the kernels run. `torch.isin` sorts, and keeps what differs,
+    where one side is large.
+    """
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        waits = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags)
+        if func is torch.ops.aten.index.Tensor:
+            waits = any(index is not None and index.dtype == torch.bool for index in args[1])
+        assert not waits, f"{func} waits for the GPU"
+        assert func.overloadpacket is not torch.ops.aten.isin
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("budget", "sample"),
+    [
+        *((budget, Sampling()) for budget in ("b4s1", "b4s2", "b8s3", "b1s1")),
+        ("b4s2", Sampling(temperature=0.7)),
+        ("b4s2", Sampling(temperature=0.7, top_k=5, top_p=0.9)),
+        ("b4s2", Sampling(prompt_guard=False)),
+    ],
+)
+def test_a_cuda_graph_could_hold_every_step(model, budget, sample, monkeypatch):
+    work, calls = engine.Engine._work, []
+
+    def watched(self, *key):
+        calls.append(key)
+        with _Capturable():
+            work(self, *key)
+
+    # Attention's kernel takes the ends as they are; the reference looks for the longest.
+    monkeypatch.setattr("t3d.decoding.network.attend", lambda queries, *_: queries)
+    monkeypatch.setattr(engine.Engine, "_work", watched)
+    run(model, requests(5), budget, engine=True, batch_size=2, stop_ids=MANY_STOPS, sample=sample)
+    assert calls
 
 
 def test_prompts_longer_than_a_forward_are_read_in_parts(model, monkeypatch):

@@ -8,7 +8,7 @@ import torch
 
 from t3d.decoding import attention, engine, few_rows
 from tests.conftest import SHAPES, tiny_model
-from tests.decoding.small import requests, run
+from tests.decoding.small import MANY_STOPS, requests, run
 
 triton = pytest.importorskip("triton")
 INTERPRETED = triton.knobs.runtime.interpret
@@ -142,9 +142,10 @@ def test_a_logit_of_minus_infinity_is_that_of_a_token_that_is_never_chosen():
     [("qwen3", "b4s1", 1), ("qwen3", "b4s2", 2), ("qwen3", "b4t0.3", 2), ("qwen2", "b8s2", 1)],
 )
 def test_the_engine_writes_with_kernels_what_the_plain_decoder_writes(shape, budget, batch_size, monkeypatch):
+    """On a GPU every step is captured too; many stop tokens do not hinder that."""
     model = tiny_model(**SHAPES[shape]).to(DEVICE)
-    items = requests(3)
-    plain = run(model, items, budget, engine=False, max_new_tokens=8)
+    items, settings = requests(3), {"max_new_tokens": 8, "stop_ids": MANY_STOPS}
+    plain = run(model, items, budget, engine=False, **settings)
     # Interpreted, each block that only fills a shape takes long.
     monkeypatch.setattr(engine, "_MIN_BLOCKS", 2)
     monkeypatch.setattr(engine, "_PREFILL", 4)
@@ -156,7 +157,7 @@ def test_the_engine_writes_with_kernels_what_the_plain_decoder_writes(shape, bud
             # Attention on a CPU takes the reference otherwise.
             patch.setattr(attention, "attend", attention.attend_by_kernel)
             patch.setattr("t3d.decoding.network.attend", attention.attend_by_kernel)
-        fast = run(model, items, budget, engine=True, batch_size=batch_size, max_new_tokens=8)
+        fast = run(model, items, budget, engine=True, batch_size=batch_size, **settings)
     assert calls
     for one, other in zip(plain, fast, strict=True):
         assert (one.ids, one.step_map, one.denoising_steps) == (other.ids, other.step_map, other.denoising_steps)
