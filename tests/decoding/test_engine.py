@@ -137,7 +137,7 @@ def test_a_cuda_graph_could_hold_every_step(model, budget, sample, monkeypatch):
             work(self, *key)
 
     # Attention's kernel takes the ends as they are; the reference looks for the longest.
-    monkeypatch.setattr("t3d.decoding.network.attend", lambda queries, *_: queries)
+    monkeypatch.setattr(attention, "attend_plainly", lambda queries, *_: queries)
     monkeypatch.setattr(engine.Engine, "_work", watched)
     run(model, requests(5), budget, engine=True, batch_size=2, stop_ids=MANY_STOPS, sample=sample)
     assert calls
