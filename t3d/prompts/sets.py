@@ -243,4 +243,5 @@ def _written(
             asked += islice(_problems(experiment, key), questions.count)
     tasks, left_out = written.tasks(texts, [problem.question for problem in asked], spec.task_pattern)
     kept, too_long = _those_that_fit(tasks, spec, encode)
-    return kept[: spec.count], left_out | too_long
+    first, end = spec.rows or (0, None)
+    return kept[first:end][: spec.count], left_out | too_long

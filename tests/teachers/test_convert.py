@@ -107,17 +107,20 @@ def test_tasks_that_the_model_writes_are_prompts_as_others(tmp_path):
         "written": {"teacher": "ar", "domain": "written", "generations": "tasks", "split": "train", "suffix": " Now."},
         "test": content["prompt_sets"]["again"] | {"split": "test"},
     }
+    content["prompt_sets"]["rest"] = content["prompt_sets"]["written"] | {"rows": [1, 1000]}
     content["benchmarks"] = {"b": {"label": "B", "prompts": "test", "task": "gsm_boxed"}}
     content["generations"] |= {
         "tasks": {"prompts": "openings", "samples": 30, "max_new_tokens": 60, "sampling": {"temperature": 1.0}},
         "answers": {"prompts": "written", "max_new_tokens": 40},
     }
-    made(experiment_of(tmp_path, content), tmp_path, "generations/answers/0-of-1")
+    experiment = experiment_of(tmp_path, content)
+    made(experiment, tmp_path, "generations/answers/0-of-1")
     written = store.read(tmp_path / "prompts/written.manifest.json")
     # The benchmark's file is an input, since no task may be near a question of it.
     assert {"generations/tasks/0-of-1", "sources/rows"} <= set(written.inputs)
     tasks = read_prompts(written)
     assert len({task.text for task in tasks}) == len(tasks) > 1
+    assert read_prompts(store.read(made(experiment, tmp_path, "prompts/rest"))) == tasks[1:]
     assert all(task.text.startswith(tuple(openings)) for task in tasks)
     assert sum(written.facts["left_out"].values()) + len(tasks) <= 60
     tokenizer = tiny_tokenizer()
