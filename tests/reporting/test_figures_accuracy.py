@@ -180,9 +180,16 @@ def test_seeds_are_named_where_there_are_some(tmp_path):
 
 @pytest.mark.parametrize(
     ("low", "high", "base", "expected"),
-    [(1.0, 8.0, 2, [1, 2, 4, 8]), (1.1, 4.5, 2, [1.5, 2, 3, 4]), (1300, 3200, 10, [1500, 2000, 3000])],
+    [
+        (1.0, 8.0, 2, [1, 2, 4, 8]),
+        (1.1, 4.5, 2, [1.5, 2, 3, 4]),
+        (1300, 3200, 10, [1500, 2000, 3000]),
+        # 2, 3, 4 and 500, 1000, 2000 would leave more than a quarter of the axis without a tick.
+        (1.85, 5.8, 2, [2, 2.5, 3, 3.5, 4, 5]),
+        (205, 4900, 10, [300, 500, 1000, 2000, 3000]),
+    ],
 )
-def test_a_logarithmic_axis_has_round_ticks(low, high, base, expected):
+def test_a_logarithmic_axis_has_round_ticks_up_to_its_ends(low, high, base, expected):
     assert accuracy._ticks(low, high, base) == expected
 
 

@@ -35,8 +35,10 @@ from t3d.reporting.view import budget_of
 
 _PANEL = (2.7, 2.35)
 """Inches."""
-_TICKS = {2: ((1,), (1, 1.5), (1, 1.25, 1.5, 1.75)), 10: ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))}
+_TICKS = {2: ((1,), (1, 1.5), (1, 1.25, 1.5, 1.75)), 10: ((1,), (1, 2, 5), (1, 2, 3, 5), (1, 1.5, 2, 3, 5, 7))}
 """Base of a logarithmic axis -> multiples of its powers that may have ticks, ever closer."""
+_BARE = 0.25
+"""Largest part of an axis that may lie beyond its first or last tick: a point there could not be read off."""
 _LOW = 12
 """Percent. Below a point that is lower than this, there is no room for its mark."""
 _BAND = "Band: 95 % Wilson interval over questions"
@@ -209,11 +211,11 @@ def _scale(axis: Axes, wanted: AccuracyFigure, points: pd.DataFrame) -> None:
 
 
 def _ticks(low: float, high: float, base: int) -> list[float]:
-    """Round numbers within low..high for a logarithmic axis, three or more where there are as many."""
+    """Round numbers within low..high for a logarithmic axis, three or more and up to near both ends where there are."""
     powers = range(math.floor(math.log(low, base)), math.ceil(math.log(high, base)) + 1)
     found: list[float] = []
     for multiples in _TICKS[base]:
         found = [m * base**k for k in powers for m in multiples if low <= m * base**k <= high]
-        if len(found) >= 3:
+        if len(found) >= 3 and max(found[0] / low, high / found[-1]) <= (high / low) ** _BARE:
             break
     return found
