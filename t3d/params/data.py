@@ -136,7 +136,7 @@ class PromptSet(Strict):
     """Number of prompts. From a file, at most this many are drawn by the experiment's seed; all by default."""
     rows: tuple[Annotated[int, Field(ge=0)], Positive] | None = None
     """Of a file, the rows from the first number on and before the second, counted from 0: a part that is held out. Of
-    written tasks likewise, counted after those that are left out: what another set with a `count` does not have."""
+    written tasks the same, counted without those that are left out; so two sets can have different tasks."""
     max_prompt_tokens: Length | None = None
     """Prompts longer than this are left out, before any are drawn. The public code trains on prompts of at most 512."""
     difficulty: Difficulty = Difficulty()
@@ -168,7 +168,7 @@ class PromptSet(Strict):
             if field in ("source", "file", "columns") and given and not wants & {"source"}:
                 raise ValueError(f"domain {self.domain} has no {field}: its problems come from a generator")
         if self.rows is not None and (self.domain not in ("questions", "written") or self.rows[0] >= self.rows[1]):
-            raise ValueError(f"rows: {list(self.rows)} is no part of domain questions or written; give [first, end]")
+            raise ValueError(f"rows: {list(self.rows)} needs domain questions or written; give [first, end]")
         if self.domain == "mbpp" and self.columns is not None:
             raise ValueError("mbpp's columns are its own; remove `columns`")
         return self

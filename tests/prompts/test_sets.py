@@ -74,7 +74,7 @@ def test_parts_of_a_file_share_no_question(make):
     with pytest.raises(DataError, match=r"prompt_sets\.p: no prompt is left"):
         make(rows=[40, 50])
     for spec in ({"rows": [3, 3]}, {"domain": "gsm", "count": 3, "rows": [0, 2]}):
-        with pytest.raises(ValueError, match="is no part of domain questions or written; give"):
+        with pytest.raises(ValueError, match="needs domain questions or written; give"):
             make(**spec)
 
 
