@@ -11,7 +11,7 @@ bubblewrap = pytest.mark.skipif(
     find_bwrap() is None, reason="bubblewrap is not installed: the code benchmark cannot be scored here"
 )
 KINDS = ["process", pytest.param("bubblewrap", marks=bubblewrap)]
-LIMITS = Limits(seconds=1.0, memory_mb=256, output_kb=64)
+LIMITS = Limits(seconds=0.5, memory_mb=256, output_kb=64)
 CASES = check_cases([(2, 4), (10, 100), ([1, 2], [1, 4])])
 PASSED = Verdict(True, "passed")
 HONEST = "def f(x):\n    return [y * y for y in x] if isinstance(x, list) else x * x"
