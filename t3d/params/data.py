@@ -167,8 +167,11 @@ class PromptSet(Strict):
                 raise ValueError(f"prompts of domain {self.domain} need `{field}`")
             if field in ("source", "file", "columns") and given and not wants & {"source"}:
                 raise ValueError(f"domain {self.domain} has no {field}: its problems come from a generator")
-        if self.rows is not None and (self.domain not in ("questions", "written") or self.rows[0] >= self.rows[1]):
-            raise ValueError(f"rows: {list(self.rows)} needs domain questions or written; give [first, end]")
+        if self.rows is not None:
+            if self.domain not in ("questions", "written"):
+                raise ValueError(f"domain {self.domain} has no rows; say how many prompts with `count`")
+            if self.rows[0] >= self.rows[1]:
+                raise ValueError(f"rows: {list(self.rows)} holds no row: its first number must be below its second")
         if self.domain == "mbpp" and self.columns is not None:
             raise ValueError("mbpp's columns are its own; remove `columns`")
         return self

@@ -73,8 +73,11 @@ def test_parts_of_a_file_share_no_question(make):
     assert drawn < parts[1]
     with pytest.raises(DataError, match=r"prompt_sets\.p: no prompt is left"):
         make(rows=[40, 50])
-    for spec in ({"rows": [3, 3]}, {"domain": "gsm", "count": 3, "rows": [0, 2]}):
-        with pytest.raises(ValueError, match="needs domain questions or written; give"):
+    for spec, message in (
+        ({"rows": [3, 3]}, r"rows: \[3, 3\] holds no row: its first number must be below its second"),
+        ({"domain": "gsm", "count": 3, "rows": [0, 2]}, "domain gsm has no rows; say how many prompts with `count`"),
+    ):
+        with pytest.raises(ValueError, match=message):
             make(**spec)
 
 
