@@ -1,11 +1,14 @@
-"""Which row does an experiment select on validation problems? The rule that `params/pocket.yaml` states.
+"""Which row does an experiment select on validation problems? The rules that its parameters state.
 
     python -m benchmarks.model_selection pocket beyond together
+    python -m benchmarks.model_selection qwen-right tuning --rates --pooled --budgets b4s2 b4s1
 
-prints, for the rows of these tables, what the rule looks at. It uses static budgets only.
+prints, for the rows of these tables, what the rule looks at, and with `--rates` what it chooses. It uses static budgets
+only.
 """
 
 import argparse
+from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
@@ -22,24 +25,33 @@ TOLERANCE = 1.5
 """Points that a row may lose against the teacher at one token per step."""
 
 
-def summary(experiment: Experiment, names: list[str]) -> pd.DataFrame:
+def summary(
+    experiment: Experiment, names: list[str], budgets: Collection[str] = (), pooled: bool = False
+) -> pd.DataFrame:
     """What the rule looks at, one row per method of accuracy tables `names`, whose scores are below `data/`.
 
-    The tables share teacher, base, benchmarks and budgets, and their benchmarks have as many questions each.
+    The tables share teacher, base, benchmarks and budgets. Their benchmarks have as many questions each, or are pooled.
+
+    Args:
+        experiment: whose tables they are.
+        names: of the tables.
+        budgets: static budgets of the tables that the mean is over; by default all.
+        pooled: judge what a row loses over the questions of all benchmarks together, not in its worst benchmark.
 
     Returns:
-        Index: the methods' labels, without the teacher's. Columns, percent and points: mean, over benchmarks, static
-        budgets and seeds; gain over the base's mean, gain_low and gain_high, its 95 % bootstrap interval paired by
-        question; lost, against the teacher at one token per step, in the benchmark where it is most.
+        Index: the methods' labels, without the teacher's. Columns, percent and points: mean, over answers to all
+        benchmarks' questions at `budgets` by all seeds; gain over the base's mean, gain_low and gain_high, its 95 %
+        bootstrap interval paired by question; lost, against the teacher at one token per step.
 
     Raises:
-        ParameterError: there is no such table, or none shows the teacher at one token per step.
+        ParameterError: there is no such table, none has one of the budgets, or none shows the teacher at one token per
+            step.
         T3DError: as `scores.load`.
     """
     for name in names:
         if not isinstance(experiment.tables.get(name), AccuracyTable):
-            known = ", ".join(key for key, table in experiment.tables.items() if isinstance(table, AccuracyTable))
-            raise ParameterError(f"experiment {experiment.name} has no accuracy table {name!r}: {known or 'none'}.")
+            others = ", ".join(key for key, table in experiment.tables.items() if isinstance(table, AccuracyTable))
+            raise ParameterError(f"experiment {experiment.name} has no accuracy table {name!r}: {others or 'none'}.")
     tables = [experiment.tables[name] for name in names]
     parts = []
     for table in tables:
@@ -47,18 +59,25 @@ def summary(experiment: Experiment, names: list[str]) -> pd.DataFrame:
         parts.append(scores.load(experiment, table, [manifest_path(experiment, name) for name in artefacts])[0])
     frame = pd.concat(parts).drop_duplicates(["method", "seed", "benchmark", "budget", "id"])
     frame = frame[frame["threshold"].isna()]
+    known = frame["budget"].unique().tolist()
+    if strange := [budget for budget in budgets if budget not in known]:
+        raise ParameterError(f"{', '.join(names)}: no static budget {strange[0]!r}; there are {', '.join(known)}.")
+    counted = frame[frame["budget"].isin(list(budgets) or known)]
     # Seeds first, then budgets: each question counts once.
-    shares = frame.groupby(["benchmark", "tokens_per_step", "block_size", "id", "method"])["correct"].mean().unstack()
+    shares = counted.groupby(["benchmark", "tokens_per_step", "block_size", "id", "method"])["correct"].mean().unstack()
     questions = shares.groupby(level=["benchmark", "id"]).mean()
     teacher, base = experiment.teachers[tables[0].teacher].label, base_label(experiment, tables[0])
     intervals = {method: paired_bootstrap(right, questions[base]) for method, right in questions.items()}
     # Counts of answers: what the rule compares must not hang on the last bit of a sum.
-    right, answers = (getattr(frame.groupby("method")["correct"], name)() for name in ("sum", "count"))
+    right, answers = (getattr(counted.groupby("method")["correct"], name)() for name in ("sum", "count"))
     rows = pd.DataFrame({"mean": 100 * right / answers})
     rows["gain"] = rows["mean"] - rows["mean"][base]
     rows[["gain_low", "gain_high"]] = 100 * np.array([intervals[method] for method in rows.index])
-    full_step = frame[frame["tokens_per_step"] == 1].groupby(["benchmark", "method"])["correct"]
-    right, answers = full_step.sum().unstack(), full_step.count().unstack()
+    full_step = frame[frame["tokens_per_step"] == 1]
+    if pooled:
+        full_step = full_step.assign(benchmark="all")
+    of_each = full_step.groupby(["benchmark", "method"])["correct"]
+    right, answers = of_each.sum().unstack(), of_each.count().unstack()
     if teacher not in right:
         raise ParameterError(f"{', '.join(names)}: {teacher} has no score at one token per step; the rule needs it.")
     lost = points_below(right, answers, right[[teacher]], answers[[teacher]])
@@ -76,14 +95,41 @@ def select(rows: pd.DataFrame) -> str:
     return str(rows["lost"].idxmin() if stay.empty else stay["mean"].idxmax())
 
 
+def chosen_rates(experiment: Experiment, rows: pd.DataFrame) -> list[str]:
+    """What `select` takes of each group of students that differ in nothing but rate, label and seeds.
+
+    Args:
+        experiment: whose students the rows are.
+        rows: of `summary`.
+
+    Returns:
+        A label for each group of two students or more, in the experiment's order.
+    """
+    groups: dict[str, list[str]] = {}
+    for student in experiment.students.values():
+        if student.label in rows.index:
+            optimizer = student.optimizer.model_copy(update={"learning_rate": 0.0})
+            rest = student.model_copy(update={"label": "", "seeds": (), "optimizer": optimizer})
+            groups.setdefault(rest.model_dump_json(), []).append(student.label)
+    return [select(rows.loc[labels]) for labels in groups.values() if len(labels) > 1]
+
+
 def main() -> None:
-    """Print `summary` of the tables that the command line names."""
+    """Print `summary` of the tables that the command line names, with `chosen_rates` if asked."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("experiment", help="name of a file of params/")
     parser.add_argument("tables", nargs="+", help="its accuracy tables on validation problems")
+    parser.add_argument("--budgets", nargs="+", default=[], help="the mean is over these; by default over all")
+    parser.add_argument("--pooled", action="store_true", help="judge the loss over all questions, not per benchmark")
+    parser.add_argument("--rates", action="store_true", help="mark the chosen one of rows that differ in rate only")
     given = parser.parse_args()
     with in_a_sentence():
-        print(summary(find(given.experiment), given.tables).round(2).to_string())
+        experiment = find(given.experiment)
+        rows = summary(experiment, given.tables, given.budgets, given.pooled)
+        if given.rates:
+            chosen = chosen_rates(experiment, rows)
+            rows["chosen"] = ["yes" if label in chosen else "" for label in rows.index]
+        print(rows.round(2).to_string())
 
 
 if __name__ == "__main__":

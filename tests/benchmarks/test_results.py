@@ -1,11 +1,13 @@
 """Analyses of `benchmarks/`: which rows the rules select, GPU-minutes, efficiency of several processes."""
 
 import re
+from functools import partial
 
 import pandas as pd
 import pytest
 
 from benchmarks import gpu_time, model_selection, scaling
+from t3d.errors import ParameterError
 from t3d.params import find
 from tests.conftest import ROOT
 from tests.reporting.helpers import unpack
@@ -74,16 +76,32 @@ def test_ours_is_what_the_rule_selects(rows):
     assert [label for label in of_all.index if label.startswith("Ours")] == [selected]
 
 
-@pytest.mark.parametrize("student", ["sft", "redi", "dparallel", "naive-td", "t3d"])
-def test_rates_of_qwen_right_follow_from_its_own_rule(student):
+@pytest.fixture(scope="module")
+def qwen_right(once):
+    """The folder of a project with what `qwen-right` published."""
+    return once("qwen-right", partial(unpack, experiment="qwen-right"))
+
+
+def test_rates_of_qwen_right_follow_from_its_own_rule(qwen_right, monkeypatch):
     """It counts questions of both sets together, and prefers few steps; see `students` of its parameters."""
+    monkeypatch.chdir(qwen_right)
     experiment = find("qwen-right")
+    rows = model_selection.summary(experiment, ["tuning"], budgets=["b4s2", "b4s1"], pooled=True)
+    shown = [experiment.students[key].label for key in experiment.tables["table1"].students if key != "ours"]
+    assert model_selection.chosen_rates(experiment, rows) == shown
+    # The same from the counts of the published table.
     table = pd.read_csv(ROOT / "results/qwen-right/tuning.csv").query("benchmark != 'average'")
     counts = table.assign(right=table["accuracy"] * table["n"]).groupby(["method", "tokens_per_step"])
-    pooled = counts["right"].sum().div(counts["n"].sum()).unstack()
-    rows = pd.DataFrame({"mean": pooled[[2, 4]].mean(axis=1), "lost": pooled[1]["Original"] - pooled[1]})
-    labels = {experiment.students[f"{student}-{rate}"].label: f"{student}-{rate}" for rate in ("5e-6", "1e-5", "2e-5")}
-    assert labels[model_selection.select(rows.loc[list(labels)])] in experiment.tables["table1"].students
+    pooled = counts["right"].sum().div(counts["n"].sum()).unstack().loc[rows.index]
+    assert rows["mean"].to_numpy() == pytest.approx(pooled[[2, 4]].mean(axis=1).to_numpy(), abs=1e-3)
+    original = table.query("method == 'Original' and tokens_per_step == 1")
+    full_step = (original["accuracy"] * original["n"]).sum() / original["n"].sum()
+    assert rows["lost"].to_numpy() == pytest.approx((full_step - pooled[1]).to_numpy(), abs=1e-3)
+
+
+def test_budgets_of_the_rule_are_the_tables(pocket):
+    with pytest.raises(ParameterError, match="tuning: no static budget 'b8s3'; there are b8s8, b8s2, b4s1"):
+        model_selection.summary(pocket, ["tuning"], budgets=["b8s2", "b8s3"])
 
 
 def test_the_rule_prefers_a_row_that_keeps_full_step():
