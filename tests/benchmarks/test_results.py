@@ -1,4 +1,4 @@
-"""Analyses of `benchmarks/`: which rows the rules select, GPU-minutes, efficiency of several processes."""
+"""Analyses of `benchmarks/`: rules that select rows, pairs of rows, GPU-minutes, efficiency of several processes."""
 
 import re
 from functools import partial
@@ -6,9 +6,10 @@ from functools import partial
 import pandas as pd
 import pytest
 
-from benchmarks import gpu_time, model_selection, scaling
-from t3d.errors import ParameterError
+from benchmarks import compare_experiments, gpu_time, model_selection, scaling
+from t3d.errors import DataError, MissingInputError, ParameterError
 from t3d.params import find
+from t3d.provenance import archive
 from tests.conftest import ROOT
 from tests.reporting.helpers import unpack
 
@@ -135,3 +136,59 @@ def test_what_failed_is_named_with_the_first_lines_of_its_error():
     assert table.splitlines()[-1] == f"2 processes failed (failed-2.log): {said[0]}"
     # Without an error's name, what was printed last.
     assert scaling.error_of("\n".join(lines[1:]) + "\nKilled\n").splitlines()[-1] == "Killed"
+
+
+@pytest.fixture(scope="module")
+def two(once):
+    """A project with what `qwen-right` and `demo` published."""
+
+    def both(folder):
+        unpack(folder, "qwen-right")
+        (folder / "data" / "shipped").symlink_to(ROOT / "data" / "shipped")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            archive.restore(find("demo"))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(once("qwen-right and demo", both))
+        yield
+
+
+def test_rows_are_compared_as_in_a_table(two):
+    found = compare_experiments.compare("qwen-right/t3d-1e-5/b4s2", "qwen-right/naive-td-1e-5/b4s2", ["gsm", "mbpp"])
+    table = pd.read_csv(ROOT / "results/qwen-right/head-to-head.csv").query("tokens_per_step == 2")
+    cells = table.set_index(["method", "benchmark"])
+    for benchmark, row in found.iterrows():
+        shown = cells.loc["T3D", benchmark]
+        columns = ["n", "accuracy", "difference", "difference_low", "difference_high"]
+        assert row[["n", "first", "difference", "low", "high"]].tolist() == pytest.approx(
+            shown[columns].tolist(), abs=1e-3
+        )
+        assert row["second"] == pytest.approx(cells.loc["Naive TD", benchmark]["accuracy"], abs=1e-3)
+        assert row["share"] == pytest.approx(100 * row["first"] / row["second"])
+        assert row["share_low"] < row["share"] < row["share_high"]
+
+
+def test_one_seed_and_a_row_beside_itself(two):
+    run, row = "qwen-right/t3d-1e-5-seed0/b4s2", "qwen-right/t3d-1e-5/b4s2"
+    one, same = (compare_experiments.compare(run, other, ["gsm"]).loc["gsm"] for other in (row, run))
+    assert one["first"] == same["second"] != one["second"]
+    assert same[["difference", "low", "high", "share", "share_low", "share_high"]].tolist() == [0, 0, 0, 100, 100, 100]
+
+
+@pytest.mark.parametrize(
+    ("first", "error", "words"),
+    [
+        ("qwen-right/coder", ParameterError, "write experiment/model/budget"),
+        ("qwen-right/coder-b8/b4s4", ParameterError, "no model 'coder-b8': coder-ar, coder-all, coder"),
+        ("qwen-right/coder/b4s3", MissingInputError, "scores/coder/gsm/b4s3.manifest.json is missing"),
+        (
+            "demo/pocket-sdar/b8s1",
+            DataError,
+            "gsm: demo/pocket-sdar/b8s1 answered 160 questions, qwen-right/coder/b4s4 1319",
+        ),
+    ],
+)
+def test_rows_that_cannot_be_compared(two, first, error, words):
+    with pytest.raises(error, match=words):
+        compare_experiments.compare(first, "qwen-right/coder/b4s4", ["gsm"])
