@@ -218,7 +218,7 @@ def make_score(
     prompts: PromptsManifest,
     out: Out,
 ) -> None:
-    """Score recorded answers with lm-eval; needs no GPU and no model."""
+    """Score recorded answers: programs in a sandbox, others through lm-eval; needs no GPU and no model."""
     from t3d.evaluation import scores
 
     scores.make(find(experiment), answers, prompts, out)
