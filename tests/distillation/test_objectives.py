@@ -74,6 +74,25 @@ def test_ddo_terms(beta):
     assert objectives.t3d(ddo, torch.tensor(2.0), path_weight=0.2).item() == pytest.approx(ddo.item() + 0.4, abs=1e-6)
 
 
+def test_at_its_reference_ddo_is_naive_td_times_half_of_beta():
+    """There the real term has Naive TD's gradient times beta / 2, and the fake term's is zero on average over draws."""
+    beta, (_, masked, _) = 0.1, random_case()
+    logits = torch.randn(3, 6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    tokens = torch.randint(5, (3, 6, 1), generator=torch.Generator().manual_seed(1))
+
+    def gradient(term, log_p):
+        ratio = objectives.sample_mean(log_p - log_p.detach(), masked)
+        return torch.autograd.grad(term(ratio, beta), logits, retain_graph=True)[0]
+
+    scores = logits.log_softmax(dim=-1)
+    log_p = scores.gather(2, tokens).squeeze(2)
+    (naive,) = torch.autograd.grad(objectives.naive_td(log_p, masked), logits, retain_graph=True)
+    torch.testing.assert_close(gradient(objectives.ddo_real, log_p), beta / 2 * naive)
+    # At a ratio of 0 the slope is the same for every draw, so the mean over draws is that of the mean log p.
+    drawn = (scores.detach().exp() * scores).sum(dim=-1)
+    torch.testing.assert_close(gradient(objectives.ddo_fake, drawn), torch.zeros_like(logits))
+
+
 @pytest.mark.parametrize("ratio", [-1e4, 1e4])
 def test_log_sigmoid_keeps_its_range(ratio):
     value = torch.tensor([ratio], requires_grad=True)
