@@ -297,7 +297,9 @@ def main() -> None:
     (given.folder / "params").mkdir(parents=True)
     os.chdir(given.folder)
     model = Path("random").resolve()
-    published.write(model, given.size)
+    # In a process of its own: what this one had put on a GPU would stay there beside what is measured.
+    line = [sys.executable, "-P", "-m", "benchmarks.published", "--size", given.size, "--out", str(model)]
+    subprocess.run(line, check=True)
     Path("params/scaling.yaml").write_text(yaml.safe_dump(experiment_of(given, model, device)))
     source = "data/scaling/sources/sdar.manifest.json"
     wanted(t3d("fetch", "--name", "sdar", "--work", "fetching", "--out", source), "fetch")

@@ -7,7 +7,6 @@ several processes (`t3d/distributed/collectives.py`) see what one would.
 import json
 import math
 import signal
-import statistics
 import time
 import warnings
 from collections import deque
@@ -171,8 +170,9 @@ def train(
             due = (step + 1) % student.checkpoint_every == 0
             # A scheduler may warn one node before another. If one process is asked to end, all end after the same step.
             asked = collectives.any_of(termination.asked)
-            # A GPU computes the next step while the host waits for the numbers of this one.
-            ahead = 1 if runs_apart(setting.device) and not (last or pauses or due or asked) else 0
+            # A GPU computes the next step while the host waits for the numbers of this one. The first is timed alone.
+            waits = step == first or last or pauses or due or asked
+            ahead = 1 if runs_apart(setting.device) and not waits else 0
             done = [unread.popleft() for _ in range(len(unread) - ahead)]
             log += [{"step": number + 1} | read() for number, read in done]
             if done:
@@ -221,12 +221,12 @@ def save(
         pace: of `train`.
         device: of this process.
     """
-    steady = pace[1:] or pace
-    # The first since the run began or was resumed warms up: left out, with the second if one waited for both.
+    steady = pace[1:] or pace  # the first since the run began or was resumed warms up
+    seconds = sum(each.seconds for each in steady)
     speed = {
         "processes": collectives.world_size(),
-        "seconds_per_step": statistics.median(each.seconds / each.steps for each in steady),
-        "tokens_per_second": sum(each.tokens for each in steady) / sum(each.seconds for each in steady),
+        "seconds_per_step": seconds / sum(each.steps for each in steady),
+        "tokens_per_second": sum(each.tokens for each in steady) / seconds,
     }
     if device.startswith("cuda"):
         speed["peak_gpu_memory_mb"] = round(collectives.all_reduce_max(torch.cuda.max_memory_allocated() / 2**20))

@@ -45,10 +45,10 @@ _LEAST = 0.001
 """Seconds of a forward that has almost nothing to do: pocket, at any batch."""
 _ARITHMETIC, _BANDWIDTH, _TRAINING = 0.4, 0.45, 0.4
 """Shares of the peaks that decoding and training reach, measured on an H100: docs/performance.md."""
-_EFFICIENCY = {1: 1.0, 2: 0.82}
-"""Processes -> tokens per second in training, as a part of so many times those of one: 1.7B on two H200s of one host,
-weights gathered once per optimizer step (docs/performance.md, "On several GPUs"; 0.69 where they are gathered for every
-micro-batch). More processes than were measured are taken to reach what the most did."""
+_EFFICIENCY = {1: 1.0, 2: 0.8}
+"""Processes -> tokens per second in training, as a part of so many times those of one: 1.7B on two H200s of one host;
+4B, whose weights are gathered for every micro-batch, has 0.82 (docs/performance.md, "On several GPUs"). More processes
+than were measured are taken to reach what the most did."""
 _STATE = 0.85
 """Share of a GPU's memory that what is trained may take; activations, even if computed again, take the rest."""
 _SMALL = 5 * 3600

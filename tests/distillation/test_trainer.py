@@ -4,10 +4,12 @@ import os
 import signal
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from transformers import GenerationConfig
 
 from t3d.distillation import batches, losses, trainer
 from t3d.distillation.batches import micro_batches, samples_of
@@ -206,8 +208,8 @@ def test_a_host_that_runs_ahead_of_its_device_learns_the_same(tmp_path, monkeypa
     pace = []
     assert trainer.train(model, job, pace=pace, after_step=note, pauses_after=(3,)) == log
     assert torch.equal(weights(model), weights(plain_model))
-    # Two that are waited for at once, before a state is due (every second step) and at the end, have one time.
-    assert [each.steps for each in pace] == [2, 1, 1, 2]
+    # A state is due every second step. The two at the end are waited for at once, and have one time.
+    assert [each.steps for each in pace] == [1, 1, 1, 1, 2]
     assert min(each.seconds for each in pace) > 0
     # Ended while it saves: all of its log is there, and it goes on as if nothing had been.
     options = {"after_step": note, "pauses_after": (3,)}
@@ -217,6 +219,32 @@ def test_a_host_that_runs_ahead_of_its_device_learns_the_same(tmp_path, monkeypa
             trainer.train(tiny_model(), job, Checkpoints(tmp_path / "run", "recipe"), **options)
     assert trainer.train(resumed, job, Checkpoints(tmp_path / "run", "recipe"), **options) == log
     assert torch.equal(weights(resumed), weights(plain_model))
+
+
+def test_the_speed_is_that_of_the_steps_after_the_first(tmp_path, monkeypatch):
+    """Also where giving a GPU the next step takes as long as the step: its queue is full until it is nearly done."""
+    clock = [0.0]
+    original = trainer._step
+
+    def slow(model, reference, optimizer, job, step):
+        clock[0] += 2.0 if step else 60.0
+        return original(model, reference, optimizer, job, step)
+
+    monkeypatch.setattr(trainer, "_step", slow)
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    for module in (trainer, batches):
+        monkeypatch.setattr(module, "runs_apart", lambda device: True)
+    job = setting("redi", micro_batch_size=4, steps=7)
+    job = replace(job, student=job.student.model_copy(update={"checkpoint_every": 100}))
+    model, pace = tiny_model(), []
+    trainer.train(model, job, pace=pace)
+    assert [each.seconds for each in pace] == [60.0, 4.0, 2.0, 2.0, 2.0, 2.0]
+    made = SimpleNamespace(folder=lambda: tmp_path, receipt={})
+    tokenizer = SimpleNamespace(save_pretrained=lambda folder: None)
+    trainer.save(made, model, tokenizer, GenerationConfig(), [], pace, "cpu")
+    assert made.receipt["seconds_per_step"] == 2.0
+    tokens = sum(batches.tokens_of(job, step) for step in range(1, 7))
+    assert made.receipt["tokens_per_second"] == tokens / 12.0
 
 
 def test_a_host_that_runs_ahead_names_the_step_that_went_wrong(monkeypatch):
