@@ -130,7 +130,7 @@ def _prompt(experiment: Experiment, benchmark: str, question: str) -> "tuple[Pro
     name = experiment.benchmarks[benchmark].prompts
     try:
         prompts = asked.find(experiment, name)
-    except MissingInputError as error:
+    except (MissingInputError, DataError) as error:
         return None, str(error)
     return prompts.get(question), f"prompt set {name} has no such question."
 
