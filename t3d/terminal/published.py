@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from t3d.errors import DataError, MissingInputError, short
 from t3d.params import Budget, Experiment, read_budget
-from t3d.provenance import store, texts
+from t3d.provenance import archive, store, texts
 from t3d.terminal.decode import Model, find_models, label_of, printable, verdict, verdict_on
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ class Published:
     why: str
     """Why there is no `prompt`."""
     answers: list[Text]
+    notes: list[str]
+    """What is not here."""
 
 
 def find(
@@ -82,7 +84,10 @@ def find(
     found = there[benchmark][question]
     shown = [_text(experiment, path, benchmark, question, found, model, budget) for model, budget in models]
     prompt, why = _prompt(experiment, benchmark, question)
-    return Published(question, prompt, why, shown)
+    notes = [NOT_KEPT]
+    if any(text.right is None for text in shown) and archive.paths_of(experiment.name)[0].is_file():
+        notes.append(f"Verdicts come with t3d pull scores --experiment {experiment.name}.")
+    return Published(question, prompt, why, shown, notes)
 
 
 def _is_recorded(experiment: Experiment, model: Model) -> bool:
@@ -153,17 +158,25 @@ def show(published: Published, console: "Console") -> None:
             shown.append("\n\n").append_text(replay.verdict_mark(answer.right))
         panels.append(Panel(shown, title=Drawn(answer.label)))
     console.print(replay.side_by_side(panels, console.width))
-    for line in (*(answer.statistics() for answer in published.answers), NOT_KEPT):
-        console.print(line, style="bold" if line != NOT_KEPT else "dim", highlight=False, markup=False)
+    for answer in published.answers:
+        console.print(answer.statistics(), style="bold", highlight=False, markup=False)
+    for note in published.notes:
+        console.print(note, style="dim", highlight=False, markup=False)
 
 
 def piped(published: Published) -> tuple[str, str]:
     """What a pipe gets, and what is said beside it: the texts; the question, the verdicts and what was not kept."""
     prompt = published.prompt
-    asked = _without(published) if prompt is None else f"{prompt.text.strip()}\nexpected: {prompt.expected}"
+    asked = _without(published) if prompt is None else f"{prompt.text.strip()}\nexpected: {prompt.expected.strip()}"
     answers = published.answers
     out = answers[0].text if len(answers) == 1 else "\n\n".join(f"[{a.label}]\n{a.text}" for a in answers) + "\n"
-    said = [f"[Question {published.question}]", printable(asked), "", *(a.statistics() for a in answers), NOT_KEPT]
+    said = [
+        f"[Question {published.question}]",
+        printable(asked),
+        "",
+        *(a.statistics() for a in answers),
+        *published.notes,
+    ]
     return out, "\n".join(said)
 
 

@@ -84,7 +84,7 @@ def test_on_a_terminal_they_stand_beside_each_other(project):
 
 
 def test_a_question_whose_text_is_not_here_is_shown_by_its_id():
-    shown = published.Published("q1", None, "file.jsonl is missing.", [])
+    shown = published.Published("q1", None, "file.jsonl is missing.", [], [])
     console = Console(width=80, record=True, file=io.StringIO())
     shown.answers.append(published.Text("Original", params.read_budget("b8s2"), "It is.", True))
     published.show(shown, console)
@@ -129,7 +129,12 @@ def test_answers_that_were_recorded_here_are_shown_instead(project):
         pq.write_table(pa.Table.from_pylist([row], schema=ANSWERS), job.file(".parquet"))
     assert published.find(experiment, "q1", [(None, "b8s2")], None) is None
     # Of one of both only the text is here.
-    assert len(published.find(experiment, "q1", [(None, "b8s2"), ("t3d", "b8s2")], None).answers) == 2
+    found = published.find(experiment, "q1", [(None, "b8s2"), ("t3d", "b8s2")], None)
+    assert [answer.right for answer in found.answers] == [False, None]
+    assert found.notes == [published.NOT_KEPT]
+    (project / "results" / "demo" / "published.tar.xz").touch()
+    found = published.find(experiment, "q1", [(None, "b8s2"), ("t3d", "b8s2")], None)
+    assert found.notes[1:] == ["Verdicts come with t3d pull scores --experiment demo."]
     path.with_name("b8s2.parquet").unlink()
     assert published.find(experiment, "q1", [(None, "b8s2")], None) is not None
     (project / "results" / "demo" / "answers.tar.xz").unlink()
