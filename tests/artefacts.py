@@ -1,5 +1,10 @@
 """Artefacts that tests need: made by their stages, or empty where a test needs only what another is made from."""
 
+import io
+import json
+import lzma
+import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from t3d.distillation import trainer
@@ -52,3 +57,22 @@ def made(experiment: Experiment, folder: Path, *artefacts: str) -> Path:
         elif kind == "factorisation":
             factorisation.make(experiment, origins[0], rest[0], origins[1:], at)
     return at
+
+
+def pack_texts(experiment: str, benchmarks: dict[str, Sequence[dict | str]], mode: int = 0o644) -> Path:
+    """Write `results/<experiment>/answers.tar.xz` below the working directory; returns its path.
+
+    Args:
+        experiment: its name.
+        benchmarks: benchmark -> lines: a question's `id` and `answers`, or the text of a line.
+        mode: of the members.
+    """
+    path = Path("results", experiment, "answers.tar.xz")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with lzma.open(path, "wb") as file, tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for benchmark, lines in benchmarks.items():
+            content = "".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines).encode()
+            member = tarfile.TarInfo(f"answers/{benchmark}.jsonl")
+            member.size, member.mode = len(content), mode
+            tar.addfile(member, io.BytesIO(content))
+    return path

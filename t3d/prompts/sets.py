@@ -6,7 +6,6 @@ answer).
 """
 
 import json
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
@@ -15,7 +14,7 @@ from random import Random
 
 from t3d.errors import DataError, ParameterError
 from t3d.params import Experiment, PromptSet
-from t3d.prompts import written
+from t3d.prompts import asked, written
 from t3d.prompts.domains import DOMAINS, Problem
 from t3d.prompts.questions import Question
 from t3d.prompts.reader import Prompt, encode_prompt, read_prompts
@@ -131,11 +130,11 @@ def _generated(experiment: Experiment, name: str, encode: _Encode) -> tuple[list
     assert spec.count is not None
     kept: list[_Kept] = []
     too_long = 0
-    for problem, ids in _fitting(_problems(experiment, name), spec, encode):
+    for problem, ids in _fitting(asked.generated(experiment, name), spec, encode):
         if ids is None:
             too_long += 1
         else:
-            reference = DOMAINS[spec.domain].write(problem, Random(seed_for(experiment.seed, "reference", problem.id)))
+            reference = DOMAINS[spec.domain].write(problem, asked.reference_draw(experiment, problem))
             kept.append((problem, ids, reference))
         # A generator may never end; this loop does, even where hardly any problem fits.
         if len(kept) == spec.count or too_long > _TRIES * spec.count:
@@ -148,11 +147,6 @@ def _generated(experiment: Experiment, name: str, encode: _Encode) -> tuple[list
     return kept, _too_long(spec, too_long)
 
 
-def _problems(experiment: Experiment, name: str) -> Iterator[Problem]:
-    spec = experiment.prompt_sets[name]
-    return DOMAINS[spec.domain].problems(spec.split, seed_for(experiment.seed, "prompts"), spec.difficulty)
-
-
 def _of_file(
     experiment: Experiment, name: str, source: store.Manifest, encode: _Encode
 ) -> tuple[list[_Kept], dict[str, int]]:
@@ -163,46 +157,22 @@ def _of_file(
     if spec.count is not None and spec.count < len(kept):
         drawn = Random(seed_for(experiment.seed, "prompts")).sample(range(len(kept)), spec.count)
         kept = [kept[index] for index in sorted(drawn)]
-    # Two files of a source may give their rows the same numbers.
-    prefix = f"{spec.source}/{Path(spec.file).stem}" if spec.file else spec.source
+    prefix = asked.prefix_of(spec)
     kept = [(replace(problem, id=f"{prefix}/{problem.id}"), ids, solution) for problem, ids, solution in kept]
     return kept, left_out | {"of other splits": others}
 
 
 def _in_file(experiment: Experiment, name: str, source: store.Manifest) -> tuple[list[Problem], int]:
-    """All questions that a fetched file has for a prompt set, and how many rows belong to other splits."""
-    from t3d.prompts import files, mbpp, questions
-
-    spec = experiment.prompt_sets[name]
-    place, folder = f"params/{experiment.name}.yaml, prompt_sets.{name}", source.folder()
-    there = [file for file in source.files if file.endswith(files.ENDINGS)]
-    wanted = [f"{folder.name}/{spec.file}"] if spec.file else there
-    if len(wanted) != 1 or wanted[0] not in there:
-        listed = ", ".join(file.partition("/")[2] for file in there) or "none"
-        raise ParameterError(f"{place}.file: which file of sources.{spec.source}? It has: {listed}.")
-    path = source.path.parent / wanted[0]
-    rows = files.read(path)
-    found: list[Problem]
-    if spec.domain == "mbpp":
-        found = list(mbpp.problems(path, rows, spec.split))
-    else:
-        assert spec.columns is not None
-        first, end = spec.rows or (0, len(rows))
-        try:
-            found = list(questions.problems(path, rows, spec.columns))[first:end]
-        except DataError as error:
-            raise DataError(f"{place}.columns: {error}") from error
-    twice = [key for key, times in Counter(problem.id for problem in found).items() if times > 1]
-    if twice:
-        raise DataError(f"{path}: {len(twice)} ids stand in two rows (e.g. {twice[0]!r}).")
-    return found, len(rows) - len(found)
+    folder = source.folder()
+    file = asked.file_of(experiment, name, [name.partition("/")[2] for name in source.files])
+    return asked.in_file(experiment, name, folder / file)
 
 
 def _opened(experiment: Experiment, spec: PromptSet, inputs: list[store.Manifest]) -> list[Problem]:
     """Beginnings of turns; if the prompt set has `examples`, other questions stand before them."""
     assert spec.openings is not None
-    asked = isinstance(spec.examples, str)
-    questions = [prompt.text for prompt in read_prompts(inputs[0])] if asked else [*(spec.examples or ())]
+    of_set = isinstance(spec.examples, str)
+    questions = [prompt.text for prompt in read_prompts(inputs[0])] if of_set else [*(spec.examples or ())]
     turns: list[Problem] = []
     for number in range(spec.count or len(spec.openings)):
         draws = Random(seed_for(experiment.seed, "examples", number))
@@ -234,14 +204,14 @@ def _written(
         for row in rows
     ]
     sources = {manifest.artefact.partition("/")[2]: manifest for manifest in inputs}
-    asked: list[Problem] = []
+    known: list[Problem] = []
     for key in dict.fromkeys(benchmark.prompts for benchmark in experiment.benchmarks.values()):
         questions = experiment.prompt_sets[key]
         if questions.source:
-            asked += _in_file(experiment, key, sources[questions.source])[0]
+            known += _in_file(experiment, key, sources[questions.source])[0]
         else:
-            asked += islice(_problems(experiment, key), questions.count)
-    tasks, left_out = written.tasks(texts, [problem.question for problem in asked], spec.task_pattern)
+            known += islice(asked.generated(experiment, key), questions.count)
+    tasks, left_out = written.tasks(texts, [problem.question for problem in known], spec.task_pattern)
     kept, too_long = _those_that_fit(tasks, spec, encode)
     first, end = spec.rows or (0, None)
     return kept[first:end][: spec.count], left_out | too_long

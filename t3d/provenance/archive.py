@@ -16,7 +16,8 @@ import shutil
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -57,9 +58,9 @@ def write(experiment: str, manifests: Iterable[Path], lines_of_records: str) -> 
     names = {path.as_posix() for manifest in manifests for path in _files_of(manifest)}
     archive, index = paths_of(experiment)
     lines = []
-    with atomic_write(archive) as partial:
+    with atomic_write(archive) as unfinished:
         with (
-            lzma.open(partial, "wb", preset=9) as file,
+            lzma.open(unfinished, "wb", preset=9) as file,
             # Without extensions: a name is in its header, or is refused.
             tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar,
         ):
@@ -112,6 +113,41 @@ def _unpack(experiment: str, folder: Path) -> dict[str, str]:
     index = _read_index(experiment)
     archive, listing = paths_of(experiment)
     digests: dict[str, str] = {}
+
+    def unpack(name: str, file: IO[bytes], size: int) -> None:
+        if name not in index:
+            raise _damaged(experiment, f"{listing} does not list {name!r}")
+        digests[name] = _copy(file, size, folder / name)
+        if digests[name] != index[name]:
+            raise _damaged(experiment, f"{name} does not match its sha256 in {listing}")
+
+    try:
+        walk(archive, unpack, partial(_damaged, experiment), _MAX_BYTES)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise _damaged(experiment, "it holds a file and a folder of the same name") from error
+    if missing := sorted(index.keys() - digests.keys()):
+        raise _damaged(experiment, f"{listing} lists {missing[0]}, which it does not hold")
+    return digests
+
+
+def walk(
+    archive: Path,
+    take: Callable[[str, IO[bytes], int], object],
+    damaged: Callable[[str], T3DError],
+    most: int,
+) -> None:
+    """Go through the members of a `tar.xz`, in its order.
+
+    Args:
+        archive: the file.
+        take: is called with each member's name, a file and a number of bytes, and reads these bytes from the file.
+        damaged: the error for a reason.
+        most: bytes of all members together.
+
+    Raises:
+        T3DError: `damaged`, of what is no archive, or holds a name twice or anything but plain files of mode 644.
+    """
+    seen: set[str] = set()
     total = 0
     try:
         with lzma.open(archive) as file:
@@ -120,26 +156,19 @@ def _unpack(experiment: str, folder: Path) -> dict[str, str]:
                 member = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
                 total += member.size
                 if member.type != tarfile.REGTYPE or member.mode != _MODE:
-                    raise _damaged(experiment, f"{member.name!r} is not a plain file of mode {_MODE:o}")
-                if member.name in digests:
-                    raise _damaged(experiment, f"it holds {member.name} twice")
-                if member.name not in index:
-                    raise _damaged(experiment, f"{listing} does not list {member.name!r}")
-                if member.size < 0 or total > _MAX_BYTES:
-                    raise _damaged(experiment, f"it unpacks to more than {_MAX_BYTES} bytes")
-                digests[member.name] = _copy(file, member.size, folder / member.name)
-                if digests[member.name] != index[member.name]:
-                    raise _damaged(experiment, f"{member.name} does not match its sha256 in {listing}")
+                    raise damaged(f"{member.name!r} is not a plain file of mode {_MODE:o}")
+                if member.name in seen:
+                    raise damaged(f"it holds {member.name} twice")
+                if member.size < 0 or total > most:
+                    raise damaged(f"it unpacks to more than {most} bytes")
+                seen.add(member.name)
+                take(member.name, file, member.size)
+                _read(file, -member.size % _BLOCK)
             rest = file.read(tarfile.RECORDSIZE)
             if any(rest) or file.read(1):
-                raise _damaged(experiment, "it goes on after its end")
+                raise damaged("it goes on after its end")
     except (lzma.LZMAError, EOFError, tarfile.HeaderError, UnicodeError) as error:
-        raise _damaged(experiment, f"it cannot be read: {error}") from error
-    except (FileExistsError, NotADirectoryError) as error:
-        raise _damaged(experiment, "it holds a file and a folder of the same name") from error
-    if missing := sorted(index.keys() - digests.keys()):
-        raise _damaged(experiment, f"{listing} lists {missing[0]}, which it does not hold")
-    return digests
+        raise damaged(f"it cannot be read: {error}") from error
 
 
 def _read_index(experiment: str) -> dict[str, str]:
@@ -184,7 +213,6 @@ def _copy(file: IO[bytes], size: int, path: Path) -> str:
             content = _read(file, min(_READ, size - start))
             digest.update(content)
             out.write(content)
-    _read(file, -size % _BLOCK)
     return digest.hexdigest()
 
 

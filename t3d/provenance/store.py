@@ -205,6 +205,14 @@ def read(path: str | Path, kind: str | None = None) -> Manifest:
     return manifest
 
 
+def find(path: Path) -> Manifest | None:
+    """The manifest at a path, or None where it or one of its files is not here; raises as `read` if it is damaged."""
+    if not path.is_file():
+        return None
+    manifest = read(path)
+    return manifest if all((path.parent / name).is_file() for name in manifest.files) else None
+
+
 def read_receipt(manifest: Manifest) -> dict[str, Any]:
     """The receipt beside a manifest.
 

@@ -1,5 +1,7 @@
 """`t3d decode`: one question, answered by any model at any budget, or its recorded answer; `replay.py` shows it.
 
+Where only the texts of answers were published, `published.py` shows these.
+
 The decoder runs undisturbed and its time is taken; what is watched afterwards is drawn from the step map it returns.
 """
 
@@ -9,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from t3d.decoding.request import DecodingOptions, Request, Response
-from t3d.errors import DataError, MissingInputError, ParameterError, reading, short
+from t3d.errors import DataError, ParameterError, reading, short
 from t3d.params import Budget, Experiment, read_budget
 from t3d.provenance import lineage, remote, store
 from t3d.provenance.parquet import ANSWERS, VERDICTS, of_artefact
@@ -105,10 +107,19 @@ def ask(
             raise ParameterError("the question is empty.")
         with reading("the question", "Type it in UTF-8.", ParameterError):
             text.encode()
-    models = [(find_model(experiment, name, seed), read_budget(at) if at else None) for name, at in asked]
+    models = find_models(experiment, asked, seed)
     if question is not None:
         return [recorded(experiment, model, budget, question) for model, budget in models]
+    for model, _ in models:
+        _folder_of(experiment, model)
     return [answer(experiment, model, budget, str(text), max_new_tokens) for model, budget in models]
+
+
+def find_models(
+    experiment: Experiment, asked: list[tuple[str | None, str | None]], seed: int | None
+) -> list[tuple[Model, Budget | None]]:
+    """Models and budgets that `ask` is given, read."""
+    return [(find_model(experiment, name, seed), read_budget(at) if at else None) for name, at in asked]
 
 
 def find_model(experiment: Experiment, model: str | None, seed: int | None = None) -> Model:
@@ -146,15 +157,20 @@ def find_model(experiment: Experiment, model: str | None, seed: int | None = Non
 
 def _made(path: Path, otherwise: Path | None = None) -> Path | None:
     """The folder of a model; `otherwise` if it was not made, or its files are not here."""
-    if not path.is_file():
+    manifest = store.find(path)
+    if manifest is None:
         return otherwise
-    manifest = store.read(path)
-    try:
-        manifest.check(contents=False)
-    except MissingInputError:
-        if otherwise is None:
-            raise
-        return otherwise
+    manifest.check(contents=False)
+    return manifest.base
+
+
+def _folder_of(experiment: Experiment, model: Model) -> Path:
+    """Where a model's files are; raises MissingInputError, which says what is missing."""
+    if model.folder is not None:
+        return model.folder
+    assert model.name is not None
+    manifest = store.read(manifest_path(experiment, lineage.model(experiment, model.name)))
+    manifest.check(contents=False)
     return manifest.base
 
 
@@ -172,10 +188,7 @@ def answer(experiment: Experiment, model: Model, budget: Budget | None, question
         MissingInputError: the model was not made.
         ParameterError: it is no SDAR.
     """
-    folder = model.folder
-    if folder is None:
-        assert model.name is not None
-        folder = store.read(manifest_path(experiment, lineage.model(experiment, model.name))).base
+    folder = _folder_of(experiment, model)
     # These take seconds to load: neither a recorded answer nor an error needs them.
     import torch
 
@@ -243,9 +256,8 @@ def recorded(experiment: Experiment, model: Model, budget: Budget | None, questi
             recorded = Response(*(rows[question][column] for column in _COLUMNS))
             tokenizer = load_tokenizer(_tokenizer_of(experiment, model))
             shown = _answer(tokenizer, model, budget, recorded)
-            return replace(
-                shown, prompt=_prompt(experiment, benchmark, question), right=_right(experiment, path, question)
-            )
+            right = verdict_on(experiment, f"{model.name}/{benchmark}/{budget}", question)
+            return replace(shown, prompt=_prompt(experiment, benchmark, question), right=right)
         some += list(rows)[:2]
     if some:
         raise DataError(
@@ -281,11 +293,12 @@ def _prompt(experiment: Experiment, benchmark: str, question: str) -> "Prompt | 
     return next((prompt for prompt in prompts if prompt.id == question), None)
 
 
-def _right(experiment: Experiment, answers: Path, question: str) -> bool | None:
-    score = manifest_path(experiment, "scores" + store.read(answers).artefact.removeprefix("answers"))
-    if not score.is_file():
+def verdict_on(experiment: Experiment, cell: str, question: str) -> bool | None:
+    """Whether an answer of `RUN/BENCHMARK/BUDGET` is right, if its score is here."""
+    score = store.find(manifest_path(experiment, f"scores/{cell}"))
+    if score is None:
         return None
-    rows = of_artefact(store.read(score), VERDICTS, ["id", "correct"]).to_pylist()
+    rows = of_artefact(score, VERDICTS, ["id", "correct"]).to_pylist()
     return next((row["correct"] for row in rows if row["id"] == question), None)
 
 
@@ -302,10 +315,16 @@ def _answer(tokenizer, model: Model, budget: Budget, response: Response, seconds
     told = response.length - (response.finish_reason == "stop")
     pieces = _pieces(tokenizer, response.ids[:told]) + [""] * (len(response.ids) - told)
     effort = response.denoising_steps, response.commit_passes
+    return Answer(
+        label_of(model, budget), budget, "".join(pieces), pieces, response.step_map, response.length, *effort, seconds
+    )
+
+
+def label_of(model: Model, budget: Budget) -> str:
+    """A model and how it decoded: `T3D, 4 tokens per step`."""
     tokens = budget.tokens_per_step
     how = f"threshold {budget.threshold:g}" if tokens is None else f"{tokens:g} token{'s' * (tokens != 1)} per step"
-    label = f"{model.label}, {how}"
-    return Answer(label, budget, "".join(pieces), pieces, response.step_map, response.length, *effort, seconds)
+    return f"{model.label}, {how}"
 
 
 def _pieces(tokenizer, ids: list[int]) -> list[str]:
@@ -316,11 +335,11 @@ def _pieces(tokenizer, ids: list[int]) -> list[str]:
         if text.endswith("\ufffd") and end < len(ids):
             pieces.append("")
             continue
-        pieces.append(_printable(text[len(before) :]))
+        pieces.append(printable(text[len(before) :]))
         before = text
     return pieces
 
 
-def _printable(text: str) -> str:
-    """Without control characters: what a model writes must not steer the terminal."""
+def printable(text: str) -> str:
+    """A text without control characters: what a model writes must not steer the terminal."""
     return "".join(character for character in text if character.isprintable() or character in "\n\t")

@@ -5,6 +5,7 @@ All columns take a denoising step at a time, so that what needs fewer steps is f
 
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -13,6 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from t3d.terminal.decode import Answer, verdict
+
+if TYPE_CHECKING:
+    from t3d.prompts.reader import Prompt
 
 _COLOURS = tuple(f"color({number})" for number in (46, 118, 190, 220, 208, 203, 205, 141))
 """From the first step of a block (green) to its last (violet); on dark and light grounds alike."""
@@ -31,8 +35,7 @@ def show(answers: Sequence[Answer], pace: float, console: Console) -> None:
     """
     last = max(len(states(answer)) for answer in answers) - 1
     if prompt := answers[0].prompt:
-        asked = Text.assemble(prompt.text.strip(), "\n\n", ("expected: ", "dim"), prompt.expected)
-        console.print(Panel(asked, title=Text(f"Question {prompt.id}")))
+        console.print(question(prompt))
     with Live(console=console, auto_refresh=False) as live:
         for number in range(0 if pace else last, last + 1):
             live.update(_columns(answers, number, console.width), refresh=True)
@@ -44,6 +47,12 @@ def show(answers: Sequence[Answer], pace: float, console: Console) -> None:
         console.print(
             f"Replayed at {pace:g} steps a second; the times are the decoder's own.", style="dim", highlight=False
         )
+
+
+def question(prompt: "Prompt") -> Panel:
+    """What was asked, and what a right answer holds."""
+    asked = Text.assemble(prompt.text.strip(), "\n\n", ("expected: ", "dim"), prompt.expected)
+    return Panel(asked, title=Text(f"Question {prompt.id}"))
 
 
 def states(answer: Answer) -> list[tuple[int, int]]:
@@ -88,13 +97,17 @@ def _steps(answer: Answer) -> int:
 
 
 def _columns(answers: Sequence[Answer], number: int, width: int) -> RenderableType:
-    """Side by side, as many as are wide enough to be read."""
+    return side_by_side([_panel(answer, number) for answer in answers], width)
+
+
+def side_by_side(panels: Sequence[Panel], width: int) -> RenderableType:
+    """Panels beside each other, as many as are wide enough to be read."""
     grid = Table.grid(expand=True)
-    beside = min(max(width // _LEAST, 1), len(answers))
+    beside = min(max(width // _LEAST, 1), len(panels))
     for _ in range(beside):
         grid.add_column(ratio=1)
-    for at in range(0, len(answers), beside):
-        grid.add_row(*(_panel(answer, number) for answer in answers[at : at + beside]))
+    for at in range(0, len(panels), beside):
+        grid.add_row(*panels[at : at + beside])
     return grid
 
 
@@ -105,9 +118,14 @@ def _panel(answer: Answer, number: int) -> Panel:
     for step in range(1, _steps(answer) + 1):
         legend.append(f"{step} ", style=_colour(answer, step))
     if answer.right is not None and number >= last:
-        legend.append(f" {verdict(answer.right)}", style="bold green" if answer.right else "bold red")
+        legend.append_text(verdict_mark(answer.right))
     return Panel(
         Group(picture(answer, number), Text(), legend),
         title=Text(answer.label),
         subtitle=Text(f"{min(number, last)} of {last} steps"),
     )
+
+
+def verdict_mark(right: bool) -> Text:
+    """A verdict in its colour."""
+    return Text(f" {verdict(right)}", style="bold green" if right else "bold red")

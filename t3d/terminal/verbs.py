@@ -114,7 +114,8 @@ def decode_question(
         typer.Option(help="Show another beside it: MODEL@BUDGET, MODEL (at --budget) or @BUDGET. Repeatable."),
     ] = None,
     question: Annotated[
-        str | None, typer.Option(help="Id of a benchmark's question: its recorded answer is shown.")
+        str | None,
+        typer.Option(help="Id of a benchmark's question: its recorded answer is shown, or the published text of one."),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, max=2**20, help="Longest answer.")] = 256,
     pace: Annotated[float, typer.Option(min=0, help="Denoising steps per second to watch; 0 for the end.")] = 12.0,
@@ -122,7 +123,7 @@ def decode_question(
     """Ask a model and watch its answer being written; piped, the answer alone (statistics on stderr)."""
     from rich.console import Console
 
-    from t3d.terminal import decode, replay
+    from t3d.terminal import decode, published, replay
 
     if pace != pace:
         raise ParameterError("--pace: nan is no number of steps per second.")
@@ -133,8 +134,16 @@ def decode_question(
     for item in compare or []:
         other, _, how = item.rpartition("@") if "@" in item else (item, "", "")
         asked.append((other or model, how or budget))
-    answers = decode.ask(find(experiment), text, question, asked, seed, max_new_tokens)
-    console = Console()
+    found, console = find(experiment), Console()
+    if question is not None and text is None and (texts := published.find(found, question, asked, seed)) is not None:
+        if console.is_terminal:
+            published.show(texts, console)
+        else:
+            out, said = published.piped(texts)
+            print(said, file=sys.stderr)
+            print(out)
+        return
+    answers = decode.ask(found, text, question, asked, seed, max_new_tokens)
     if console.is_terminal:
         replay.show(answers, pace, console)
         return

@@ -22,6 +22,7 @@ from t3d.reporting import page
 from t3d.reporting.statistics import wilson
 from tests.reporting import helpers, pages
 
+MARKUP = "\n</script><b>bold</b>"
 WIDTHS = {"phone": 390, "tablet": 820, "desktop": 1400}
 FLAGS = (
     *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
@@ -61,9 +62,27 @@ def report(tmp_path_factory):
     return folder / "results" / "report.html"
 
 
+@pytest.fixture(scope="module")
+def texts_alone(tmp_path_factory):
+    """The report of the tiny project where texts alone were published, whose answers end with markup."""
+    folder, before = tmp_path_factory.mktemp("texts"), Path.cwd()
+    os.chdir(folder)
+    try:
+        made = pages.write_project(folder)
+        pages.publish_texts(MARKUP)
+        page.write(made, Path("results", "report.html"))
+    finally:
+        os.chdir(before)
+    return folder / "results" / "report.html"
+
+
 @pytest.fixture
 def opened(browser, report):
     """The browser with the report just loaded, nothing logged before."""
+    return load(browser, report)
+
+
+def load(browser, report):
     for log in ("browser", "performance"):
         browser.get_log(log)
     size(browser, WIDTHS["desktop"])
@@ -217,6 +236,34 @@ def test_the_viewer_marks_right_and_wrong_and_colours_by_confidence(opened):
     step = pages.answer("t3d-seed0", "b8s4", 0).steps[0]
     assert "by-confidence" in token.get_attribute("class")
     assert token.get_attribute("title") == f"block 1, step {step}, confidence {0.5 + step / 100:.2f}"
+
+
+def test_published_texts_are_shown_with_their_verdicts(browser, texts_alone):
+    load(browser, texts_alone)
+    WebDriverWait(browser, 10).until(lambda _: browser.find_elements(By.CSS_SELECTOR, "#texts-sides .side"))
+    Select(one(browser, "#texts-question")).select_by_value("3")
+    assert one(browser, "#texts-asked").text == f"3. {pages.QUESTION}"
+    assert one(browser, "#texts-expected").text == "Expected: 42"
+    rows = [row.text.split()[-4:] for row in browser.find_elements(By.CSS_SELECTOR, ".verdicts tbody tr")]
+    assert rows == [["scored", "✗", "✗", "✗"], ["–", "✓", "✓", "✗"]]
+
+    def sides():
+        found = browser.find_elements(By.CSS_SELECTOR, "#texts-sides .side")
+        parts = [[one(box, part).text for part in ("h3", ".verdict", ".answer")] for box in found]
+        return [tuple(of_box) for of_box in parts]
+
+    shown = Select(one(browser, "#texts-shown"))
+    shown.select_by_visible_text("2 tokens per step, blocks of 8")
+    assert sides() == [
+        ("Original, 2 tokens per step, blocks of 8", "✗ Wrong", f"teacher/b8s4 says 3{MARKUP}"),
+        (f"{pages.LABEL}, 2 tokens per step, blocks of 8", "✓ Right", f"t3d-seed0/b8s4 says 3{MARKUP}"),
+    ]
+    shown.select_by_visible_text("Original")
+    assert [side[1] for side in sides()] == ["Not scored", "✗ Wrong", "✗ Wrong", "✗ Wrong"]
+    assert browser.get_log("browser") == []
+    for width in WIDTHS.values():
+        size(browser, width)
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
 
 
 def test_play_runs_to_the_end_and_stops(opened):

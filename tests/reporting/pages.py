@@ -12,7 +12,7 @@ from t3d.models.folder import load_tokenizer
 from t3d.params import Budget, Experiment
 from t3d.provenance import writer
 from t3d.reporting import figures, tables
-from tests.artefacts import inputs_of
+from tests.artefacts import inputs_of, pack_texts
 from tests.conftest import SHIPPED
 from tests.reporting import helpers
 
@@ -109,6 +109,17 @@ def write_answers(made: Experiment, root: Path, model: str, budget: str) -> None
 def remove(kind: str) -> None:
     """Delete every artefact of a kind."""
     shutil.rmtree(Path("data", "tiny", kind))
+
+
+def publish_texts(markup: str = "") -> None:
+    """Leave of the answers their texts alone, as an experiment publishes them; `markup` ends each."""
+    remove("answers")
+    keys = [f"{model}/{budget}" for model, budget in helpers.ANSWERS if model != "t3d-seed1"]
+    lines = [{"id": f"gsm-{i}", "answers": {key: f"{key} says {i}{markup}" for key in keys}} for i in range(8)]
+    # A budget that is in no table, and one without a number of steps.
+    for line in lines:
+        line["answers"] |= {"teacher/b8s8": f"slowly {line['id']}", "teacher/b8t0.9": "sure"}
+    pack_texts("tiny", {"gsm": lines})
 
 
 def cells() -> pd.DataFrame:

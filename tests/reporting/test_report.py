@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import zlib
 from base64 import b64decode
 from html import unescape
 from html.parser import HTMLParser
@@ -16,6 +17,7 @@ from t3d.errors import MissingInputError
 from t3d.reporting import page
 from t3d.reporting.page import setup
 from t3d.reporting.view import Cell, View
+from tests.artefacts import pack_texts
 from tests.reporting import helpers, pages
 
 OUT = Path("results", "report.html")
@@ -210,6 +212,75 @@ def test_without_answers_it_says_how_to_get_them(made):
     assert "t3d pull" not in text
     assert 'id="viewer"' not in text
     assert '<span class="value">87.5</span>' in text
+
+
+def unpacked(found):
+    return json.loads(zlib.decompress(b64decode(found["packed"])))
+
+
+def test_where_texts_alone_were_published_they_are_shown_with_their_verdicts(made):
+    before = len(report(made))
+    pages.publish_texts("</script>")
+    text = report(made)
+    assert 'id="viewer"' not in text
+    assert 'href="#trajectories"' not in text
+    assert "Not shown" not in text
+    assert len(text) < before
+    found = data(text, "texts-data")
+    assert found["rows"] == ["Original", pages.LABEL]
+    # Blocks of 4 and of 8: names say which.
+    names = ["1 token per step, blocks of 8", "2 tokens per step, blocks of 4", "2 tokens per step, blocks of 8"]
+    assert found["budgets"] == [*names, "8 tokens per step, blocks of 8"]
+    # At one token per step nothing is scored, so that nothing is known to be lost.
+    (column,) = found["columns"]
+    assert column == {"label": "GSM_100%", "chosen": "the first 8 of 8 questions", "why": ""}
+    questions = unpacked(found)
+    assert [asks["id"] for asks in questions] == [f"gsm-{i}" for i in range(8)]
+    assert (questions[3]["text"], questions[3]["expected"]) == (f"3. {pages.QUESTION}", "42")
+    assert questions[3]["answers"] == {
+        "0/0": ["slowly gsm-3", None],
+        "0/1": ["teacher/b4s2 says 3</script>", False],
+        "0/2": ["teacher/b8s4 says 3</script>", False],
+        "0/3": ["teacher/b8s1 says 3</script>", False],
+        "1/1": ["t3d-seed0/b4s2 says 3</script>", True],
+        "1/2": ["t3d-seed0/b8s4 says 3</script>", True],
+        "1/3": ["t3d-seed0/b8s1 says 3</script>", False],
+    }
+    assert report(made) == text
+
+
+def test_texts_are_of_questions_that_the_teacher_loses_with_fewer_steps(made):
+    # The teacher's verdicts: 11100000 at b4s2, 10000000 at b8s1.
+    pages.publish_texts()
+    lines = [{"id": f"gsm-{i}", "answers": {"teacher/b4s2": "a", "teacher/b8s1": "b"}} for i in range(8)]
+    pack_texts("tiny", {"gsm": lines})
+    found = data(report(made), "texts-data")
+    assert [asks["id"] for asks in unpacked(found)] == ["gsm-1", "gsm-2"]
+    assert found["columns"][0]["chosen"].startswith(
+        "the first 2 of 2 questions that Original answers right at 2 tokens"
+    )
+    # Without verdicts, the first ones.
+    pages.remove("scores")
+    found = data(report(made), "texts-data")
+    assert len(unpacked(found)) == 8
+    assert unpacked(found)[0]["answers"]["0/0"] == ["a", None]
+
+
+def test_texts_are_shown_without_their_questions_and_bad_archives_are_named(made):
+    pages.publish_texts()
+    Path("data/tiny/prompts/ask.jsonl").unlink()
+    limited = made.prompt_sets["ask"].model_copy(update={"max_prompt_tokens": 100})
+    unknown = made.model_copy(update={"prompt_sets": made.prompt_sets | {"ask": limited}})
+    page.write(unknown, OUT)
+    found = data(OUT.read_text(), "texts-data")
+    assert "only a tokenizer knows which of its questions fit" in found["columns"][0]["why"]
+    assert unpacked(found)[3]["text"] is None
+    path = pack_texts("tiny", {"gsm": ["{"]})
+    assert "answers/gsm.jsonl, line 1: Invalid JSON" in unescape(report(made))
+    pack_texts("tiny", {"gsm": [{"id": "gsm-0", "answers": {"t3d-seed1/b8s4": "x"}}]})
+    assert "has no text of an answer of the table's rows" in unescape(report(made))
+    path.unlink()
+    assert "no recorded answers of experiment tiny are here" in report(made)
 
 
 def test_without_any_data_tables_and_figures_are_still_shown(made):

@@ -113,7 +113,7 @@ def test_every_denoising_step_is_one_state_and_the_last_is_the_answer(tokenizer,
 
 
 def test_what_a_model_writes_does_not_steer_the_terminal():
-    assert asking._printable("a\x1b[2J\x07b\n\tc\r") == "a[2Jb\n\tc"
+    assert asking.printable("a\x1b[2J\x07b\n\tc\r") == "a[2Jb\n\tc"
 
 
 def test_a_recorded_answer_is_shown_as_it_was_recorded(project, response):

@@ -121,9 +121,10 @@ def results():
 
 
 def on_the_page():
-    """What decides the report's content besides its inputs: parameters, code, and what was made on request before."""
+    """What decides the report's content besides its inputs: parameters, code, what was made on request before, and
+    published texts of answers."""
     extra = lineage.targets(E, on_request=True).keys() - lineage.targets(E).keys()
-    paths = [Path("results", E.name, name) for name in sorted(extra)]
+    paths = [Path("results", E.name, name) for name in [*sorted(extra), "answers.tar.xz"]]
     there = {path.as_posix(): store.sha256(path) for path in paths if path.is_file()}
     # Keys are not sorted, since rows follow the order of students.
     content = json.dumps([E.model_dump(mode="json"), there, recipes.code_of("reporting")])

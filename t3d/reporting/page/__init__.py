@@ -3,9 +3,9 @@
     t3d report --experiment demo --out results/report.html
 
 It shows what has been made and makes nothing itself: views of tables from their CSV, figures, costs from receipts
-(`costs.py`), what each number was made from (`origins.py`), and recorded answers step by step (`viewer.py`). The page
-itself is `report.html.j2` with `report.css` and `report.js`. Where something is missing the page says what fetches or
-makes it.
+(`costs.py`), what each number was made from (`origins.py`), and recorded answers step by step (`viewer.py`), or the
+published texts of answers (`published.py`). The page itself is `report.html.j2` with `report.css`, `report.js` and
+`report.texts.js`. Where something is missing the page says what fetches or makes it.
 """
 
 from base64 import b64encode
@@ -17,11 +17,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from t3d.errors import MissingInputError, T3DError, reading
 from t3d.params import AccuracyFigure, AccuracyTable, Comparison, Experiment, Product
-from t3d.provenance import lineage, remote, store, verify
+from t3d.provenance import lineage, remote, store, texts, verify
 from t3d.provenance.files import atomic_write
 from t3d.reporting import csv_format
 from t3d.reporting.accuracy import AVERAGE, RELATIVE
-from t3d.reporting.page import costs, origins, setup, viewer
+from t3d.reporting.page import costs, origins, published, setup, viewer
 from t3d.reporting.tables import view_of
 from t3d.reporting.view import DASH, POINTS, View, is_ours
 
@@ -48,7 +48,7 @@ def write(experiment: Experiment, out: Path) -> None:
     ]
     views, unfit = _views(experiment, tables)
     provenance = origins.of_views(experiment, views)
-    answers, why = _answers(experiment, _main(experiment, list(tables)))
+    answers, published_texts, why = _answers(experiment, _main(experiment, list(tables)))
     known = lineage.targets(experiment, on_request=True)
     made = {f"{name}.csv" for name in tables} | {f"figures/{name}.pdf" for name in figures}
     shown = {view.name: view for view in views}
@@ -93,9 +93,10 @@ def write(experiment: Experiment, out: Path) -> None:
         pull=remote.command(experiment.name),
         provenance=provenance,
         answers=answers,
+        texts=published_texts,
         points=POINTS,
         css=(FOLDER / "report.css").read_text(encoding="utf-8"),
-        js=(FOLDER / "report.js").read_text(encoding="utf-8"),
+        js="".join((FOLDER / name).read_text(encoding="utf-8") for name in _scripts(published_texts)),
     )
     with atomic_write(out) as partial:
         partial.write_text(page, encoding="utf-8", newline="\n")
@@ -171,12 +172,21 @@ def _main(experiment: Experiment, there: list[str]) -> Comparison:
     return experiment.tables[min(there, key=rank)]
 
 
-def _answers(experiment: Experiment, table: Comparison) -> tuple[dict[str, Any] | None, str]:
-    """The viewer's data, or None and the reason."""
+def _answers(experiment: Experiment, table: Comparison) -> tuple[dict[str, Any] | None, dict[str, Any] | None, str]:
+    """The viewer's data; or, where the answers are not here, published texts of them; or neither, and the reason."""
     try:
-        return viewer.of_table(experiment, table), ""
+        try:
+            return viewer.of_table(experiment, table), None, ""
+        except MissingInputError:
+            if not texts.path_of(experiment).is_file():
+                raise
+            return None, published.of_table(experiment, table), ""
     except T3DError as error:
-        return None, str(error)
+        return None, None, str(error)
+
+
+def _scripts(published_texts: dict[str, Any] | None) -> tuple[str, ...]:
+    return ("report.js", "report.texts.js") if published_texts else ("report.js",)
 
 
 def _downloads(experiment: Experiment, csv: Path) -> list[dict[str, str]]:

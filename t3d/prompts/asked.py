@@ -1,0 +1,146 @@
+"""The questions of a prompt set as text, with their gold answers: neither a tokenizer nor a model is needed.
+
+`sets.py` draws from the same files and generators, and tokenises what it draws.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from t3d.errors import CorruptArtefactError, DataError, MissingInputError, ParameterError
+from t3d.params import Experiment, PromptSet
+from t3d.prompts.reader import Prompt, read_prompts
+from t3d.provenance import store
+from t3d.seeds import seed_for
+
+Problem = Any
+"""A problem of a domain or a row of a file: it has `id`, `question` and `answer`."""
+
+
+def find(experiment: Experiment, name: str) -> dict[str, Prompt]:
+    """The questions of a prompt set by id: as they were asked if the set is here, otherwise without token ids.
+
+    Of a set that is not here there are all questions that it is drawn from.
+
+    Args:
+        experiment: whose `prompt_sets` has `name`.
+        name: key of the prompt set, of a benchmark.
+
+    Raises:
+        MissingInputError: neither the set nor its file is here; the message says where the file belongs.
+        CorruptArtefactError: the file is not the pinned one.
+        DataError, ParameterError: the file is not what the prompt set says, or only the tokenizer knows which
+            questions it has.
+    """
+    spec = experiment.prompt_sets[name]
+    if (made := store.find(store.manifest_path(experiment, f"prompts/{name}"))) is not None:
+        return {prompt.id: prompt for prompt in read_prompts(made)}
+    if spec.source is not None:
+        prefix = prefix_of(spec)
+        return _prompts(
+            spec, ((f"{prefix}/{p.id}", p, p.solution) for p in in_file(experiment, name, _file(experiment, name))[0])
+        )
+    if spec.max_prompt_tokens is not None:
+        raise DataError(
+            f"prompt_sets.{name}: only a tokenizer knows which of its questions fit. Make them first "
+            f"({store.making(store.manifest_path(experiment, f'prompts/{name}'))})."
+        )
+    from t3d.prompts.domains import DOMAINS
+
+    drawn = (
+        (p.id, p, DOMAINS[spec.domain].write(p, reference_draw(experiment, p))) for p in generated(experiment, name)
+    )
+    return _prompts(spec, islice(drawn, spec.count))
+
+
+def _prompts(spec: PromptSet, found: Iterable[tuple[str, Problem, str]]) -> dict[str, Prompt]:
+    return {
+        key: Prompt(key, spec.domain, spec.split, problem.question, [], reference, [], problem.answer)
+        for key, problem, reference in found
+    }
+
+
+def generated(experiment: Experiment, name: str) -> Iterator[Problem]:
+    """The problems of a prompt set's generator, in its order; it may never end."""
+    from t3d.prompts.domains import DOMAINS
+
+    spec = experiment.prompt_sets[name]
+    return DOMAINS[spec.domain].problems(spec.split, seed_for(experiment.seed, "prompts"), spec.difficulty)
+
+
+def reference_draw(experiment: Experiment, problem: Problem) -> Random:
+    """Draws one of a problem's gold answers."""
+    return Random(seed_for(experiment.seed, "reference", problem.id))
+
+
+def prefix_of(spec: PromptSet) -> str:
+    """What ids of a file's rows begin with: two files of a source may give their rows the same numbers."""
+    return f"{spec.source}/{Path(spec.file).stem}" if spec.file else str(spec.source)
+
+
+def file_of(experiment: Experiment, name: str, there: Iterable[str]) -> str:
+    """Which of a source's files holds a prompt set's questions; raises ParameterError unless it is one."""
+    from t3d.prompts import files
+
+    spec = experiment.prompt_sets[name]
+    held = [file for file in there if file.endswith(files.ENDINGS)]
+    wanted = [spec.file] if spec.file else held
+    if len(wanted) != 1 or wanted[0] not in held:
+        raise ParameterError(
+            f"params/{experiment.name}.yaml, prompt_sets.{name}.file: which file of sources.{spec.source}? It has: "
+            f"{', '.join(held) or 'none'}."
+        )
+    return wanted[0]
+
+
+def in_file(experiment: Experiment, name: str, path: Path) -> tuple[list[Problem], int]:
+    """All questions that a file has for a prompt set, and how many rows belong to other splits.
+
+    Raises:
+        DataError: a row is not what the prompt set says, or two rows have one id.
+    """
+    from t3d.prompts import files, mbpp, questions
+
+    spec = experiment.prompt_sets[name]
+    rows = files.read(path)
+    found: list[Problem]
+    if spec.domain == "mbpp":
+        found = list(mbpp.problems(path, rows, spec.split))
+    else:
+        assert spec.columns is not None
+        first, end = spec.rows or (0, len(rows))
+        try:
+            found = list(questions.problems(path, rows, spec.columns))[first:end]
+        except DataError as error:
+            raise DataError(f"params/{experiment.name}.yaml, prompt_sets.{name}.columns: {error}") from error
+    twice = [key for key, times in Counter(problem.id for problem in found).items() if times > 1]
+    if twice:
+        raise DataError(f"{path}: {len(twice)} ids stand in two rows (e.g. {twice[0]!r}).")
+    return found, len(rows) - len(found)
+
+
+def _file(experiment: Experiment, name: str) -> Path:
+    """The pinned file with a prompt set's questions: as it was fetched, or in the source's `local` folder."""
+    key = experiment.prompt_sets[name].source
+    assert key is not None
+    source, manifest = experiment.sources[key], store.manifest_path(experiment, f"sources/{key}")
+    file = file_of(experiment, name, source.files)
+    if (fetched := store.find(manifest)) is not None:
+        return fetched.folder() / file
+    where = f"params/{experiment.name}.yaml, sources.{key}"
+    if source.local is None:
+        raise MissingInputError(
+            f"{file} of {source.repository} is not here: fetch it ({store.making(manifest)}), or name a folder that "
+            f"holds it ({where}.local)."
+        )
+    path = Path(source.local).expanduser() / file
+    if not path.is_file():
+        raise MissingInputError(f"{path} is missing: copy {file} of {source.repository} there ({where}.local).")
+    if (found := store.sha256(path)) != source.files[file]:
+        raise CorruptArtefactError(
+            f"{path}: sha256 is {found}, {where}.files asks for {source.files[file]}. Copy it again."
+        )
+    return path
