@@ -16,6 +16,12 @@ from t3d.decoding import few_rows
 from t3d.decoding.attention import attend
 from t3d.models.device import worth_compiling
 
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # a CPU build of PyTorch comes without
+    triton = None
+
 
 class Network:
     """An SDAR, or an autoregressive Qwen2 or Qwen3, and the keys and values of its slots."""
@@ -33,9 +39,8 @@ class Network:
         shape = (len(self.layers), (slots + 1) * capacity, 2, self.kv_heads, self.width)
         self.cache = torch.zeros(shape, dtype=dtype, device=device)
         positions = torch.arange(capacity, device=device)[None]
-        cos, sin = model.model.rotary_emb(torch.zeros(1, dtype=dtype, device=device), positions)
-        self.cos, self.sin = cos[0], sin[0]
-        self.offsets = torch.arange(block_size, device=device)
+        turns = model.model.rotary_emb(torch.zeros(1, dtype=dtype, device=device), positions)
+        self.turns = torch.cat(turns).contiguous()
         self.compiled = worth_compiling(config.hidden_size, device)
         self._project_qkv = torch.compile(_project_qkv) if self.compiled else _project_qkv
         self._swiglu = torch.compile(_swiglu) if self.compiled else _swiglu
@@ -51,10 +56,8 @@ class Network:
             pairs: so many of the first blocks are followed by those before them, in the same slots (`attend`).
         """
         size = self.block_size
-        positions = (starts[:, None] + self.offsets).flatten()
-        places = ((slots * self.capacity)[:, None] + starts[:, None] + self.offsets).flatten()
-        turns = self.cos[positions], self.sin[positions]
-        owners, ends = slots.int(), (starts + size).int()
+        find = locate if few_rows.by_kernel(starts) else locate_plainly
+        places, turns, owners, ends = find(slots, starts, self.turns, size, self.capacity)
         x = self.model.model.embed_tokens(tokens.flatten())
         for number, (layer, cache) in enumerate(zip(self.layers, self.cache, strict=True)):
             queries = self._queries(x, layer, cache, places, *turns)
@@ -85,6 +88,42 @@ class Network:
         """One compilation for every number of blocks; a single row PyTorch compiles apart."""
         if self.compiled and len(x) > 1:
             torch._dynamo.mark_dynamic(x, 0)
+
+
+def locate(
+    slots: Tensor, starts: Tensor, turns: Tensor, size: int, capacity: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What the layers need to know about where blocks are, in one kernel.
+
+    Args:
+        slots: of each block, int64 `[blocks]`.
+        starts: position of each block's first token, int64 `[blocks]`.
+        turns: cosines and sines of every position, `[2, capacity, width]`.
+        size: tokens of a block.
+        capacity: positions of a slot.
+
+    Returns:
+        Of each token its row of the cache, int64 `[tokens]`, and its cosines and sines `[2, tokens, width]`; of each
+        block its slot and how many keys it sees, int32 `[blocks]`.
+    """
+    blocks, width = len(slots), turns.shape[2]
+    places = starts.new_empty(blocks * size)
+    owners, ends = (torch.empty(blocks, dtype=torch.int32, device=slots.device) for _ in range(2))
+    own = turns.new_empty(2, blocks * size, width)
+    _locate_kernel[(blocks,)](
+        slots, starts, turns, places, own, owners, ends, blocks * size, capacity,
+        SIZE=size, SIZE_2=triton.next_power_of_2(size), WIDTH=width, WIDTH_2=triton.next_power_of_2(width), num_warps=4,
+    )  # fmt: skip
+    return places, own, owners, ends
+
+
+def locate_plainly(
+    slots: Tensor, starts: Tensor, turns: Tensor, size: int, capacity: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """`locate` in PyTorch."""
+    positions = starts[:, None] + torch.arange(size, device=starts.device)
+    places = (slots * capacity)[:, None] + positions
+    return places.flatten(), turns[:, positions.flatten()], slots.int(), (starts + size).int()
 
 
 def head_shape(model: Any) -> tuple[int, int, int]:
@@ -149,3 +188,23 @@ def _swiglu(x: Tensor, layer: _Layer, epsilon: float) -> Tensor:
     """The gated MLP before its last matrix, `[tokens, intermediate]`."""
     gate, up = linear(few_rows.norm(x, layer.mlp_norm, epsilon), layer.gate_up).chunk(2, dim=-1)
     return silu(gate) * up
+
+
+if triton is not None:
+
+    @triton.jit
+    def _locate_kernel(
+        slots, starts, turns, places, own, owners, ends, rows, capacity,
+        SIZE: tl.constexpr, SIZE_2: tl.constexpr, WIDTH: tl.constexpr, WIDTH_2: tl.constexpr,
+    ):  # fmt: skip
+        block, place, column = tl.program_id(0), tl.arange(0, SIZE_2), tl.arange(0, WIDTH_2)
+        slot, start = tl.load(slots + block), tl.load(starts + block)
+        tl.store(owners + block, slot.to(tl.int32))
+        tl.store(ends + block, (start + SIZE).to(tl.int32))
+        inside, row, position = place < SIZE, block * SIZE + place, start + place
+        tl.store(places + row, slot * capacity + position, mask=inside)
+        there = inside[:, None] & (column < WIDTH)[None, :]
+        for kind in tl.static_range(2):
+            at = ((kind * capacity + position) * WIDTH)[:, None] + column[None, :]
+            to = ((kind * rows + row) * WIDTH)[:, None] + column[None, :]
+            tl.store(own + to, tl.load(turns + at, mask=there), mask=there)
