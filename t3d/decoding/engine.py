@@ -17,12 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from t3d.decoding import drawing, few_rows, remasking
+from t3d.decoding import drawing, few_rows, layer_kernels, remasking
 from t3d.decoding.memory import check_memory
 from t3d.decoding.network import Network
 from t3d.decoding.request import DecodingOptions, Request, Response, checked
 from t3d.decoding.slots import Slots
 from t3d.errors import MemoryTooSmallError
+from t3d.models.device import worth_compiling
 from t3d.params import Budget
 
 _PREFILL = 512
@@ -116,7 +117,7 @@ class Engine:
         if budget.steps is not None and self.sample.prompt_guard:
             quotas = remasking.quota(budget, torch.arange(1, budget.steps + 1))
             self.left = (size - quotas.cumsum(0) + quotas).tolist()
-        self.draw = drawing.of(self.sample, self.network.compiled)
+        self.draw = drawing.of(self.sample, worth_compiling(model.config.hidden_size, device))
         self.graphs: dict[tuple[str, int, int, int], torch.cuda.CUDAGraph] = {}
         self.pool: Any = None
 
@@ -233,11 +234,12 @@ class Engine:
 
     def _draw(self, hidden: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens and their log-odds, of states before the final norm; both `[states]`."""
-        norm, head = self.model.model.norm, self.model.lm_head
-        if not self.sample.temperature and few_rows.by_kernel(hidden):
-            return few_rows.likeliest(hidden, norm, head, self.network.epsilon, self.mask_id)
+        norm, head, epsilon = self.model.model.norm.weight, self.model.lm_head, self.network.epsilon
+        if not self.sample.temperature and layer_kernels.by_kernel(hidden):
+            return few_rows.likeliest(hidden, norm, head, epsilon, self.mask_id)
         draw = self.draw if len(hidden) > 1 else drawing.plain
-        return draw(head(norm(hidden)), self.mask_id, self.sample, *self.slots.origins(rows))
+        logits = head(layer_kernels.norm(hidden, norm, epsilon))
+        return draw(logits, self.mask_id, self.sample, *self.slots.origins(rows))
 
     def _response(self, slot: int, prompt_length: int) -> Response:
         size, slots = self.budget.block_size, self.slots

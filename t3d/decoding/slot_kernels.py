@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from t3d.decoding import few_rows, remasking
+from t3d.decoding import layer_kernels, remasking
 
 try:
     import triton
@@ -24,7 +24,7 @@ _LARGEST = 128
 
 def take(blocks: Tensor) -> bool:
     """Whether kernels take blocks `[slots, block size]`."""
-    return few_rows.by_kernel(blocks) and blocks.shape[1] <= _LARGEST
+    return layer_kernels.by_kernel(blocks) and blocks.shape[1] <= _LARGEST
 
 
 def next_blocks(slots: Any, commits: int, prompts: Blocks, left: int) -> tuple[Blocks, Tensor]:
@@ -140,7 +140,7 @@ if triton is not None:
         odds = tl.load(log_odds + row, mask=there, other=float("-inf"))
         chosen = is_masked
         if not ALL:
-            # NaN is the largest, as where PyTorch sorts.
+            # NaN counts as infinity: a sequence with either of them is refused in the end.
             score = tl.where(is_masked, tl.where(odds == odds, odds, float("inf")), float("-inf"))
             rank = _rank(score, place)
             if STATIC:

@@ -6,7 +6,7 @@ Where Triton is not installed, as with a CPU build of PyTorch, they are skipped:
 import pytest
 import torch
 
-from t3d.decoding import attention, engine, few_rows, network, slots
+from t3d.decoding import attention, engine, few_rows, layer_kernels, slots
 from t3d.decoding.request import DecodingOptions
 from t3d.params import Budget, Sampling
 from tests.conftest import SHAPES, tiny_model
@@ -66,9 +66,9 @@ def test_norms_and_rotations_and_what_is_written(heads, kv_heads, width, normed)
     norms = (rand(width), rand(width)) if normed else None
     places = torch.tensor([3, 9, 1, 0, 7, 8], device=DEVICE)
     cache = rand(12, 2, kv_heads, width)
-    queries, kv = few_rows.turn(qkv, norms, cos, sin, heads, kv_heads, 1e-6)
+    queries, kv = layer_kernels.turn(qkv, norms, cos, sin, heads, kv_heads, 1e-6)
     written = cache.index_copy(0, places, kv)
-    found = few_rows.turn_and_write(qkv, norms, cos, sin, heads, 1e-6, places, cache)
+    found = layer_kernels.turn_and_write(qkv, norms, cos, sin, heads, 1e-6, places, cache)
     torch.testing.assert_close(found, queries, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(cache, written, rtol=1e-5, atol=1e-5)
 
@@ -139,12 +139,23 @@ def test_a_logit_of_minus_infinity_is_that_of_a_token_that_is_never_chosen():
     torch.testing.assert_close(odds, log_odds, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("rows", "width"), [(1, 24), (5, 192), (3, 2560)])
+def test_norms_and_activations(rows, width):
+    x, weight = 3 * rand(rows, width), rand(width)
+    x[0, :4] = torch.tensor([0.0, 200.0, -200.0, -0.5])
+    for fast, plain in (
+        (layer_kernels.norm(x, weight, 1e-6), layer_kernels.norm_plainly(x, weight, 1e-6)),
+        (layer_kernels.swiglu(x), layer_kernels.swiglu_plainly(x)),
+    ):
+        torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize(("size", "width"), [(1, 16), (3, 24), (8, 64)])
 def test_where_blocks_are(size, width):
     starts, owners = torch.tensor([12, 0, 40, 7], device=DEVICE), torch.tensor([2, 3, 0, 1], device=DEVICE)
     turns = rand(2, 64, width)
-    plain = network.locate_plainly(owners, starts, turns, size, 64)
-    for one, other in zip(network.locate(owners, starts, turns, size, 64), plain, strict=True):
+    plain = layer_kernels.locate_plainly(owners, starts, turns, size, 64)
+    for one, other in zip(layer_kernels.locate(owners, starts, turns, size, 64), plain, strict=True):
         assert one.dtype == other.dtype
         assert torch.equal(one, other)
 
