@@ -139,9 +139,9 @@ class Engine:
             ended, unwritten = flags.popleft().read()
             if self.budget.steps is None:
                 commits = len(unwritten)
-            for slot in ended:
+            for slot, written in zip(ended, self.slots.written(ended) if ended else [], strict=True):
                 owner = owners.pop(slot)
-                responses[owner] = checked(requests[owner], self._response(slot, len(requests[owner].prompt_ids)))
+                responses[owner] = checked(requests[owner], self._response(written, len(requests[owner].prompt_ids)))
                 free.append(slot)
             if on_finished is not None and ended:
                 on_finished(len(ended))
@@ -241,20 +241,19 @@ class Engine:
         logits = head(layer_kernels.norm(hidden, norm, epsilon))
         return draw(logits, self.mask_id, self.sample, *self.slots.origins(rows))
 
-    def _response(self, slot: int, prompt_length: int) -> Response:
-        size, slots = self.budget.block_size, self.slots
-        taken, blocks = int(slots.steps_taken[slot]), int(slots.blocks[slot])
-        end = (prompt_length // size + blocks) * size
-        ids = slots.ids[slot, prompt_length:end].tolist()
+    def _response(self, written: tuple[Tensor, ...], prompt_length: int) -> Response:
+        size, (every_id, every_step, every_confidence, steps_taken, blocks) = self.budget.block_size, written
+        end = (prompt_length // size + int(blocks)) * size
+        ids = every_id[prompt_length:end].tolist()
         stop = next((i for i, token in enumerate(ids) if token in self.stop_ids), None)
         return Response(
             ids,
-            slots.steps[slot, prompt_length:end].tolist(),
-            slots.confidences[slot, prompt_length:end].tolist(),
+            every_step[prompt_length:end].tolist(),
+            every_confidence[prompt_length:end].tolist(),
             len(ids) if stop is None else stop + 1,
             "length" if stop is None else "stop",
-            taken,
-            0 if self.causal else blocks - 1,
+            int(steps_taken),
+            0 if self.causal else int(blocks) - 1,
         )
 
 

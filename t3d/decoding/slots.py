@@ -187,3 +187,12 @@ class Slots:
         self.masked |= goes_on[:, None]
         self.step.masked_fill_(goes_on, 0)
         self.step_map.masked_fill_(goes_on[:, None], 0)
+
+    def written(self, slots: list[int]) -> list[tuple[Tensor, ...]]:
+        """What some slots hold, on the host: ids, steps and confidences by position, steps taken, blocks.
+
+        All at once, since every copy waits for the GPU: one by one, 128 sequences that end together are 640 copies.
+        """
+        chosen = torch.tensor(slots, device=self.ids.device)
+        columns = (self.ids, self.steps, self.confidences, self.steps_taken, self.blocks)
+        return list(zip(*(column[chosen].cpu() for column in columns), strict=True))
