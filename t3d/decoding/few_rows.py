@@ -1,10 +1,8 @@
-"""Kernels for the work between the matrix products of a forward.
+"""The likeliest token of a model's states, and its log-odds.
 
-Norms and rotations of queries and keys and the writing of keys and values are one kernel instead of four: for 8, 256,
-1,024 and 4,096 tokens of a 4B model 2.3, 3.3, 8.9 and 29 us a layer on an H200 instead of 9.5, 14.4, 39.7 and 138.
 With one or two sequences a forward waits for weights, and the head needs no kernel after it: the likeliest token and
 its log-odds are read off the logits while they are computed. With more, they are read off the written logits once.
-Beside each kernel stands the same in PyTorch; it is what runs elsewhere, and the reference in the tests.
+Beside each kernel stands the same in PyTorch; it is the reference in the tests.
 """
 
 from typing import Any
@@ -13,102 +11,32 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from t3d.decoding.layer_kernels import norm, norm_plainly
+
 try:
     import triton
     import triton.language as tl
 except ImportError:  # a CPU build of PyTorch comes without
     triton = None
 
-_HEADS_2 = 16
-"""Heads of one program of `turn_and_write`, a power of two: four times as fast at 1,024 tokens as a program a head."""
 _MOST_ROWS = 16
 """Rows of `best_token`; larger numbers were not measured."""
 _TOKENS = 4096
 """Logits of one program of `best_of_logits`; 2,048 to 8,192 take the same time within a tenth."""
 
 
-def by_kernel(x: Tensor) -> bool:
-    """Whether kernels take `x`: on a GPU, or where Triton interprets its kernels, as tests do."""
-    return triton is not None and (x.is_cuda or triton.knobs.runtime.interpret)
-
-
-def norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """RMSNorm over the last dimension."""
-    wide = x.float()
-    return weight * (wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon)).to(x.dtype)
-
-
-def turn(
-    qkv: Tensor,
-    norms: tuple[Tensor, Tensor] | None,
-    cos: Tensor,
-    sin: Tensor,
-    heads: int,
-    kv_heads: int,
-    epsilon: float,
-) -> tuple[Tensor, Tensor]:
-    """Norms and rotations of queries and keys.
-
-    Args:
-        qkv: `[rows, (heads + 2 key/value heads) * width]`.
-        norms: weights of the norms of queries and of keys; None where there are none.
-        cos: of each row's position, `[rows, width]`.
-        sin: as `cos`.
-        heads: of the queries.
-        kv_heads: of keys and of values.
-        epsilon: of the norms.
-
-    Returns:
-        Queries `[rows, heads, width]`, keys and values `[rows, 2, key/value heads, width]`.
-    """
-    q, k, v = qkv.view(len(qkv), -1, cos.shape[-1]).split((heads, kv_heads, kv_heads), dim=1)
-    if norms is not None:
-        q, k = norm(q, norms[0], epsilon), norm(k, norms[1], epsilon)
-    return _rotate(q, cos, sin), torch.stack((_rotate(k, cos, sin), v), dim=1)
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    low, high = x.chunk(2, dim=-1)
-    return x * cos[:, None] + torch.cat((-high, low), dim=-1) * sin[:, None]
-
-
-def turn_and_write(
-    qkv: Tensor,
-    norms: tuple[Tensor, Tensor] | None,
-    cos: Tensor,
-    sin: Tensor,
-    heads: int,
-    epsilon: float,
-    places: Tensor,
-    cache: Tensor,
-) -> Tensor:
-    """`turn` in one kernel, which also writes keys and values to row `places [rows]` of `cache`.
-
-    The cache is `[rows of the cache, 2, key/value heads, width]`. Returns the queries, a view of `qkv`.
-    """
-    rows, (kv_heads, width) = len(qkv), cache.shape[2:]
-    every = heads + 2 * kv_heads
-    q_norm, k_norm = norms or (None, None)
-    _turn_kernel[(rows, triton.cdiv(every, _HEADS_2))](
-        qkv, q_norm, k_norm, cos, sin, places, cache, epsilon,
-        HEADS=heads, KV_HEADS=kv_heads, HALF=width // 2, HALF_2=triton.next_power_of_2(width // 2),
-        NORM=norms is not None, HEADS_2=_HEADS_2, num_warps=4,
-    )  # fmt: skip
-    return qkv.view(rows, every, width)[:, :heads]
-
-
-def likeliest(x: Tensor, norm: Any, head: Any, epsilon: float, excluded: int) -> tuple[Tensor, Tensor]:
-    """`best_token` of a model's final norm and head, also with more rows."""
+def likeliest(x: Tensor, norm_weight: Tensor, head: Any, epsilon: float, excluded: int) -> tuple[Tensor, Tensor]:
+    """`best_token` with any number of rows."""
     if head.bias is None and len(x) <= _MOST_ROWS:
-        return best_token(x, head.weight, norm.weight, epsilon, excluded)
-    return best_of_logits(head(norm(x)), excluded)
+        return best_token(x, head.weight, norm_weight, epsilon, excluded)
+    return best_of_logits(head(norm(x, norm_weight, epsilon)), excluded)
 
 
 def best_token_plainly(
     x: Tensor, weight: Tensor, norm_weight: Tensor, epsilon: float, excluded: int
 ) -> tuple[Tensor, Tensor]:
     """`best_token` in PyTorch."""
-    return best_of_logits_plainly(linear(norm(x, norm_weight, epsilon), weight), excluded)
+    return best_of_logits_plainly(linear(norm_plainly(x, norm_weight, epsilon), weight), excluded)
 
 
 def best_of_logits_plainly(logits: Tensor, excluded: int) -> tuple[Tensor, Tensor]:
@@ -154,8 +82,8 @@ def best_token(x: Tensor, weight: Tensor, norm_weight: Tensor, epsilon: float, e
 def best_of_logits(logits: Tensor, excluded: int) -> tuple[Tensor, Tensor]:
     """The likeliest token of each row of `logits [rows, vocabulary]`, and log(p / (1 - p)), as in `best_token`.
 
-    The logits are read once: for 128, 512 and 2,048 rows of 151,936 tokens 38, 129 and 474 us on an H200, where the
-    same in PyTorch, compiled, takes 137, 415 and 1,512.
+    The logits are read once: for 128, 512 and 2,048 rows of 151,936 tokens 38, 129 and 474 us on an H200 (with
+    `tl.argmax` still), where the same in PyTorch, compiled, takes 137, 415 and 1,512.
     """
     rows, vocabulary = logits.shape
     count = triton.cdiv(vocabulary, _TOKENS)
@@ -182,43 +110,6 @@ def _choose(parts: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
 
 
 if triton is not None:
-
-    @triton.jit
-    def _turn_kernel(
-        qkv, q_norm, k_norm, cos, sin, places, cache, epsilon,
-        HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HALF: tl.constexpr, HALF_2: tl.constexpr, NORM: tl.constexpr,
-        HEADS_2: tl.constexpr,
-    ):  # fmt: skip
-        row = tl.program_id(0).to(tl.int64)
-        head = tl.program_id(1) * HEADS_2 + tl.arange(0, HEADS_2)
-        half = tl.arange(0, HALF_2)[None, :]
-        inside = half < HALF
-        there = (head < HEADS + 2 * KV_HEADS)[:, None] & inside
-        is_query, is_turned = (head < HEADS)[:, None], (head < HEADS + KV_HEADS)[:, None]
-        at = qkv + ((row * (HEADS + 2 * KV_HEADS) + head) * 2 * HALF)[:, None] + half
-        low, high = tl.load(at, mask=there, other=0.0), tl.load(at + HALF, mask=there, other=0.0)
-        kind = low.dtype
-        new_low, new_high = low, high
-        if NORM:
-            wide_low, wide_high = low.to(tl.float32), high.to(tl.float32)
-            squares = tl.sum(wide_low * wide_low, 1) + tl.sum(wide_high * wide_high, 1)
-            factor = tl.rsqrt(squares / (2 * HALF) + epsilon)[:, None]
-            q_low, q_high = tl.load(q_norm + half, mask=inside), tl.load(q_norm + HALF + half, mask=inside)
-            k_low, k_high = tl.load(k_norm + half, mask=inside), tl.load(k_norm + HALF + half, mask=inside)
-            new_low = (wide_low * factor).to(kind) * tl.where(is_query, q_low, k_low)
-            new_high = (wide_high * factor).to(kind) * tl.where(is_query, q_high, k_high)
-        angle = row * 2 * HALF + half
-        cos_low, cos_high = tl.load(cos + angle, mask=inside), tl.load(cos + angle + HALF, mask=inside)
-        sin_low, sin_high = tl.load(sin + angle, mask=inside), tl.load(sin + angle + HALF, mask=inside)
-        turned_low, turned_high = new_low * cos_low - new_high * sin_low, new_high * cos_high + new_low * sin_high
-        # Values stay as they are.
-        low, high = tl.where(is_turned, turned_low.to(kind), low), tl.where(is_turned, turned_high.to(kind), high)
-        tl.store(at, low, mask=there & is_query)
-        tl.store(at + HALF, high, mask=there & is_query)
-        to = cache + ((tl.load(places + row) * 2 * KV_HEADS + head - HEADS) * 2 * HALF)[:, None] + half
-        written = there & (head >= HEADS)[:, None]
-        tl.store(to, low, mask=written)
-        tl.store(to + HALF, high, mask=written)
 
     @triton.jit
     def _head_kernel(
@@ -272,12 +163,14 @@ if triton is not None:
         # NaN as infinity, as above.
         read = tl.where(read == read, read, float("inf"))
         read = tl.where(column == excluded, float("-inf"), read)
-        best = tl.argmax(read, 0)
-        others = tl.where(tl.arange(0, COLUMNS) == best, float("-inf"), read)
+        # A maximum and the first place that has it: `tl.argmax` carries both through every comparison.
+        high, inner = tl.max(read, 0), tl.arange(0, COLUMNS)
+        best = tl.min(tl.where(read == high, inner, COLUMNS), 0)
+        others = tl.where(inner == best, float("-inf"), read)
         second = tl.max(others, 0)
-        rest = tl.sum(tl.where(others == float("-inf"), 0.0, tl.exp(others - second)), 0)
+        rest = tl.sum(tl.exp(others - tl.where(second == float("-inf"), 0.0, second)), 0)
         at = row * count + tile
-        tl.store(parts + at, tl.max(read, 0))
+        tl.store(parts + at, high)
         tl.store(parts + rows * count + at, second)
         tl.store(parts + 2 * rows * count + at, rest)
         tl.store(ids + at, tile * COLUMNS + best)

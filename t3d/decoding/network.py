@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, silu
+from torch.nn.functional import linear
 
-from t3d.decoding import few_rows
+from t3d.decoding import layer_kernels
 from t3d.decoding.attention import attend
-from t3d.models.device import worth_compiling
 
 
 class Network:
@@ -33,12 +32,8 @@ class Network:
         shape = (len(self.layers), (slots + 1) * capacity, 2, self.kv_heads, self.width)
         self.cache = torch.zeros(shape, dtype=dtype, device=device)
         positions = torch.arange(capacity, device=device)[None]
-        cos, sin = model.model.rotary_emb(torch.zeros(1, dtype=dtype, device=device), positions)
-        self.cos, self.sin = cos[0], sin[0]
-        self.offsets = torch.arange(block_size, device=device)
-        self.compiled = worth_compiling(config.hidden_size, device)
-        self._project_qkv = torch.compile(_project_qkv) if self.compiled else _project_qkv
-        self._swiglu = torch.compile(_swiglu) if self.compiled else _swiglu
+        turns = model.model.rotary_emb(torch.zeros(1, dtype=dtype, device=device), positions)
+        self.turns = torch.cat(turns)
 
     def forward(self, tokens: Tensor, slots: Tensor, starts: Tensor, wanted: int, pairs: int = 0) -> Tensor:
         """States of the first `wanted` blocks before the final norm, `[wanted * block size, hidden]`.
@@ -51,13 +46,14 @@ class Network:
             pairs: so many of the first blocks are followed by those before them, in the same slots (`attend`).
         """
         size = self.block_size
-        positions = (starts[:, None] + self.offsets).flatten()
-        places = ((slots * self.capacity)[:, None] + starts[:, None] + self.offsets).flatten()
-        turns = self.cos[positions], self.sin[positions]
-        owners, ends = slots.int(), (starts + size).int()
+        places, (cos, sin), owners, ends = layer_kernels.locate(slots, starts, self.turns, size, self.capacity)
         x = self.model.model.embed_tokens(tokens.flatten())
         for number, (layer, cache) in enumerate(zip(self.layers, self.cache, strict=True)):
-            queries = self._queries(x, layer, cache, places, *turns)
+            states = layer_kernels.norm(x, layer.input_norm, self.epsilon)
+            qkv = linear(states, layer.qkv, layer.qkv_bias)
+            queries = layer_kernels.turn_and_write(
+                qkv, layer.qk_norms, cos, sin, self.heads, self.epsilon, places, cache
+            )
             if number == len(self.layers) - 1:
                 # Of the last layer only the wanted blocks need more than keys and values.
                 if not wanted:
@@ -67,24 +63,9 @@ class Network:
             attended = attend(queries.unflatten(0, (-1, size)), cache, owners, ends, self.capacity, pairs)
             # In place: a sum that is written elsewhere would first be copied there.
             x.addmm_(attended.flatten(0, 1).flatten(1), layer.out.t())
-            x.addmm_(self._swiglu(x, layer, self.epsilon), layer.down.t())
+            gate_up = linear(layer_kernels.norm(x, layer.mlp_norm, self.epsilon), layer.gate_up)
+            x.addmm_(layer_kernels.swiglu(gate_up), layer.down.t())
         return x
-
-    def _queries(self, x: Tensor, layer: "_Layer", cache: Tensor, places: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Write keys and values to the cache; queries `[tokens, heads, width]`."""
-        self._of_any_length(x)
-        qkv = self._project_qkv(x, layer, self.epsilon)
-        norms = None if layer.q_norm is None or layer.k_norm is None else (layer.q_norm, layer.k_norm)
-        if few_rows.by_kernel(x):
-            return few_rows.turn_and_write(qkv, norms, cos, sin, self.heads, self.epsilon, places, cache)
-        queries, kv = few_rows.turn(qkv, norms, cos, sin, self.heads, self.kv_heads, self.epsilon)
-        cache.index_copy_(0, places, kv)
-        return queries
-
-    def _of_any_length(self, x: Tensor) -> None:
-        """One compilation for every number of blocks; a single row PyTorch compiles apart."""
-        if self.compiled and len(x) > 1:
-            torch._dynamo.mark_dynamic(x, 0)
 
 
 def head_shape(model: Any) -> tuple[int, int, int]:
@@ -102,8 +83,7 @@ class _Layer(NamedTuple):
     input_norm: Tensor
     qkv: Tensor
     qkv_bias: Tensor | None
-    q_norm: Tensor | None
-    k_norm: Tensor | None
+    qk_norms: tuple[Tensor, Tensor] | None
     out: Tensor
     mlp_norm: Tensor
     gate_up: Tensor
@@ -114,13 +94,13 @@ def _pack(layer: Any) -> _Layer:
     """Take a layer's weights. Where several are fused into one, the model's own become views of it."""
     attention, mlp = layer.self_attn, layer.mlp
     projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    q_norm = getattr(getattr(attention, "q_norm", None), "weight", None)
     return _Layer(
         input_norm=layer.input_layernorm.weight,
         qkv=_fuse_linears(*projections),
         # Qwen2 has biases and no norms of queries and keys, Qwen3 the reverse.
         qkv_bias=None if projections[0].bias is None else torch.cat([each.bias for each in projections]),
-        q_norm=getattr(getattr(attention, "q_norm", None), "weight", None),
-        k_norm=getattr(getattr(attention, "k_norm", None), "weight", None),
+        qk_norms=None if q_norm is None else (q_norm, attention.k_norm.weight),
         out=attention.o_proj.weight,
         mlp_norm=layer.post_attention_layernorm.weight,
         gate_up=_fuse_linears(mlp.gate_proj, mlp.up_proj),
@@ -138,14 +118,3 @@ def _fuse_linears(*parts: nn.Linear) -> Tensor:
         part.weight.data = view
         done += view.shape[0]
     return whole
-
-
-def _project_qkv(x: Tensor, layer: _Layer, epsilon: float) -> Tensor:
-    """`[tokens, (heads + 2 key/value heads) * width]`."""
-    return linear(few_rows.norm(x, layer.input_norm, epsilon), layer.qkv, layer.qkv_bias)
-
-
-def _swiglu(x: Tensor, layer: _Layer, epsilon: float) -> Tensor:
-    """The gated MLP before its last matrix, `[tokens, intermediate]`."""
-    gate, up = linear(few_rows.norm(x, layer.mlp_norm, epsilon), layer.gate_up).chunk(2, dim=-1)
-    return silu(gate) * up

@@ -37,5 +37,9 @@ def choose(log_odds: Tensor, masked: Tensor, budget: Budget, step: Tensor, guard
     if budget.steps is not None:
         chosen = rank < quota(budget, step)[:, None]
         return chosen & (masked if guard else masked.any(dim=1, keepdim=True))
-    threshold = torch.logit(torch.tensor(budget.threshold, dtype=torch.float64)).item()
-    return masked & ((log_odds > threshold) | (rank == 0))
+    return masked & ((log_odds > threshold(budget)) | (rank == 0))
+
+
+def threshold(budget: Budget) -> float:
+    """The log-odds above which dynamic remasking commits."""
+    return torch.logit(torch.tensor(budget.threshold, dtype=torch.float64)).item()

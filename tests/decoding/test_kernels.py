@@ -6,7 +6,9 @@ Where Triton is not installed, as with a CPU build of PyTorch, they are skipped:
 import pytest
 import torch
 
-from t3d.decoding import attention, engine, few_rows
+from t3d.decoding import attention, engine, few_rows, layer_kernels, slots
+from t3d.decoding.request import DecodingOptions
+from t3d.params import Budget, Sampling
 from tests.conftest import SHAPES, tiny_model
 from tests.decoding.small import MANY_STOPS, requests, run
 
@@ -64,9 +66,9 @@ def test_norms_and_rotations_and_what_is_written(heads, kv_heads, width, normed)
     norms = (rand(width), rand(width)) if normed else None
     places = torch.tensor([3, 9, 1, 0, 7, 8], device=DEVICE)
     cache = rand(12, 2, kv_heads, width)
-    queries, kv = few_rows.turn(qkv, norms, cos, sin, heads, kv_heads, 1e-6)
+    queries, kv = layer_kernels.turn(qkv, norms, cos, sin, heads, kv_heads, 1e-6)
     written = cache.index_copy(0, places, kv)
-    found = few_rows.turn_and_write(qkv, norms, cos, sin, heads, 1e-6, places, cache)
+    found = layer_kernels.turn_and_write(qkv, norms, cos, sin, heads, 1e-6, places, cache)
     torch.testing.assert_close(found, queries, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(cache, written, rtol=1e-5, atol=1e-5)
 
@@ -135,6 +137,120 @@ def test_a_logit_of_minus_infinity_is_that_of_a_token_that_is_never_chosen():
     assert 200 not in found
     torch.testing.assert_close(found, tokens)
     torch.testing.assert_close(odds, log_odds, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("rows", "width"), [(1, 24), (5, 192), (3, 2560)])
+def test_norms_and_activations(rows, width):
+    x, weight = 3 * rand(rows, width), rand(width)
+    x[0, :4] = torch.tensor([0.0, 200.0, -200.0, -0.5])
+    for fast, plain in (
+        (layer_kernels.norm(x, weight, 1e-6), layer_kernels.norm_plainly(x, weight, 1e-6)),
+        (layer_kernels.swiglu(x), layer_kernels.swiglu_plainly(x)),
+    ):
+        torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "width"), [(1, 16), (3, 24), (8, 64)])
+def test_where_blocks_are(size, width):
+    starts, owners = torch.tensor([12, 0, 40, 7], device=DEVICE), torch.tensor([2, 3, 0, 1], device=DEVICE)
+    turns = rand(2, 64, width)
+    plain = layer_kernels.locate_plainly(owners, starts, turns, size, 64)
+    for one, other in zip(layer_kernels.locate(owners, starts, turns, size, 64), plain, strict=True):
+        assert one.dtype == other.dtype
+        assert torch.equal(one, other)
+
+
+def slots_in_the_middle(budget, count, seed, causal=False, **options):
+    """Slots of every kind: without work, with a complete block, with a few or only masks left."""
+    torch.manual_seed(seed)
+    settings = DecodingOptions(**{"max_new_tokens": 30, "stop_ids": frozenset({5}), "mask_id": 3} | options)
+    made, size = slots.Slots(count, 64, Budget.parse(budget), settings, causal, torch.device(DEVICE)), int(budget[1])
+    for name, column in vars(made).items():
+        if not isinstance(column, torch.Tensor) or name in ("stops", "numbers", "places", "every_row", "flags"):
+            continue
+        if column.dtype == torch.bool:
+            column.copy_(torch.rand(column.shape) < 0.6)
+        else:
+            column.copy_(torch.randint(0, 20, column.shape))
+    made.starts.copy_(torch.randint(1, 48 // size, (count,)) * size)
+    made.step.fill_(0 if causal else 1)
+    made.masked[0], made.masked[-1], made.working[0] = False, True, True
+    return made
+
+
+def assert_equal_slots(one, other):
+    for name, column in vars(one).items():
+        if isinstance(column, torch.Tensor):
+            torch.testing.assert_close(column, vars(other)[name], rtol=1e-6, atol=1e-7, equal_nan=True, msg=name)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("budget", "count", "commits", "prompts", "left", "causal"),
+    [
+        ("b4s1", 1, 0, 0, 4, False), ("b4s1", 1, 1, 0, 4, False), ("b4s2", 5, 5, 2, 4, False),
+        ("b4s4", 5, 0, 0, 1, False), ("b3s2", 6, 6, 3, 2, False), ("b4t0.9", 9, 8, 1, 4, False),
+        ("b8t0.9", 40, 32, 0, 8, False), ("b1s1", 7, 0, 4, 1, True),
+    ],
+)  # fmt: skip
+def test_the_blocks_of_a_forward(budget, count, commits, prompts, left, causal, seed):
+    made = slots_in_the_middle(budget, count, seed, causal)
+    if 0 < commits < count:
+        # At least as many as are unwritten.
+        made.unwritten[commits - 2 :] = False
+    size = int(budget[1])
+    waiting = [torch.randint(0, 9, shape, device=DEVICE) for shape in ((prompts, size), (prompts,), (prompts,))]
+    plain, matter = made.next_blocks_plainly(commits, waiting, left)
+    found, rows = made.next_blocks(commits, waiting, left)
+    for one, other in zip(found, plain, strict=True):
+        assert one.dtype == other.dtype
+    # Of a block that only fills a shape nobody reads the tokens.
+    filling = plain[1] == count
+    filling[:count] = False
+    assert torch.equal(found[0][~filling], plain[0][~filling])
+    assert torch.equal(found[1], plain[1])
+    assert torch.equal(found[2], plain[2])
+    assert torch.equal(rows, matter)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("odd", [None, float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    ("budget", "left", "guard"),
+    [
+        ("b4s1", 4, True), ("b4s2", 4, True), ("b4s2", 2, True), ("b8s3", 5, True), ("b3s2", 3, True),
+        ("b1s1", 1, True), ("b4s1", 4, False), ("b8s3", 8, False), ("b4t0.9", 4, True), ("b8t0.3", 8, True),
+    ],
+)  # fmt: skip
+def test_what_a_step_commits(budget, left, guard, odd, seed):
+    count, size = 6, int(budget[1])
+    plain, fast = (slots_in_the_middle(budget, count, seed, sample=Sampling(prompt_guard=guard)) for _ in range(2))
+    for made in (plain, fast):
+        made.masked[:-1, left:] = False
+        if left < size:
+            made.masked[-1] = torch.arange(size, device=DEVICE) >= size - left
+    rows = plain.next_blocks_plainly(0, (rand(0, size).long(), rand(0).long(), rand(0).long()), left)[1]
+    drawn, log_odds = torch.randint(0, 97, (len(rows),), device=DEVICE), rand(len(rows)) * 3
+    log_odds[1], log_odds[-1] = log_odds[0], log_odds[len(rows) // 2]  # equal ones
+    if odd is not None:
+        log_odds[-2:] = odd
+    plain.commit_plainly(rows, drawn, log_odds)
+    fast.commit(rows, drawn, log_odds)
+    assert_equal_slots(fast, plain)
+    assert plain.step.max() == 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("stops", [frozenset(), frozenset({5}), MANY_STOPS])
+@pytest.mark.parametrize("budget", ["b1s1", "b3s2", "b4s1", "b8t0.9"])
+def test_blocks_that_are_complete(budget, stops, seed):
+    plain, fast = (slots_in_the_middle(budget, 12, seed, stop_ids=stops) for _ in range(2))
+    for made in (plain, fast):
+        made.masked[::2] = False
+    plain.finish_plainly()
+    fast.finish()
+    assert_equal_slots(fast, plain)
+    assert plain.unwritten.any() or stops
 
 
 @pytest.mark.parametrize(
