@@ -16,6 +16,7 @@ import gc
 import json
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -207,16 +208,21 @@ def check_budgets(texts: list[str]) -> dict[str, Budget | None]:
     return budgets
 
 
-def measure_size(given: argparse.Namespace, size: str, machine: Machine, python: Path | None) -> list[dict[str, Any]]:
-    """Every decoder of one model at every batch size and budget; prints rows as they come."""
-    device, rows = torch.device(given.device), []
+def measure_size(
+    given: argparse.Namespace,
+    size: str,
+    machine: Machine,
+    python: Path | None,
+    keep: Callable[[dict[str, Any]], None],
+) -> None:
+    """Every decoder of one model at every batch size and budget; `keep` is given each row as it comes."""
+    device = torch.device(given.device)
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     lengths = (given.prompt, given.response)
 
     def add(row: dict[str, Any], model: Any, batch: int, text: str, how: str, budget: Budget | None) -> None:
         row = completed(row, model, machine, batch, budget, *lengths)
-        rows.append(row | {"size": size, "budget": text, "decoder": how})
-        print(decode_report.line(rows[-1]), flush=True)
+        keep(row | {"size": size, "budget": text, "decoder": how})
 
     if python is not None:
         # Before there is a model here: vLLM has the GPU to itself.
@@ -247,7 +253,6 @@ def measure_size(given: argparse.Namespace, size: str, machine: Machine, python:
                 if device.type == "cuda":
                     row["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
                 add(row, model, batch, text, how, budget)
-    return rows
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -281,13 +286,19 @@ def main(arguments: list[str] | None = None) -> None:
         flush=True,
     )
     content: dict[str, Any] = {"machine": asdict(machine), "torch": torch.__version__, "rows": []}
+
+    def keep(row: dict[str, Any]) -> None:
+        content["rows"].append(row)
+        print(decode_report.line(row), flush=True)
+        if given.out:
+            # After each row: what was measured is kept if the command is ended.
+            given.out.write_text(json.dumps(content, indent=1) + "\n")
+
     for size in given.sizes:
-        content["rows"] += measure_size(given, size, machine, python)
+        measure_size(given, size, machine, python, keep)
         gc.collect()
         torch.cuda.empty_cache()
         if given.out:
-            # After each model: what was measured is kept if the next one fails.
-            given.out.write_text(json.dumps(content, indent=1) + "\n")
             decode_report.write(content, given.out)
 
 

@@ -71,6 +71,20 @@ def test_one_command_measures_every_decoder_and_shows_them(stub, tmp_path):
     assert content["machine"]["bandwidth"] > 1e8
 
 
+def test_what_was_measured_is_kept_if_the_next_row_fails(monkeypatch, tmp_path):
+    out, measure = tmp_path / "decode.json", decode.measure_engine
+
+    def ended(model, mask_id, batch, *rest):
+        if batch == 2:
+            raise KeyboardInterrupt
+        return measure(model, mask_id, batch, *rest)
+
+    monkeypatch.setattr(decode, "measure_engine", ended)
+    with pytest.raises(KeyboardInterrupt):
+        decode.main([*FEW, "--only-engine", "--batches", "1", "2", "--out", str(out)])
+    assert {row["batch"] for row in json.loads(out.read_text())["rows"]} == {1}
+
+
 def test_without_vllm_the_option_says_how_to_get_it(stub, capsys):
     with pytest.raises(SystemExit) as ended:
         decode.main([*FEW, "--with-vllm"])
