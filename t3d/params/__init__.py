@@ -20,7 +20,7 @@ from t3d.params.reporting import (
     FactorisationFigure,
     ParallelismTable,
     Row,
-    ServedTable,
+    ServedComparison,
     Table,
     TrainingFigure,
 )

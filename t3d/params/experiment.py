@@ -15,7 +15,7 @@ from t3d.params.reporting import (
     AnyTable,
     Benchmark,
     FactorisationFigure,
-    ServedTable,
+    ServedComparison,
     TrainingFigure,
 )
 from t3d.params.students import Student, run_name
@@ -302,7 +302,7 @@ class Experiment(Strict):
                 raise ValueError(f"{where}.seeds: students.{key} has no seed {seed}")
         labels = [self.teachers[product.teacher].label, *(self.students[key].label for key in product.students)]
         labels += [row.label for row in product.rows]
-        if isinstance(product, ServedTable) and (name := product.autoregressive) is not None:
+        if isinstance(product, ServedComparison) and (name := product.autoregressive) is not None:
             self._check(f"{where}.autoregressive", "teachers", [name])
             if not self.teachers[name].autoregressive:
                 raise ValueError(f"{where}.autoregressive: {name} has no `attention: causal`")

@@ -76,6 +76,15 @@ class Comparison(Strict):
         return self
 
 
+class ServedComparison(Comparison):
+    """A comparison that may show an autoregressive model beside the others."""
+
+    autoregressive: Name | None = None
+    """An autoregressive teacher, shown in one more row of a table, or as a level line of a figure: once per benchmark,
+    since it has no budget. Where its scores are missing because vLLM is not installed (`make vllm-env`), a table leaves
+    the row out and says so; a figure leaves the line out."""
+
+
 class Table(Comparison):
     """What the kinds of table share."""
 
@@ -85,15 +94,7 @@ class Table(Comparison):
     """Model -> its row in the paper's table, where that is not its label."""
 
 
-class ServedTable(Table):
-    """A table that may have the autoregressive row."""
-
-    autoregressive: Name | None = None
-    """An autoregressive teacher, shown in one more row: once per benchmark, since it has no budget. Where its scores
-    are missing because vLLM is not installed (`make vllm-env`), the table leaves the row out and says so."""
-
-
-class AccuracyTable(ServedTable):
+class AccuracyTable(Table, ServedComparison):
     """Rows method x tokens per step, columns block size x benchmark (Tables 1, 2, 4 to 8)."""
 
     kind: Literal["accuracy"] = "accuracy"
@@ -117,7 +118,7 @@ class AccuracyTable(ServedTable):
         return self
 
 
-class DecodingTable(ServedTable):
+class DecodingTable(Table, ServedComparison):
     """Rows method, columns benchmark x tokens/s, latency, steps, length, accuracy (Table 3 of the paper)."""
 
     kind: Literal["decoding"]
@@ -142,13 +143,21 @@ class ParallelismTable(Table):
         return self
 
 
-class AccuracyFigure(Comparison):
+class AccuracyFigure(ServedComparison):
     """Accuracy against parallelism or speed: one panel per benchmark and block size, a line per method."""
 
     kind: Literal["accuracy"] = "accuracy"
     """A point per budget; static budgets and dynamic ones have lines of their own."""
     against: Literal["tokens_per_step", "tokens_per_second"] = "tokens_per_step"
     """The x axis. Tokens per step as set by a static budget, or as measured for a dynamic one."""
+
+    @model_validator(mode="after")
+    def _level_line_has_no_speed(self) -> Self:
+        if self.autoregressive is not None and self.against == "tokens_per_second":
+            raise ValueError(
+                "autoregressive: a level line would stand at every speed; a table of kind decoding shows its own"
+            )
+        return self
 
 
 class CommitFigure(Comparison):

@@ -17,7 +17,7 @@ from t3d.params import (
     FactorisationFigure,
     Generations,
     Product,
-    ServedTable,
+    ServedComparison,
     TrainingFigure,
     Trajectories,
 )
@@ -186,8 +186,8 @@ def inputs_of_target(experiment: Experiment, product: Product, here: bool = Fals
     Args:
         experiment: whose product it is.
         product: a table or figure.
-        here: of an autoregressive row, take only scores that exist here, not those that vLLM could make; the row is
-            optional.
+        here: of an autoregressive model, take only scores that exist here, not those that vLLM could make; they
+            are optional.
     """
     if isinstance(product, TrainingFigure | FactorisationFigure):
         students = [run for key in product.students for run in runs_of(experiment, key)]
@@ -204,8 +204,8 @@ def inputs_of_target(experiment: Experiment, product: Product, here: bool = Fals
 
 
 def _can_be_made(experiment: Experiment, product: Product) -> bool:
-    """Whether the answers of a product's autoregressive row can be made here."""
-    name = product.autoregressive if isinstance(product, ServedTable) else None
+    """Whether the answers of a product's autoregressive model can be made here."""
+    name = product.autoregressive if isinstance(product, ServedComparison) else None
     return (VLLM / "installed").is_file() or (name is not None and experiment.teachers[name].engine is not None)
 
 
@@ -322,13 +322,13 @@ def score_keys_of(experiment: Experiment, product: Comparison) -> list[ScoreKey]
 
 
 def all_cells_of(experiment: Experiment, product: Comparison) -> list[TableCell]:
-    """The places of a comparison, and those of its autoregressive row."""
+    """The places of a comparison, and those of its autoregressive model."""
     return [*cells_of(experiment, product), *autoregressive_cells(experiment, product)]
 
 
 def autoregressive_cells(experiment: Experiment, product: Comparison) -> list[TableCell]:
-    """The places of a table's autoregressive row, one per benchmark; it can do without them."""
-    if not isinstance(product, ServedTable) or product.autoregressive is None:
+    """The places of a comparison's autoregressive model, one per benchmark; it can do without them."""
+    if not isinstance(product, ServedComparison) or product.autoregressive is None:
         return []
     name = product.autoregressive
     label, budget = experiment.teachers[name].label, AUTOREGRESSIVE

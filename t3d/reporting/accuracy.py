@@ -88,6 +88,12 @@ def accuracy_table(
     return rounded(tidy)
 
 
+def autoregressive_rows(experiment: Experiment, table: Comparison, frame: pd.DataFrame) -> pd.DataFrame:
+    """The autoregressive rows of `accuracy_table` alone, without the average; none if `frame` has no such answers."""
+    rows = _autoregressive(experiment, table, _by_cell(frame))[:-1]
+    return rounded(pd.DataFrame(rows, columns=list(COLUMNS)))
+
+
 def base_label(experiment: Experiment, table: Comparison) -> str:
     """Label of the row that the others are compared with."""
     base = table.base if isinstance(table, AccuracyTable) else None

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from t3d.params import AUTOREGRESSIVE, Comparison, Experiment, ServedTable
+from t3d.params import AUTOREGRESSIVE, Comparison, Experiment, ServedComparison
 from t3d.provenance import lineage, trace
 
 DAGGER, DASH, MINUS = "†", "–", "\N{MINUS SIGN}"
@@ -152,7 +152,7 @@ def about_samples(experiment: Experiment, table: Comparison, tidy: pd.DataFrame)
     return note(f"Questions (n): {asked}.", f"Training seeds averaged: {seeds}." if seeds else "")
 
 
-def about_autoregressive(experiment: Experiment, table: ServedTable, tidy: pd.DataFrame, how: str) -> str:
+def about_autoregressive(experiment: Experiment, table: ServedComparison, tidy: pd.DataFrame, how: str) -> str:
     """What a table says of its autoregressive rows, which have no budget, or of their absence."""
     if table.autoregressive is None:
         return ""

@@ -190,14 +190,15 @@ def _disk(experiment: Experiment) -> Line:
 
 
 def _autoregressive(experiment: Experiment) -> Line:
-    rows = {getattr(table, "autoregressive", None) for table in experiment.tables.values()} - {None}
+    products = [*experiment.tables.values(), *experiment.figures.values()]
+    rows = {getattr(product, "autoregressive", None) for product in products} - {None}
     served = sorted(name for name in rows if name is not None and experiment.teachers[name].engine is None)
     if not served:
-        return Line("vLLM", "ok", "no table needs it.")
+        return Line("vLLM", "ok", "no table or figure needs it.")
     if (lineage.VLLM / "installed").is_file():
-        return Line("vLLM", "ok", f"installed, for the rows of {', '.join(served)}.")
+        return Line("vLLM", "ok", f"installed, for {', '.join(served)}.")
     how = f"make vllm-env{' VLLM_FOR=cuda' if experiment.gpus else ''}"
-    return Line("vLLM", "note", f"not installed: tables will lack the rows of {', '.join(served)}. {how} installs it.")
+    return Line("vLLM", "note", f"not installed: tables and figures will lack {', '.join(served)}. {how} installs it.")
 
 
 def _said(*command: str) -> str | None:

@@ -102,11 +102,13 @@ def write_scores(made_by: Experiment, root: Path) -> list[Path]:
 
 
 def with_autoregressive() -> Experiment:
-    """The tiny experiment with an autoregressive model, `ar`, in its table and in one of decoding, `cost`."""
+    """The tiny experiment with an autoregressive model, `ar`, in its table, one of decoding, `cost`, and a figure,
+    `level`."""
     plain = experiment().model_dump(mode="json", exclude_unset=True)
     plain["teachers"]["ar"] = {"source": "pretrain", "attention": "causal", "label": "AR (vLLM)", "pretraining": {}}
     plain["tables"]["accuracy"]["autoregressive"] = "ar"
     plain["tables"]["cost"] = plain["tables"]["accuracy"] | {"kind": "decoding"}
+    plain["figures"]["level"] = plain["figures"]["accuracy"] | {"autoregressive": "ar"}
     return Experiment.model_validate(plain)
 
 

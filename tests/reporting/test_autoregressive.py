@@ -1,4 +1,5 @@
-"""The row of an autoregressive model: once per benchmark where vLLM answered, and a note where it did not."""
+"""The row of an autoregressive model: once per benchmark where vLLM answered, and a note where it did not; its level
+line in a figure."""
 
 import pandas as pd
 import pytest
@@ -6,7 +7,8 @@ import pytest
 from t3d.params import Experiment
 from t3d.provenance import lineage, trace
 from t3d.reporting import tables
-from tests.reporting.helpers import experiment, with_autoregressive, write_scores, write_served
+from t3d.reporting.figures import accuracy
+from tests.reporting.helpers import experiment, with_autoregressive, write_score, write_scores, write_served
 
 TABLES = ("accuracy", "cost")
 
@@ -104,6 +106,58 @@ def test_its_cells_can_be_traced(project):
     assert "ar/gsm/b1s1" in trace.cells(made, "accuracy")
     (found,) = trace.trace(made, "accuracy", "ar/gsm/b1s1", commands={}).values()
     assert {origin.artefact for origin in found.origins} >= {"scores/ar/gsm/b1s1", "answers/ar/gsm/b1s1", "teachers/ar"}
+
+
+def drawn(project, name="level"):
+    """A figure made from what the DAG would make it from, and its note."""
+    folder, made = project
+    artefacts = lineage.inputs_of_target(made, made.figures[name], here=True)
+    manifests = [folder / "data" / made.name / f"{artefact}.manifest.json" for artefact in artefacts]
+    figure = accuracy.draw(made, made.figures[name], manifests)
+    return figure, figure.legends[0].get_title().get_text().replace("\n", " ")
+
+
+def levels(axis):
+    """Heights of the lines that cross the whole panel."""
+    return [line.get_ydata()[0] for line in axis.lines if list(line.get_xdata()) == [0, 1]]
+
+
+def test_a_figure_has_its_accuracy_as_a_level_line_in_each_panel(project):
+    write_served(project[1], project[0] / "data" / "tiny")
+    figure, note = drawn(project)
+    assert [levels(axis) for axis in figure.axes] == [[87.5], [87.5]]
+    assert "AR (vLLM)" in {text.get_text() for text in figure.axes[-1].texts}
+    assert note.endswith("Level dotted line: AR (vLLM), one token per forward.")
+    # Its interval, besides those of the others.
+    assert [len(axis.patches) for axis in figure.axes] == [1, 1]
+
+
+def test_without_its_scores_a_figure_is_as_one_that_names_none(project):
+    figure, note = drawn(project)
+    plain, said = drawn(project, "accuracy")
+    assert note == said
+    assert not any(levels(axis) for axis in figure.axes)
+    assert [len(axis.lines) for axis in figure.axes] == [len(axis.lines) for axis in plain.axes]
+
+
+def test_far_above_the_others_it_is_written_at_the_edge_and_squeezes_no_line(project):
+    folder, made = project
+    for artefact in lineage.inputs_of_target(made, made.figures["level"], here=True):
+        write_score(made, folder / "data" / "tiny", *artefact.split("/")[1:], "0" * 100)
+    below = drawn(project)[0].axes[0].get_ylim()
+    write_served(made, folder / "data" / "tiny", "1" * 60 + "0" * 40)
+    figure, note = drawn(project)
+    assert [levels(axis) for axis in figure.axes] == [[], []]
+    assert figure.axes[0].get_ylim() == below
+    assert "AR (vLLM): 60.0 [50.2, 69.1] ↑" in {text.get_text() for text in figure.axes[0].texts}
+    assert note.endswith("one token per forward; ↑: above the panel.")
+
+
+def test_its_scores_are_material_of_the_figure(project):
+    folder, made = project
+    write_served(made, folder / "data" / "tiny")
+    assert lineage.inputs_of_target(made, made.figures["level"])[-1] == "scores/ar/gsm/b1s1"
+    assert "scores/ar/gsm/b1s1" not in lineage.inputs_of_target(made, made.figures["accuracy"])
 
 
 def test_a_figure_of_an_experiment_with_one_is_as_before(project):

@@ -17,8 +17,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from t3d.params import AccuracyFigure, Experiment
 from t3d.provenance import lineage
-from t3d.reporting import scores
-from t3d.reporting.accuracy import accuracy_table
+from t3d.reporting import scores, view
+from t3d.reporting.accuracy import accuracy_table, autoregressive_rows
 from t3d.reporting.figures.style import (
     ALONE,
     LABELS,
@@ -31,7 +31,6 @@ from t3d.reporting.figures.style import (
     look_of,
     lowest,
 )
-from t3d.reporting.view import budget_of
 
 _PANEL = (2.7, 2.35)
 """Inches."""
@@ -44,30 +43,43 @@ _LOW = 12
 _BAND = "Band: 95 % Wilson interval over questions"
 _CROWD = 4
 """Of more lines than this, only Original's and the strongest have bands: others would cover them."""
+_LEVEL: dict[str, Any] = {"color": "#000000", "linestyle": ":", "linewidth": 1.3}
+"""Look of an autoregressive model, which has one accuracy: it has no budget."""
+_TALLER = 4 / 3
+"""How much higher its interval may make the y axis; else its numbers stand at the upper edge. In `qwen-right` it has
+58.5 % on HumanEval and the others at most 28.7: in an axis up to 65.8 their lines would shrink to half."""
 _SEEDS = "Line: mean over training seeds. "
 
 
 def draw(experiment: Experiment, wanted: AccuracyFigure, manifests: list[Path]) -> Figure:
     """One panel per benchmark and block size, a line per method and kind of budget; raises as `scores.load`.
 
+    An autoregressive model has a level line if its scores are among the manifests.
+
     Args:
         manifests: of the scores it needs.
     """
     frame, totals = scores.load(experiment, wanted, manifests)
     several = frame.groupby("method")["seed"].nunique().max() > 1
-    banded = _banded(experiment, wanted)
+    points = points_of(experiment, wanted, frame, totals)
+    level = autoregressive_rows(experiment, wanted, frame)
+    banded, lines = _banded(experiment, wanted), len(_looks(experiment, wanted))
     note = (_SEEDS if several else "") + _BAND
-    note += f" ({' and '.join(banded)})." if len(banded) < len(_looks(experiment, wanted)) else "."
+    labels = [*banded, *level["method"].unique()]
+    named = ", ".join(labels[:-1]) + " and " * (len(labels) > 1) + labels[-1]
+    note += f" ({named})." if len(banded) < lines else "."
+    if len(level):
+        above = (level["accuracy"] > _top(points, level)).any()
+        note += f" Level dotted line: {labels[-1]}, one token per forward{'; ↑: above the panel' if above else ''}."
     if wanted.against == "tokens_per_second":
         note += f" Speed is that of this decoder on {_machine(totals)}; another machine's differs."
-    points = points_of(experiment, wanted, frame, totals)
     if wanted.against == "tokens_per_step" and points["dynamic"].any():
         note += " Tokens per step as measured: response tokens / denoising steps."
     if points["mark"].any():
         kinds = [("confidence threshold", True), ("tokens per step as set", False)]
         marked = points.loc[points["mark"] != "", "dynamic"].unique()
         note += f" Small numbers: {', or '.join(text for text, dynamic in kinds if dynamic in marked)}."
-    return _drawn(experiment, wanted, points, note)
+    return _drawn(experiment, wanted, points, level, note)
 
 
 def points_of(
@@ -87,7 +99,7 @@ def points_of(
         rarely full, so a set number would put static budgets ahead.
     """
     points = accuracy_table(experiment, wanted, frame).dropna(subset="block_size").reset_index(drop=True)
-    points["budget"] = [budget_of(point) for point in points.itertuples()]
+    points["budget"] = [view.budget_of(point) for point in points.itertuples()]
     points["dynamic"] = points["threshold"].notna()
     points["x"] = points["tokens_per_step"].astype(float)
     cell = ["method", "benchmark", "budget"]
@@ -113,7 +125,9 @@ def _machine(totals: pd.DataFrame) -> str:
     return f"{', '.join(sorted(totals['device'].unique()))}, batch size {sizes}"
 
 
-def _drawn(experiment: Experiment, wanted: AccuracyFigure, points: pd.DataFrame, note: str) -> Figure:
+def _drawn(
+    experiment: Experiment, wanted: AccuracyFigure, points: pd.DataFrame, level: pd.DataFrame, note: str
+) -> Figure:
     blocks = sorted(points["block_size"].unique())
     # A panel per benchmark and block size; with one block size, up to three benchmarks stand side by side.
     panels = list(product(wanted.benchmarks, blocks))
@@ -128,10 +142,11 @@ def _drawn(experiment: Experiment, wanted: AccuracyFigure, points: pd.DataFrame,
         label, n = experiment.benchmarks[benchmark].label, panel["n"].iloc[0]
         axis.set_title(f"{label} (n = {n}), block size {block}", loc="left")
         if place == 0:
-            _scale(axis, wanted, points)
+            _scale(axis, wanted, points, level)
+        ends = [*_ends(experiment, wanted, panel), *_draw_level(axis, level[level["benchmark"] == benchmark])]
         # A method looks the same in all panels, so the last one of each row has the labels.
         if (place + 1) % columns == 0 or place + 1 == len(panels):
-            label_ends(axis, list(_ends(experiment, wanted, panel)), _PANEL[1] - 0.5)
+            label_ends(axis, ends, _PANEL[1] - 0.5)
     for axis in axes[:, 0]:
         axis.set_ylabel("Accuracy (%)")
     for axis in lowest(axes, len(panels)):
@@ -196,7 +211,20 @@ def _draw_panel(axis: Axes, experiment: Experiment, wanted: AccuracyFigure, pane
     light_grid(axis)
 
 
-def _scale(axis: Axes, wanted: AccuracyFigure, points: pd.DataFrame) -> None:
+def _draw_level(axis: Axes, level: pd.DataFrame) -> Iterator[End]:
+    """The accuracy of the autoregressive model in a panel with its final limits, if `level` has it; the line's end."""
+    for row in level.itertuples():
+        if row.accuracy > axis.get_ylim()[1]:
+            said = f"{row.method}: {row.accuracy:.1f} {view.interval(row.low, row.high)} ↑"
+            white = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+            axis.text(0.99, 0.98, said, transform=axis.transAxes, ha="right", va="top", fontsize=8, bbox=white)
+            continue
+        axis.axhspan(row.low, row.high, color=_LEVEL["color"], alpha=0.06, linewidth=0)
+        axis.axhline(row.accuracy, **_LEVEL)
+        yield End(axis.get_xlim()[1], row.accuracy, row.method, _LEVEL["color"])
+
+
+def _scale(axis: Axes, wanted: AccuracyFigure, points: pd.DataFrame, level: pd.DataFrame) -> None:
     """Set the shared axes: x logarithmic; y from 0, so that gaps keep their size."""
     low, high = points["x"].min(), points["x"].max()
     margin = (high / low) ** 0.05 if high > low else 1.1
@@ -207,7 +235,13 @@ def _scale(axis: Axes, wanted: AccuracyFigure, points: pd.DataFrame) -> None:
     axis.xaxis.set_major_locator(FixedLocator(sorted(points["x"].unique()) if as_set else _ticks(low, high, base)))
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_ylim(0, min(100.0, points["high"].max() * 1.05))
+    axis.set_ylim(0, _top(points, level))
+
+
+def _top(points: pd.DataFrame, level: pd.DataFrame) -> float:
+    """Upper end of the y axis: above all points with their intervals, and level lines that are not far above them."""
+    own = points["high"].max()
+    return min(100.0, max([own, *level.loc[level["high"] <= _TALLER * own, "high"]]) * 1.05)
 
 
 def _ticks(low: float, high: float, base: int) -> list[float]:

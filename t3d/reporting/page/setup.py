@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from t3d.params import Comparison, Experiment, FactorisationFigure, Product, ServedTable, Student
+from t3d.params import Comparison, Experiment, FactorisationFigure, Product, ServedComparison, Student
 from t3d.provenance import lineage
 from t3d.reporting.view import DASH
 
@@ -25,7 +25,7 @@ def described(experiment: Experiment, products: Iterable[Product]) -> dict[str, 
     products = list(products)
     compared = [product for product in products if isinstance(product, Comparison)]
     teachers = {p.teacher for p in products if isinstance(p, Comparison | FactorisationFigure)}
-    teachers |= {p.autoregressive for p in products if isinstance(p, ServedTable) and p.autoregressive}
+    teachers |= {p.autoregressive for p in products if isinstance(p, ServedComparison) and p.autoregressive}
     models = {key for product in products for key in product.students}
     models |= {model for p in compared for row in lineage.rows_of(experiment, p) for model in row.models.values()}
     budgets: dict[str, dict[str, None]] = {}
