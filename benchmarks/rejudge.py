@@ -118,7 +118,7 @@ def judge(
     """Whether each text answers its question; texts that several models wrote are judged once."""
     spec = experiment.benchmarks[benchmark]
     pairs = list(dict.fromkeys((question, text) for question, found in answers.items() for text in found.values()))
-    if questions[pairs[0][0]].domain in PROGRAMS:
+    if experiment.prompt_sets[spec.prompts].domain in PROGRAMS:
         return _judge(spec.task, pairs, questions, f"{experiment.name}, {benchmark}", spec.sandbox)
     progress = Progress(f"{experiment.name}, {benchmark}", len(pairs))
     parts = [pairs[start : start + _PART] for start in range(0, len(pairs), _PART)]

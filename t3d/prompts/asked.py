@@ -56,6 +56,17 @@ def find(experiment: Experiment, name: str) -> dict[str, Prompt]:
     return _prompts(spec, islice(drawn, spec.count))
 
 
+def places(experiment: Experiment, name: str) -> list[Path]:
+    """Files whose content `find` depends on, whether they are here or not: manifests, and a source's local files."""
+    key = experiment.prompt_sets[name].source
+    made = [store.manifest_path(experiment, f"prompts/{name}")]
+    if key is None:
+        return made
+    source = experiment.sources[key]
+    own = [Path(source.local).expanduser() / file for file in source.files] if source.local else []
+    return [*made, store.manifest_path(experiment, f"sources/{key}"), *own]
+
+
 def _prompts(spec: PromptSet, found: Iterable[tuple[str, Problem, str]]) -> dict[str, Prompt]:
     return {
         key: Prompt(key, spec.domain, spec.split, problem.question, [], reference, [], problem.answer)

@@ -17,6 +17,7 @@ from t3d.provenance import archive, lineage
 
 Texts = dict[str, dict[str, dict[str, str]]]
 """Benchmark -> question's id -> `RUN/BUDGET`, a model on disk and how it decoded -> text."""
+_NAME = r"[a-z0-9][a-z0-9._-]*"
 _MAX_BYTES = 2**28
 """Of all members; those of the largest archive, of 99,292 answers, are 86 MB."""
 
@@ -36,9 +37,11 @@ def path_of(experiment: Experiment) -> Path:
 def read(experiment: Experiment) -> Texts:
     """The texts that an experiment published; half a second for 90,000.
 
+    Benchmarks and models that its parameters do not have, or no longer, are left out.
+
     Raises:
-        MissingInputError: there is no archive.
-        CorruptArtefactError: it is damaged, or has a benchmark, model or budget that the experiment has not.
+        MissingInputError: there is no archive, or it has no answer of the experiment's models.
+        CorruptArtefactError: it is damaged.
     """
     path = path_of(experiment)
     if not path.is_file():
@@ -46,48 +49,49 @@ def read(experiment: Experiment) -> Texts:
     found: Texts = {}
 
     def take(name: str, file: IO[bytes], size: int) -> None:
-        match = re.fullmatch(r"answers/([a-z0-9][a-z0-9._-]*)\.jsonl", name)
-        if match is None or match[1] not in experiment.benchmarks:
-            known = ", ".join(experiment.benchmarks)
-            raise _damaged(
-                path, f"{short(repr(name))} is no answers/BENCHMARK.jsonl of experiment {experiment.name} ({known})"
-            )
+        match = re.fullmatch(rf"answers/({_NAME})\.jsonl", name)
+        if match is None:
+            raise _damaged(path, f"{short(repr(name))} is no answers/BENCHMARK.jsonl")
         content = file.read(size)
         if len(content) < size:
             raise EOFError("it ends too early")
-        found[match[1]] = _questions(experiment, path, name, content)
+        questions = _questions(experiment, path, name, content)
+        if questions and match[1] in experiment.benchmarks:
+            found[match[1]] = questions
 
     archive.walk(path, take, lambda why: _damaged(path, why), _MAX_BYTES)
+    if not found:
+        raise MissingInputError(
+            f"{path} has no answer of a model to a benchmark that params/{experiment.name}.yaml has."
+        )
     return found
 
 
 def _questions(experiment: Experiment, path: Path, name: str, content: bytes) -> dict[str, dict[str, str]]:
+    """The answers of the experiment's models, by question; questions without any are left out."""
     questions: dict[str, dict[str, str]] = {}
-    known: set[str] = set()
+    models = {*experiment.teachers, *lineage.runs(experiment)}
+    known: dict[str, bool] = {}
     for number, text in enumerate(content.splitlines(), start=1):
         line = parse_json(text, _Line, f"{path}, {name}, line {number}", _restore(path))
         if line.id in questions:
             raise _damaged(path, f"{name}, line {number}: question {short(repr(line.id))} stands on another line too")
-        for key in line.answers.keys() - known:
-            if not _is_known(experiment, key):
-                raise _damaged(
-                    path,
-                    f"{name}, line {number}: {short(repr(key))} is no model and budget of experiment {experiment.name}",
-                )
-            known.add(key)
-        questions[line.id] = line.answers
-    return questions
+        for key in line.answers:
+            if key not in known:
+                if (run := _run_of(key)) is None:
+                    raise _damaged(path, f"{name}, line {number}: {short(repr(key))} is no model and budget")
+                known[key] = run in models
+        questions[line.id] = {key: said for key, said in line.answers.items() if known[key]}
+    return {key: answers for key, answers in questions.items() if answers}
 
 
-def _is_known(experiment: Experiment, key: str) -> bool:
-    """Whether a key is a model on disk of an experiment and a budget; it becomes a path of a score."""
+def _run_of(key: str) -> str | None:
+    """The model of a key `RUN/BUDGET`, which becomes a path of a score; None if it is no such key."""
     run, _, budget = key.partition("/")
-    if run not in experiment.teachers and run not in lineage.runs(experiment):
-        return False
     try:
-        return str(Budget.parse(budget)) == budget
+        return run if re.fullmatch(_NAME, run) and str(Budget.parse(budget)) == budget else None
     except ValueError:
-        return False
+        return None
 
 
 def _damaged(path: Path, why: str) -> CorruptArtefactError:

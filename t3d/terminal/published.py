@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from t3d.errors import DataError, MissingInputError, short
 from t3d.params import Budget, Experiment, read_budget
 from t3d.provenance import archive, store, texts
+from t3d.provenance.parquet import ANSWERS, of_artefact
 from t3d.terminal.decode import Model, find_models, label_of, printable, verdict, verdict_on
 
 if TYPE_CHECKING:
@@ -71,15 +72,19 @@ def find(
     if not texts.path_of(experiment).is_file():
         return None
     models = find_models(experiment, asked, seed)
-    if all(_is_recorded(experiment, model) for model, _ in models):
+    # A folder that is no model of the experiment has no published answers either: `decode.recorded` says so.
+    if any(model.name is None for model, _ in models):
+        return None
+    if all(_is_recorded(experiment, str(model.name), budget, question) for model, budget in models):
         return None
     path, there = texts.path_of(experiment), texts.read(experiment)
     benchmark = next((name for name, questions in there.items() if question in questions), None)
     if benchmark is None:
         ids = [key for questions in there.values() for key in questions]
-        near = _nearest(question, ids, 0.6) or [next(iter(questions), "") for questions in there.values()]
+        near = _nearest(question, ids, 0.6) or [next(iter(questions)) for questions in there.values()]
         raise DataError(
-            f"{path} has no question {short(repr(question))}; it has {len(ids)}, such as {', '.join(near)}."
+            f"{path} has no question {short(repr(question))}; it has {len(ids)}, such as "
+            f"{', '.join(map(printable, near))}."
         )
     found = there[benchmark][question]
     shown = [_text(experiment, path, benchmark, question, found, model, budget) for model, budget in models]
@@ -90,10 +95,11 @@ def find(
     return Published(question, prompt, why, shown, notes)
 
 
-def _is_recorded(experiment: Experiment, model: Model) -> bool:
-    """Whether answers of a model, with the step of each token, are on this machine."""
-    paths = Path("data", experiment.name, "answers", model.name or "").glob(f"*/*{store.MANIFEST}")
-    return model.name is not None and any(store.find(path) for path in paths)
+def _is_recorded(experiment: Experiment, model: str, budget: Budget | None, question: str) -> bool:
+    """Whether a model's answer to a question, with the step of each token, is on this machine."""
+    paths = Path("data", experiment.name, "answers", model).glob(f"*/{budget or '*'}{store.MANIFEST}")
+    there = (of_artefact(made, ANSWERS, ["id"]) for made in map(store.find, paths) if made is not None)
+    return any(question in answers["id"].to_pylist() for answers in there)
 
 
 def _text(
@@ -105,7 +111,7 @@ def _text(
     model: Model,
     budget: Budget | None,
 ) -> Text:
-    name = model.name or model.label
+    name = str(model.name)
     own = [key.partition("/")[2] for key in found if key.startswith(f"{name}/")]
     if not own:
         runs = list(dict.fromkeys(key.partition("/")[0] for key in found))
@@ -119,7 +125,7 @@ def _text(
         at = "at one token per step" if budget is None else f"at {budget}"
         raise DataError(
             f"{path} has no answer of {name} {at} to {question}; it has those at {', '.join(own)}: choose one "
-            "with --budget."
+            f"with --budget, or in --compare as {name}@{own[0]}."
         )
     right = verdict_on(experiment, f"{name}/{benchmark}/{budget}", question)
     return Text(label_of(model, budget), budget, printable(found[f"{name}/{budget}"]), right)

@@ -100,7 +100,13 @@ def test_a_question_whose_text_is_not_here_is_shown_by_its_id():
     [
         ("q2", None, None, "has no question 'q2'; it has 2, such as q1"),
         ("nothing like it", None, None, "it has 2, such as q1, HumanEval/0"),
-        ("q1", "pocket-sdar", "b8s1", "no answer of pocket-sdar at b8s1 to q1; it has those at b8s8, b8s2: choose one"),
+        (
+            "q1",
+            "pocket-sdar",
+            "b8s1",
+            "no answer of pocket-sdar at b8s1 to q1; it has those at b8s8, b8s2: choose one with --budget, or in "
+            "--compare as pocket-sdar@b8s8.",
+        ),
         ("q1", "t3d", None, "no answer of t3d-seed0 at one token per step to q1; it has those at b8s2: choose"),
         (
             "q1",
@@ -108,7 +114,6 @@ def test_a_question_whose_text_is_not_here_is_shown_by_its_id():
             None,
             "no answer of t3d-two-weights-seed0 to q1; it has those of 3 models, such as t3d-",
         ),
-        ("q1", "data", None, "no answer of data to q1; it has those of 3 models"),
     ],
 )
 def test_what_was_not_published_is_one_sentence_that_names_what_is_near(project, question, model, budget, says):
@@ -120,6 +125,14 @@ def test_what_was_not_published_is_one_sentence_that_names_what_is_near(project,
         published.find(params.find("demo"), "q1", [("t4d", None)], None)
 
 
+def test_a_folder_is_not_the_model_of_its_name(project):
+    (project / "x" / "pocket-sdar").mkdir(parents=True)
+    done = forked(project, ["decode", "--question", "q1", "--teacher", "x/pocket-sdar", "--budget", "b8s2"])
+    assert done.returncode == 1
+    assert "is no model of experiment demo: it has no recorded answers." in done.stderr
+    assert done.stdout == ""
+
+
 def test_answers_that_were_recorded_here_are_shown_instead(project):
     experiment = params.find("demo")
     path = store.manifest_path(experiment, "answers/pocket-sdar/gsm/b8s2")
@@ -128,6 +141,9 @@ def test_answers_that_were_recorded_here_are_shown_instead(project):
     with writer.writing(experiment, "answers/pocket-sdar/gsm/b8s2", path) as job:
         pq.write_table(pa.Table.from_pylist([row], schema=ANSWERS), job.file(".parquet"))
     assert published.find(experiment, "q1", [(None, "b8s2")], None) is None
+    # One recorded answer hides no other text of the model.
+    assert published.find(experiment, "q1", [(None, "b8s8")], None) is not None
+    assert published.find(experiment, "HumanEval/0", [(None, "b8s8")], None) is not None
     # Of one of both only the text is here.
     found = published.find(experiment, "q1", [(None, "b8s2"), ("t3d", "b8s2")], None)
     assert [answer.right for answer in found.answers] == [False, None]

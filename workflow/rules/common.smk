@@ -10,7 +10,7 @@ from snakemake.utils import min_version
 
 from t3d import params
 from t3d.errors import T3DError
-from t3d.provenance import lineage, recipes, store, unseen
+from t3d.provenance import lineage, recipes, store, texts, unseen
 from t3d.terminal import cost, doctor, parent
 
 min_version("9.27")
@@ -121,10 +121,15 @@ def results():
 
 
 def on_the_page():
-    """What decides the report's content besides its inputs: parameters, code, what was made on request before, and
-    published texts of answers."""
+    """What decides the report's content besides its inputs: parameters, code, what was made on request before,
+    published texts of answers, and the questions' files."""
+    # Here, since a start of Snakemake need not load it.
+    from t3d.prompts import asked
+
     extra = lineage.targets(E, on_request=True).keys() - lineage.targets(E).keys()
-    paths = [Path("results", E.name, name) for name in [*sorted(extra), "answers.tar.xz"]]
+    paths = [Path("results", E.name, name) for name in sorted(extra)]
+    if (published := texts.path_of(E)).is_file():
+        paths += [published, *(path for asks in E.benchmarks.values() for path in asked.places(E, asks.prompts))]
     there = {path.as_posix(): store.sha256(path) for path in paths if path.is_file()}
     # Keys are not sorted, since rows follow the order of students.
     content = json.dumps([E.model_dump(mode="json"), there, recipes.code_of("reporting")])
