@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from t3d.errors import DataError, ParameterError, in_a_sentence
-from t3d.params import Experiment, find
-from t3d.provenance import lineage
+from t3d.params import Budget, Experiment, find
+from t3d.provenance import lineage, publish
 from t3d.provenance.parquet import VERDICTS, of_artefact
 from t3d.provenance.store import manifest_path
 from t3d.reporting import scores
@@ -37,7 +37,8 @@ def compare(first: str, second: str, benchmarks: list[str]) -> pd.DataFrame:
         95 % bootstrap intervals paired by question, not corrected for many tests.
 
     Raises:
-        ParameterError: a text has another form, or its experiment has no such model.
+        ParameterError: a text has another form, or its experiment has no such model or benchmark.
+        MissingInputError: a score is not here.
         DataError: the two answered different questions.
         T3DError: as `scores.by_cell`.
     """
@@ -72,6 +73,14 @@ def _right_shares(place: str, benchmark: str) -> pd.Series:
     experiment = find(name)
     model, budget = model_and_budget
     cells = [(run, benchmark, budget) for run in _runs(experiment, model)]
+    if benchmark not in experiment.benchmarks:
+        known = ", ".join(experiment.benchmarks)
+        raise ParameterError(f"experiment {experiment.name} has no benchmark {benchmark!r}: {known}.")
+    try:
+        Budget.parse(budget)
+    except ValueError as error:
+        raise ParameterError(f"{place!r}: {error}.") from error
+    publish.check_manifests(experiment, ["/".join(("scores", *cell)) for cell in cells])
     manifests = [manifest_path(experiment, "/".join(("scores", *cell))) for cell in cells]
     of_cells = scores.by_cell(experiment, cells, manifests, kind="scores").values()
     verdicts = [of_artefact(manifest, VERDICTS, ["id", "correct"]).to_pandas() for manifest in of_cells]

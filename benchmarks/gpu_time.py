@@ -14,9 +14,9 @@ from typing import Any
 
 import pandas as pd
 
-from t3d.errors import MissingInputError, in_a_sentence
+from t3d.errors import in_a_sentence
 from t3d.params import Experiment, find
-from t3d.provenance import store
+from t3d.provenance import publish, store
 from t3d.provenance.lineage import artefacts_of, targets
 
 
@@ -75,6 +75,7 @@ def by_stage(experiment: Experiment, gpus: int) -> tuple[pd.DataFrame, pd.Series
 
     Raises:
         MissingInputError: something behind a default table or figure is not here.
+        CorruptArtefactError: its manifest or receipt is damaged.
     """
     groups = {"default": list(targets(experiment).values())}
     groups |= {name: [product] for name, product in targets(experiment, on_request=True).items()}
@@ -86,9 +87,9 @@ def by_stage(experiment: Experiment, gpus: int) -> tuple[pd.DataFrame, pd.Series
         here = {artefact: receipt for artefact, receipt in of_more.items() if receipt is not None}
         if missing := [artefact for artefact in more if artefact not in here]:
             if name == "default":
-                raise MissingInputError(
-                    f"{missing[0]} of params/{experiment.name}.yaml is not here: make the tables first."
-                )
+                publish.check_manifests(experiment, missing)
+                # It is here, and cannot be read: this says why.
+                store.read_receipt(store.read(store.manifest_path(experiment, missing[0])))
         elif more:
             behind[name] = more
             made |= here

@@ -9,13 +9,14 @@ only.
 
 import argparse
 from collections.abc import Collection
+from itertools import chain
 
 import numpy as np
 import pandas as pd
 
 from t3d.errors import ParameterError, in_a_sentence
 from t3d.params import AccuracyTable, Experiment, find
-from t3d.provenance import lineage
+from t3d.provenance import lineage, publish
 from t3d.provenance.store import manifest_path
 from t3d.reporting import scores
 from t3d.reporting.accuracy import base_label
@@ -44,8 +45,9 @@ def summary(
         bootstrap interval paired by question; lost, against the teacher at one token per step.
 
     Raises:
-        ParameterError: there is no such table, none has one of the budgets, or none shows the teacher at one token per
-            step.
+        ParameterError: there is no such table, they show nothing but the teacher, none has one of the budgets, or none
+            shows the teacher at one token per step.
+        MissingInputError: a score is not here.
         T3DError: as `scores.load`.
     """
     for name in names:
@@ -53,10 +55,14 @@ def summary(
             others = ", ".join(key for key, table in experiment.tables.items() if isinstance(table, AccuracyTable))
             raise ParameterError(f"experiment {experiment.name} has no accuracy table {name!r}: {others or 'none'}.")
     tables = [experiment.tables[name] for name in names]
+    teacher, base = experiment.teachers[tables[0].teacher].label, base_label(experiment, tables[0])
+    if {row.label for table in tables for row in lineage.rows_of(experiment, table)} == {teacher}:
+        raise ParameterError(f"{', '.join(names)}: no row but the teacher {teacher!r}; there is nothing to select.")
+    artefacts = [["/".join(("scores", *cell)) for cell in lineage.score_keys_of(experiment, table)] for table in tables]
+    publish.check_manifests(experiment, dict.fromkeys(chain(*artefacts)))
     parts = []
-    for table in tables:
-        artefacts = ["/".join(("scores", *cell)) for cell in lineage.score_keys_of(experiment, table)]
-        parts.append(scores.load(experiment, table, [manifest_path(experiment, name) for name in artefacts])[0])
+    for table, of_table in zip(tables, artefacts, strict=True):
+        parts.append(scores.load(experiment, table, [manifest_path(experiment, name) for name in of_table])[0])
     frame = pd.concat(parts).drop_duplicates(["method", "seed", "benchmark", "budget", "id"])
     frame = frame[frame["threshold"].isna()]
     known = frame["budget"].unique().tolist()
@@ -66,7 +72,6 @@ def summary(
     # Seeds first, then budgets: each question counts once.
     shares = counted.groupby(["benchmark", "tokens_per_step", "block_size", "id", "method"])["correct"].mean().unstack()
     questions = shares.groupby(level=["benchmark", "id"]).mean()
-    teacher, base = experiment.teachers[tables[0].teacher].label, base_label(experiment, tables[0])
     intervals = {method: paired_bootstrap(right, questions[base]) for method, right in questions.items()}
     # Counts of answers: what the rule compares must not hang on the last bit of a sum.
     right, answers = (getattr(counted.groupby("method")["correct"], name)() for name in ("sum", "count"))
@@ -119,17 +124,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("experiment", help="name of a file of params/")
     parser.add_argument("tables", nargs="+", help="its accuracy tables on validation problems")
-    parser.add_argument("--budgets", nargs="+", default=[], help="the mean is over these; by default over all")
-    parser.add_argument("--pooled", action="store_true", help="judge the loss over all questions, not per benchmark")
+    parser.add_argument(
+        "--budgets",
+        nargs="+",
+        default=[],
+        help="the mean is over these; by default over all. Whether --budgets and --pooled are right depends on the "
+        "experiment's rule, see params/EXPERIMENT.yaml: pocket needs neither, qwen-right both (b4s2 b4s1)",
+    )
+    parser.add_argument(
+        "--pooled",
+        action="store_true",
+        help="judge the loss over all questions, not per benchmark; see --budgets",
+    )
     parser.add_argument("--rates", action="store_true", help="mark the chosen one of rows that differ in rate only")
     given = parser.parse_args()
     with in_a_sentence():
         experiment = find(given.experiment)
         rows = summary(experiment, given.tables, given.budgets, given.pooled)
-        if given.rates:
-            chosen = chosen_rates(experiment, rows)
+        chosen = chosen_rates(experiment, rows) if given.rates else []
+        if chosen:
             rows["chosen"] = ["yes" if label in chosen else "" for label in rows.index]
         print(rows.round(2).to_string())
+        if given.rates and not chosen:
+            print(f"\nNo two rows of {', '.join(given.tables)} differ in the learning rate only: --rates chooses none.")
 
 
 if __name__ == "__main__":

@@ -43,10 +43,10 @@ _TERMINATED = 128 + signal.SIGTERM
 
 @dataclass(frozen=True)
 class StepTime:
-    """Of one or two optimizer steps that were waited for at once: how long, and the tokens of prompts and responses."""
+    """Seconds between two waits for the device, and the steps read then. Only sums say how long training took."""
 
     seconds: float
-    tokens: int
+    tokens: int  # of prompts and responses
     steps: int
 
 

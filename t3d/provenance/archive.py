@@ -26,7 +26,7 @@ from t3d.params import Experiment
 from t3d.provenance import records, store
 from t3d.provenance.files import atomic_write
 from t3d.provenance.lineage import LOG
-from t3d.provenance.store import MANIFEST, RECEIPT, sha256
+from t3d.provenance.store import INDEX, MANIFEST, RECEIPT, sha256
 
 RECORDS = "records.jsonl"
 """The member with Snakemake's records (`t3d/provenance/records.py`)."""
@@ -41,7 +41,7 @@ _READ = 2**20
 def paths_of(experiment: str) -> tuple[Path, Path]:
     """The archive of an experiment, and its index."""
     folder = Path("results", experiment)
-    return folder / "published.tar.xz", folder / "published.sha256"
+    return folder / "published.tar.xz", folder / INDEX
 
 
 def write(experiment: str, manifests: Iterable[Path], lines_of_records: str) -> None:

@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -101,12 +101,34 @@ def remedy(experiment: Experiment, missing: dict[str, Path]) -> str | None:
         experiment: whose table or figure it is.
         missing: artefact -> file, as `verify.missing_of` says.
     """
-    _, index = archive.paths_of(experiment.name)
-    listed = index.read_text() if index.is_file() else ""
     # The archive holds only the manifests of answers.
-    if all(f"  {path}\n" in listed and not artefact.startswith("answers/") for artefact, path in missing.items()):
-        return f"t3d pull scores --experiment {experiment.name}"
-    return remote.command(experiment.name)
+    if any(artefact.startswith("answers/") for artefact in missing):
+        return remote.command(experiment.name)
+    return _fetching(experiment, missing.values())
+
+
+def _fetching(experiment: Experiment, paths: Collection[Path]) -> str | None:
+    in_archive = len(store.archived(experiment.name, paths)) == len(paths)
+    return store.pulling(experiment.name) if in_archive else remote.command(experiment.name)
+
+
+def check_manifests(experiment: Experiment, artefacts: Iterable[str]) -> None:
+    """Check that the manifests of artefacts are here.
+
+    Args:
+        experiment: whose artefacts they are.
+        artefacts: their names, see `t3d.provenance`.
+
+    Raises:
+        MissingInputError: one is not here; the message has the command that fetches them, or else one that makes them.
+    """
+    paths = (store.manifest_path(experiment, artefact) for artefact in artefacts)
+    if missing := [path for path in paths if not path.is_file()]:
+        more = f" ({len(missing) - 1} more are missing)" if len(missing) > 1 else ""
+        command = _fetching(experiment, missing)
+        make = store.making(missing[0]) if len(missing) == 1 else store.making_all(experiment)
+        remedy = f"fetch what was published ({command})" if command else f"make it first ({make})"
+        raise MissingInputError(f"{missing[0]} is missing{more}: {remedy}.")
 
 
 def _check_up_to_date(experiment: Experiment) -> None:

@@ -22,6 +22,8 @@ from t3d.provenance import lineage
 
 SCHEMA = 1
 MANIFEST, RECEIPT = ".manifest.json", ".receipt.json"
+INDEX = "published.sha256"
+"""What lists the files of an experiment's archive; see `archive.py`."""
 _TICK = 2 * 10**9
 
 
@@ -111,20 +113,33 @@ class Manifest(_Content):
             path = self.path.parent / name
             if not path.is_file():
                 whose = self.path.parts[1] if self.path.parts[0] == "data" else "NAME"
+                command = self._pull(path, entry) or f"t3d pull all --experiment {whose}"
                 raise MissingInputError(
-                    f"{path} is missing, though {self.path} lists it. Fetch it (t3d pull all --experiment {whose}), or "
+                    f"{path} is missing, though {self.path} lists it. Fetch it ({command}), or "
                     f"delete {self.path} and run its stage again."
                 )
             if path.stat().st_size != entry["size"]:
                 raise CorruptArtefactError(
-                    f"{path}: {path.stat().st_size} bytes, {self.path} says {entry['size']}. Delete {self.path} and "
-                    "run its stage again."
+                    f"{path}: {path.stat().st_size} bytes, {self.path} says {entry['size']}. {self._again(path, entry)}"
                 )
             if contents and sha256(path) != entry["sha256"]:
                 raise CorruptArtefactError(
-                    f"{path}: the content does not match the sha256 in {self.path}. Delete {self.path} and run "
-                    "its stage again."
+                    f"{path}: the content does not match the sha256 in {self.path}. {self._again(path, entry)}"
                 )
+
+    def _pull(self, path: Path, entry: File) -> str | None:
+        """The command that fetches a file of a score; None if another one was published, or none."""
+        name = owner(path)
+        if name is None or not self.artefact.startswith("scores/"):
+            return None
+        published = entry["sha256"] in (digest for _, digest in archived(name, [path]))
+        return pulling(name) if published else None
+
+    def _again(self, path: Path, entry: File) -> str:
+        """What to do about a damaged file."""
+        if command := self._pull(path, entry):
+            return f"Delete {path}, then fetch it again ({command})."
+        return f"Delete {self.path} and run its stage again."
 
     def check_count(self, name: str, found: int) -> None:
         """Compare how many rows were found with what `facts` says of them; raises CorruptArtefactError."""
@@ -169,6 +184,21 @@ def making(path: Path) -> str:
 def making_all(experiment: Experiment) -> str:
     """The command that makes an experiment's tables and figures, but those on request, and all behind them."""
     return _snakemake(experiment.name)
+
+
+def archived(experiment: str, paths: Iterable[Path]) -> list[tuple[Path, str]]:
+    """Those of these files that an experiment's archive holds, each with its sha256; none if there is no archive."""
+    index = Path("results", experiment, INDEX)
+    if not index.is_file():
+        return []
+    lines = index.read_text(encoding="utf-8", errors="replace").splitlines()
+    digests = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    return [(path, digests[path.as_posix()]) for path in paths if path.as_posix() in digests]
+
+
+def pulling(experiment: str) -> str:
+    """The command that unpacks an experiment's archive."""
+    return f"t3d pull scores --experiment {experiment}"
 
 
 def _snakemake(experiment: str, *targets: str) -> str:

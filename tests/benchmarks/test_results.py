@@ -181,7 +181,8 @@ def test_one_seed_and_a_row_beside_itself(two):
     [
         ("qwen-right/coder", ParameterError, "write experiment/model/budget"),
         ("qwen-right/coder-b8/b4s4", ParameterError, "no model 'coder-b8': coder-ar, coder-all, coder"),
-        ("qwen-right/coder/b4s3", MissingInputError, "scores/coder/gsm/b4s3.manifest.json is missing"),
+        ("qwen-right/coder/b4s3", MissingInputError, "scores/coder/gsm/b4s3.manifest.json is missing: make it first"),
+        ("qwen-right/coder/b4", ParameterError, "'qwen-right/coder/b4': budget 'b4' is not of the form"),
         (
             "demo/pocket-sdar/b8s1",
             DataError,
@@ -192,3 +193,44 @@ def test_one_seed_and_a_row_beside_itself(two):
 def test_rows_that_cannot_be_compared(two, first, error, words):
     with pytest.raises(error, match=words):
         compare_experiments.compare(first, "qwen-right/coder/b4s4", ["gsm"])
+
+
+def test_benchmarks_are_the_experiments(two):
+    row = "qwen-right/coder/b4s4"
+    with pytest.raises(ParameterError, match=r"experiment qwen-right has no benchmark 'gsm8k': .*gsm, "):
+        compare_experiments.compare(row, row, ["gsm8k"])
+    served = "qwen-right/coder-ar/b1s1"
+    assert compare_experiments.compare(served, served, ["gsm"]).loc["gsm", "difference"] == 0
+
+
+@pytest.mark.parametrize(
+    ("analysis", "named"),
+    [
+        (lambda: compare_experiments.compare("pocket/t3d/b8s2", "pocket/t3d/b8s1", ["gsm"]), "scores/t3d-seed0/gsm"),
+        (lambda: model_selection.summary(find("pocket"), ["tuning"]), "scores/pocket-sdar/"),
+        (lambda: gpu_time.by_stage(find("pocket"), 4), ""),
+    ],
+    ids=["compare_experiments", "model_selection", "gpu_time"],
+)
+def test_what_was_published_and_is_not_here_is_fetched(tmp_path, monkeypatch, analysis, named):
+    monkeypatch.chdir(tmp_path)
+    for name in ("params", "results"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    words = rf"^data/pocket/{named}.* missing.*: fetch what was published \(t3d pull scores --experiment pocket\)\.$"
+    with pytest.raises(MissingInputError, match=words):
+        analysis()
+    # Where nothing was published, it is made.
+    (tmp_path / "results").unlink()
+    with pytest.raises(MissingInputError, match=r": make it first \(snakemake .*experiment=pocket\)\.$"):
+        analysis()
+
+
+def test_tables_without_rows_to_select_from(qwen_right, monkeypatch, capsys):
+    monkeypatch.chdir(qwen_right)
+    with pytest.raises(ParameterError, match=r"conversion: no row but the teacher .*; there is nothing to select"):
+        model_selection.summary(find("qwen-right"), ["conversion"])
+    monkeypatch.setattr("sys.argv", ["model_selection", "qwen-right", "rounds", "--rates"])
+    model_selection.main()
+    said = capsys.readouterr().out
+    assert said.endswith("\nNo two rows of rounds differ in the learning rate only: --rates chooses none.\n")
+    assert "chosen" not in said.splitlines()[0]

@@ -7,7 +7,9 @@
 import base64
 import json
 import os
+import re
 import shutil
+import zlib
 from pathlib import Path
 
 import pytest
@@ -245,7 +247,7 @@ def test_published_texts_are_shown_with_their_verdicts(browser, texts_alone):
     assert one(browser, "#texts-asked").text == f"3. {pages.QUESTION}"
     assert one(browser, "#texts-expected").text == "Expected: 42"
     rows = [row.text.split()[-4:] for row in browser.find_elements(By.CSS_SELECTOR, ".verdicts tbody tr")]
-    assert rows == [["scored", "✗", "✗", "✗"], ["–", "✓", "✓", "✗"]]
+    assert rows == [["here", "✗", "✗", "✗"], ["–", "✓", "✓", "✗"]]
 
     def sides():
         found = browser.find_elements(By.CSS_SELECTOR, "#texts-sides .side")
@@ -259,11 +261,28 @@ def test_published_texts_are_shown_with_their_verdicts(browser, texts_alone):
         (f"{pages.LABEL}, 2 tokens per step, blocks of 8", "✓ Right", f"t3d-seed0/b8s4 says 3{MARKUP}"),
     ]
     shown.select_by_visible_text("Original")
-    assert [side[1] for side in sides()] == ["Not scored", "✗ Wrong", "✗ Wrong", "✗ Wrong"]
+    assert [side[1] for side in sides()] == ["Verdict not here", "✗ Wrong", "✗ Wrong", "✗ Wrong"]
     assert browser.get_log("browser") == []
     for width in WIDTHS.values():
         size(browser, width)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+def test_questions_of_humaneval_are_listed_by_their_functions(browser, texts_alone):
+    text = texts_alone.read_text()
+    packed = re.search(r'"packed": ?"([^"]+)"', text)[1]
+    questions = json.loads(zlib.decompress(base64.b64decode(packed)))
+    begins = "Complete it in a code block.\n\nfrom typing import List\n\n\n"
+    for number, asks in enumerate(questions[:2]):
+        asks |= {"id": f"HumanEval/{number}", "text": f"{begins}def f{number}(x):\n    pass\n"}
+    questions[2]["text"] = "Write it.\n\ndef h(x):\n"
+    changed = texts_alone.with_name("functions.html")
+    again = base64.b64encode(zlib.compress(json.dumps(questions).encode())).decode()
+    changed.write_text(text.replace(packed, again))
+    load(browser, changed)
+    WebDriverWait(browser, 10).until(lambda _: browser.find_elements(By.CSS_SELECTOR, "#texts-sides .side"))
+    listed = [option.text for option in Select(one(browser, "#texts-question")).options]
+    assert listed[:3] == ["HumanEval/0 def f0(x):", "HumanEval/1 def f1(x):", "gsm-2 Write it."]
 
 
 def test_play_runs_to_the_end_and_stops(opened):

@@ -1,5 +1,6 @@
 """Artefacts: whole or absent, checked by digest, and tied to the parameters that made them."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,13 +13,14 @@ import pytest
 from t3d.distillation import trainer
 from t3d.errors import CorruptArtefactError, DataError, MissingInputError, ParameterError
 from t3d.evaluation import answers, factorisation, scores
-from t3d.params import Experiment
+from t3d.params import Experiment, find
 from t3d.prompts import sets
-from t3d.provenance import environment, lineage, recipes, store, verify, writer
+from t3d.provenance import archive, environment, lineage, recipes, store, verify, writer
 from t3d.teachers import teacher
 from t3d.trajectories import rollout
 from tests.artefacts import inputs_of
 from tests.conftest import ROOT
+from tests.reporting.helpers import unpack
 
 
 def make(experiment, tmp_path, text="content"):
@@ -83,6 +85,30 @@ def test_damage_is_named(experiment, tmp_path):
     manifest.path.write_text("{}")
     with pytest.raises(CorruptArtefactError, match="is missing"):
         store.read(manifest.path)
+
+
+def test_a_published_score_is_fetched_again(tmp_path, monkeypatch):
+    unpack(tmp_path, "demo")
+    monkeypatch.chdir(tmp_path)
+    demo = find("demo")
+    score = store.read(store.manifest_path(demo, "scores/pocket-sdar/gsm/b8s2"))
+    path = Path("data/demo/scores/pocket-sdar/gsm/b8s2.json")
+    whole = path.read_bytes()
+    pull = r"t3d pull scores --experiment demo"
+    for damaged, fault in ((whole.swapcase(), "the content does not match"), (whole + b" ", "bytes")):
+        path.write_bytes(damaged)
+        with pytest.raises(CorruptArtefactError, match=rf"{fault}.* Delete {path}, then fetch it again \({pull}\)\.$"):
+            score.check(contents=True)
+    path.unlink()
+    with pytest.raises(MissingInputError, match=rf"Fetch it \({pull}\)"):
+        score.check(contents=True)
+    # This is what the messages say to do.
+    archive.restore(demo)
+    score.check(contents=True)
+    # Another file than the published one does not come back so.
+    other = dataclasses.replace(score, files=score.files | {path.name: {"size": len(whole), "sha256": "0" * 64}})
+    with pytest.raises(CorruptArtefactError, match=r"Delete .*manifest\.json and run its stage again"):
+        other.check(contents=True)
 
 
 def test_a_file_is_hashed_once_and_again_when_it_changed(tmp_path, monkeypatch):

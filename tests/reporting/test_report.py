@@ -264,6 +264,10 @@ def test_texts_are_of_questions_that_the_teacher_loses_with_fewer_steps(made):
     found = data(report(made), "texts-data")
     assert len(unpacked(found)) == 8
     assert unpacked(found)[0]["answers"]["0/0"] == ["a", None]
+    assert "Verdicts come with" not in report(made)
+    # Where an archive has their scores, the page says how to get them.
+    Path("results/tiny/published.sha256").write_text(f"{'0' * 64}  data/tiny/scores/teacher/gsm/b4s2.manifest.json\n")
+    assert '<p class="note">Verdicts come with t3d pull scores --experiment tiny.</p>' in report(made)
 
 
 def test_texts_are_shown_without_their_questions_and_bad_archives_are_named(made):

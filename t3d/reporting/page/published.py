@@ -7,6 +7,7 @@ import json
 import zlib
 from base64 import b64encode
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from t3d.errors import DataError, MissingInputError
@@ -35,9 +36,10 @@ def of_table(experiment: Experiment, table: Comparison) -> dict[str, Any]:
 
     Returns:
         `rows` (labels), `budgets` (names, most steps first), `columns` (of each `label`, `chosen`: which questions are
-        shown, and `why` their text is not, or an empty text), and `packed`: JSON, compressed by zlib, in base64. It has
-        of each question `column` (a number), `id`, `text` and `expected`, which may be null, and `answers`: numbers of
-        row and budget, `1/0`, -> the text, and the verdict or null.
+        shown, and `why` their text is not, or an empty text), `note` (how to get verdicts that are not here, or
+        empty), and `packed`: JSON, compressed by zlib, in base64. It has of each question `column` (a number), `id`,
+        `text` and `expected`, which may be null, and `answers`: numbers of row and budget, `1/0`, -> the text, and the
+        verdict or null.
 
     Raises:
         MissingInputError: there is no archive of texts, or it has none of the table's answers.
@@ -51,6 +53,7 @@ def of_table(experiment: Experiment, table: Comparison) -> dict[str, Any]:
     names = list(dict.fromkeys(budgets.values()))
     columns: list[dict[str, str]] = []
     questions: list[dict[str, Any]] = []
+    unscored: list[Path] = []
     for column in table.benchmarks:
         ids, chosen = _choose(experiment, table, column, found.get(column, {}), budgets)
         prompts, why = _prompts(experiment, column)
@@ -61,6 +64,8 @@ def of_table(experiment: Experiment, table: Comparison) -> dict[str, Any]:
                 texts_of = {key: found.get(benchmark, {}).get(key, {}).get(f"{run}/{budget}") for key in ids}
                 if any(text is not None for text in texts_of.values()):
                     verdicts = _verdicts(experiment, run, benchmark, budget)
+                    if not verdicts:
+                        unscored.append(_score(experiment, run, benchmark, budget))
                     for key, text in texts_of.items():
                         if text is not None:
                             answers[key][f"{number}/{names.index(name)}"] = [text, verdicts.get(key)]
@@ -71,7 +76,10 @@ def of_table(experiment: Experiment, table: Comparison) -> dict[str, Any]:
             questions.append({"column": len(columns) - 1, "id": key, **said})
     content = json.dumps(questions, ensure_ascii=False, separators=(",", ":")).encode()
     packed = b64encode(zlib.compress(content, 9)).decode()
-    return {"rows": [row.label for row in rows], "budgets": names, "columns": columns, "packed": packed}
+    published = store.archived(experiment.name, unscored)
+    note = f"Verdicts come with {store.pulling(experiment.name)}." if published else ""
+    labels = [row.label for row in rows]
+    return {"rows": labels, "budgets": names, "columns": columns, "note": note, "packed": packed}
 
 
 def _rows(experiment: Experiment, table: Comparison) -> list[_Row]:
@@ -128,9 +136,13 @@ def _choose(
 
 def _verdicts(experiment: Experiment, run: str, benchmark: str, budget: str) -> dict[str, bool]:
     """The verdict on each answer, if the score is here."""
-    score = store.find(store.manifest_path(experiment, f"scores/{run}/{benchmark}/{budget}"))
+    score = store.find(_score(experiment, run, benchmark, budget))
     rows = [] if score is None else of_artefact(score, VERDICTS, ["id", "correct"]).to_pylist()
     return {row["id"]: row["correct"] for row in rows}
+
+
+def _score(experiment: Experiment, run: str, benchmark: str, budget: str) -> Path:
+    return store.manifest_path(experiment, f"scores/{run}/{benchmark}/{budget}")
 
 
 def _prompts(experiment: Experiment, column: str) -> tuple[dict[str, Prompt], str]:

@@ -29,8 +29,9 @@ async function startTexts() {
   columns.forEach((column, number) => {
     const own = [...questions.entries()].filter(([, asks]) => asks.column === number);
     const options = own.map(([place, { id, text }]) => {
-      // Tasks begin with an instruction that all have.
-      const line = (text || "").split("\n\n").find((part) => !part.includes("in a code block")) || "";
+      // Tasks begin with an instruction that all have, and many of HumanEval then with the same imports.
+      const signature = id.startsWith("HumanEval/") && (text || "").split("\n").find((part) => part.startsWith("def "));
+      const line = signature || (text || "").split("\n\n").find((part) => !part.includes("in a code block")) || "";
       return new Option(`${id} ${line.slice(0, 70)}${line.length > 70 ? "…" : ""}`, place);
     });
     if (options.length) group(question, column.label, options);
@@ -48,7 +49,7 @@ async function startTexts() {
     body.tabIndex = 0;
     body.setAttribute("role", "region");
     body.setAttribute("aria-label", `${title}: answer's text`);
-    box.append(element("h3", title), element("p", right === null ? "Not scored" : right ? "✓ Right" : "✗ Wrong", "verdict"), body);
+    box.append(element("h3", title), element("p", right === null ? "Verdict not here" : right ? "✓ Right" : "✗ Wrong", "verdict"), body);
     return box;
   }
 
@@ -62,7 +63,7 @@ async function startTexts() {
     document.querySelectorAll(".verdicts tbody tr").forEach((line, row) => {
       line.querySelectorAll("td").forEach((cell, budget) => {
         const [, right] = asks.answers[`${row}/${budget}`] || [];
-        cell.textContent = right === undefined ? "–" : right === null ? "not scored" : right ? "✓" : "✗";
+        cell.textContent = right === undefined ? "–" : right === null ? "verdict not here" : right ? "✓" : "✗";
         cell.className = right === true ? "right" : right === false ? "wrong" : "";
       });
     });
