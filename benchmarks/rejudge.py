@@ -99,7 +99,7 @@ def _published(
         path = store.manifest_path(experiment, f"scores/{_cell(benchmark, key)}")
         if not path.is_file():
             raise MissingInputError(
-                f"{path} is missing: get the published verdicts first (t3d pull scores --experiment {experiment.name})."
+                f"{path} is missing: get the published verdicts first ({store.pulling(experiment.name)})."
             )
         rows = of_artefact(store.read(path), VERDICTS, ["id", "correct"]).to_pylist()
         there = {question for question, of_question in answers.items() if key in of_question}

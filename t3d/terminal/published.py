@@ -91,7 +91,7 @@ def find(
     prompt, why = _prompt(experiment, benchmark, question)
     notes = [NOT_KEPT]
     if any(text.right is None for text in shown) and archive.paths_of(experiment.name)[0].is_file():
-        notes.append(f"Verdicts come with t3d pull scores --experiment {experiment.name}.")
+        notes.append(f"Verdicts come with {store.pulling(experiment.name)}.")
     return Published(question, prompt, why, shown, notes)
 
 
