@@ -31,8 +31,10 @@ def test_a_hostile_program_does_not_pass_and_the_next_one_does(source, box):
         assert len(verdict.reason) <= 200
         assert time.monotonic() - started < LIMITS.wall_seconds + 3
         assert box.judge(HONEST, "f", CASES, LIMITS) == PASSED
-        # On a machine as busy as that either clock ends a program that computes.
-        assert alone.result() == verdict or verdict.reason.startswith("it took more than")
+        other = alone.result()
+        assert not other.passed
+        # On a machine as busy as that a clock may end either of the two before what ends the other.
+        assert other == verdict or any(each.reason.startswith("it took more than") for each in (verdict, other))
     assert not os.path.exists("/usr/owned")
 
 
