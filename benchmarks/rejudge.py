@@ -28,7 +28,7 @@ from t3d.progress import Progress
 from t3d.prompts import asked
 from t3d.prompts.reader import Prompt
 from t3d.provenance import store, texts
-from t3d.provenance.parquet import VERDICTS, of_artefact
+from t3d.provenance.parquet import verdicts_of
 
 SHOWN = 10
 """Answers of a benchmark that are named; others are counted."""
@@ -101,15 +101,15 @@ def _published(
             raise MissingInputError(
                 f"{path} is missing: get the published verdicts first ({store.pulling(experiment.name)})."
             )
-        rows = of_artefact(store.read(path), VERDICTS, ["id", "correct"]).to_pylist()
+        verdicts = verdicts_of(store.read(path))
         there = {question for question, of_question in answers.items() if key in of_question}
-        if other := there ^ {row["id"] for row in rows}:
+        if other := there ^ verdicts.keys():
             raise DataError(
                 f"{path} and {texts.path_of(experiment)} have other questions: {len(other)} are in one alone "
                 f"(e.g. {min(other)})."
             )
-        for row in rows:
-            yield (key, row["id"]), row["correct"]
+        for question, right in verdicts.items():
+            yield (key, question), right
 
 
 def judge(

@@ -61,6 +61,11 @@ def of_artefact(manifest: Manifest, schema: pa.Schema, columns: Sequence[str] | 
     return table
 
 
+def verdicts_of(score: Manifest) -> dict[str, bool]:
+    """Whether each answer of a score is right, by the question's id; raises as `of_artefact`."""
+    return {row["id"]: row["correct"] for row in of_artefact(score, VERDICTS, ["id", "correct"]).to_pylist()}
+
+
 def read_table(
     path: Path, schema: pa.Schema, columns: Sequence[str] | None = None, vocabulary: int = 2**31
 ) -> pa.Table:

@@ -14,7 +14,7 @@ from t3d.decoding.request import DecodingOptions, Request, Response
 from t3d.errors import DataError, ParameterError, reading, short
 from t3d.params import Budget, Experiment, read_budget
 from t3d.provenance import lineage, remote, store
-from t3d.provenance.parquet import ANSWERS, VERDICTS, of_artefact
+from t3d.provenance.parquet import ANSWERS, of_artefact, verdicts_of
 from t3d.provenance.store import manifest_path
 
 if TYPE_CHECKING:
@@ -296,10 +296,7 @@ def _prompt(experiment: Experiment, benchmark: str, question: str) -> "Prompt | 
 def verdict_on(experiment: Experiment, cell: str, question: str) -> bool | None:
     """Whether an answer of `RUN/BENCHMARK/BUDGET` is right, if its score is here."""
     score = store.find(manifest_path(experiment, f"scores/{cell}"))
-    if score is None:
-        return None
-    rows = of_artefact(score, VERDICTS, ["id", "correct"]).to_pylist()
-    return next((row["correct"] for row in rows if row["id"] == question), None)
+    return None if score is None else verdicts_of(score).get(question)
 
 
 def _tokenizer_of(experiment: Experiment, model: Model) -> Path:

@@ -15,7 +15,7 @@ from t3d.params import AUTOREGRESSIVE, Budget, Comparison, Experiment
 from t3d.prompts import asked
 from t3d.prompts.reader import Prompt
 from t3d.provenance import lineage, store, texts
-from t3d.provenance.parquet import VERDICTS, of_artefact
+from t3d.provenance.parquet import verdicts_of
 
 QUESTIONS = 10
 """Of a benchmark, at most: 73 kB in the page of `qwen-right`, 94 kB in that of `qwen-block8`."""
@@ -137,8 +137,7 @@ def _choose(
 def _verdicts(experiment: Experiment, run: str, benchmark: str, budget: str) -> dict[str, bool]:
     """The verdict on each answer, if the score is here."""
     score = store.find(_score(experiment, run, benchmark, budget))
-    rows = [] if score is None else of_artefact(score, VERDICTS, ["id", "correct"]).to_pylist()
-    return {row["id"]: row["correct"] for row in rows}
+    return {} if score is None else verdicts_of(score)
 
 
 def _score(experiment: Experiment, run: str, benchmark: str, budget: str) -> Path:
