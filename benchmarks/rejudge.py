@@ -10,6 +10,7 @@ in the Python that runs this, and some depend on its version: it is named beside
 """
 
 import argparse
+import signal
 import sys
 import time
 import warnings
@@ -124,7 +125,8 @@ def judge(
     parts = [pairs[start : start + _PART] for start in range(0, len(pairs), _PART)]
     verdicts: dict[Pair, bool] = {}
     # Each process has a process of its own that compares.
-    with ProcessPoolExecutor(len(sched_getaffinity(0))) as pool:
+    quietly = (signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends them without a word.
+    with ProcessPoolExecutor(len(sched_getaffinity(0)), initializer=signal.signal, initargs=quietly) as pool:
         jobs = [pool.submit(_judge, spec.task, p, {q: questions[q] for q, _ in p}, "", spec.sandbox) for p in parts]
         for job, part in zip(jobs, parts, strict=True):
             verdicts |= job.result()

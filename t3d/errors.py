@@ -8,8 +8,10 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 _MOST = 20_000
 """Characters of a message: the pin of a repository with many files is one."""
@@ -77,34 +79,24 @@ AGAIN = "Delete it and run its stage again."
 def in_a_sentence() -> Iterator[None]:
     """The end of a program: an expected error, or one of the operating system, is one message and exit status 1.
 
-    Ctrl-C is exit status 130, also while the command line is still being read.
+    Ctrl-C is exit status 130, also while modules load and while the command line is still being read.
     """
-    status = 1
     if sys.stdout is None:
         # Whoever started the program closed the output (`>&-`).
         sys.stdout = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    presses: list[int] = []
     try:
         try:
-            yield
+            with _ctrl_c_noted_in(presses):
+                yield
         finally:
             # What the last lines say may not fit on the disk.
             sys.stdout.flush()
-    except BrokenPipeError:
-        # Whoever read the output has gone, as `head` does.
-        message = ""
-    except T3DError as error:
-        message = str(error)
-    except OSError as error:
-        message = of_system(error)
-    except KeyboardInterrupt:
-        message, status = "interrupted.", 128 + signal.SIGINT
-    except MemoryError:
-        message = "there is not enough memory; ask for smaller batches, or use a larger machine."
-    except Exception as error:
-        # Libraries in Rust have the system's number in their text.
-        if (number := re.search(r"\(os error (\d+)\)", str(error))) is None:
+    except (Exception, KeyboardInterrupt) as error:
+        interrupted = presses or isinstance(error, KeyboardInterrupt)
+        message = "interrupted." if interrupted else _last_words(error)
+        if message is None:
             raise
-        message = of_system(OSError(int(number[1]), str(error)))
     else:
         return
     try:
@@ -114,7 +106,67 @@ def in_a_sentence() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     if message:
         print(f"t3d: {message if len(message) < _MOST else message[:_MOST] + ' ...'}", file=sys.stderr)
-    sys.exit(status)
+    sys.exit(128 + signal.SIGINT if interrupted else 1)
+
+
+def _last_words(error: BaseException) -> str | None:
+    """What a program says that an expected error ends; None if the error is not expected."""
+    if isinstance(error, BrokenPipeError):
+        # Whoever read the output has gone, as `head` does.
+        return ""
+    if isinstance(error, T3DError):
+        return str(error)
+    if isinstance(error, OSError):
+        return of_system(error)
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; ask for smaller batches, or use a larger machine."
+    # Libraries in Rust have the system's number in their text.
+    if (number := re.search(r"\(os error (\d+)\)", str(error))) is None:
+        return None
+    return of_system(OSError(int(number[1]), str(error)))
+
+
+@contextmanager
+def _ctrl_c_noted_in(presses: list[int]) -> Iterator[None]:
+    """Add each Ctrl-C to `presses` and raise KeyboardInterrupt; a program that ignores Ctrl-C still does.
+
+    An extension that loads turns the exception into an ImportError: `presses` tells what it was. Where it would be
+    lost it is raised a moment later: pydantic goes on without it or makes a SchemaError of it, and Python drops it in
+    `__del__`, with a traceback.
+    """
+    later: list[threading.Timer] = []
+
+    def press(number: int, frame: FrameType | None) -> None:
+        if not _loses_exceptions(frame):
+            presses.append(number)
+            signal.default_int_handler(number, frame)
+        if not later:
+            later.append(threading.Timer(0.01, again))
+            later[0].start()
+
+    def again() -> None:
+        later.clear()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if heard:
+        signal.signal(signal.SIGINT, press)
+    try:
+        yield
+    finally:
+        if heard:
+            for timer in later:
+                timer.cancel()
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _loses_exceptions(frame: FrameType | None) -> bool:
+    """Whether this runs in pydantic or in `__del__`."""
+    while frame:
+        if frame.f_code.co_name == "__del__" or frame.f_globals.get("__name__", "").startswith("pydantic"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextmanager

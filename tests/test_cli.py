@@ -2,16 +2,23 @@
 
 import errno
 import re
+import signal
+import subprocess
 import sys
+import time
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Annotated
 
+import pydantic
 import pytest
 import typer
+from pydantic_core import SchemaError, SchemaValidator, core_schema
 from typer.testing import CliRunner
 
 from t3d import params
 from t3d.cli import app
-from t3d.errors import ParameterError, in_a_sentence, of_system
+from t3d.errors import ParameterError, in_a_sentence, of_system, reading
 from t3d.provenance import lineage
 from tests.conftest import ROOT
 from tests.started import clone, forked
@@ -156,3 +163,98 @@ def test_ctrl_c_before_a_verb_begins_is_no_traceback(capsys):
     with pytest.raises(SystemExit, match="130"), in_a_sentence():
         raise KeyboardInterrupt
     assert capsys.readouterr().err == "t3d: interrupted.\n"
+
+
+class Asked:
+    """Ctrl-C comes when it is first asked how it is written."""
+
+    pressed = False
+
+    def __repr__(self):
+        if not self.pressed:
+            self.pressed = True
+            signal.raise_signal(signal.SIGINT)
+        return "asked"
+
+
+class Hashed:
+    """Ctrl-C comes when it is first looked up: pydantic does without a number then."""
+
+    pressed = False
+
+    def __hash__(self):
+        if not self.pressed:
+            self.pressed = True
+            signal.raise_signal(signal.SIGINT)
+        return 0
+
+
+def rebuild():
+    schema = core_schema.literal_schema([Hashed()])
+    pydantic.TypeAdapter(Annotated[int, pydantic.GetPydanticSchema(lambda *_: schema)])
+
+
+class Gone:
+    """Ctrl-C comes as it goes."""
+
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C does what Python does without us: tests that run in a shell's background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_that_a_library_takes_for_an_error_of_its_own_is_ctrl_c(capsys):
+    with pytest.raises(SchemaError, match="KeyboardInterrupt"):
+        SchemaValidator(core_schema.literal_schema([Asked()]))
+    for reads in (nullcontext(), reading("results.csv")):
+        with pytest.raises(SystemExit, match="130"), in_a_sentence(), reads:
+            SchemaValidator(core_schema.literal_schema([Asked()]))
+        assert capsys.readouterr().err == "t3d: interrupted.\n"
+
+
+@pytest.mark.usefixtures("ctrl_c")
+@pytest.mark.parametrize("lose", [rebuild, Gone])
+def test_ctrl_c_where_it_would_be_lost_is_raised_a_moment_later(lose, capsys):
+    def lasts():
+        lose()
+        time.sleep(60)
+
+    with pytest.raises(SystemExit, match="130"), in_a_sentence():
+        lasts()
+    assert capsys.readouterr().err == "t3d: interrupted.\n"
+
+
+def test_a_program_that_ignores_ctrl_c_still_does():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with in_a_sentence():
+            signal.raise_signal(signal.SIGINT)
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_while_modules_load_is_no_traceback():
+    program = """if True:
+        import signal, sys
+
+        class Finder:
+            def find_spec(self, name, *_):
+                if name == "typer":
+                    signal.raise_signal(signal.SIGINT)
+
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.meta_path.insert(0, Finder())
+        from t3d.terminal.client import main
+        main()
+    """
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, ended.stderr) == (130, "t3d: interrupted.\n")

@@ -75,6 +75,8 @@ def _process() -> subprocess.Popen:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        # Ctrl-C at the terminal is for this process, whose end it sees.
+        start_new_session=True,
         # sympy walks through sets of symbols, whose order would change from run to run.
         env=os.environ | {"PYTHONHASHSEED": "0"},
     )

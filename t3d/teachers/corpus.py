@@ -6,6 +6,7 @@ transformers, which would take longer than their work.
 
 import multiprocessing
 import os
+import signal
 from collections import deque
 from concurrent.futures import Future, ProcessPoolExecutor
 from itertools import count
@@ -31,7 +32,9 @@ def draw_rows(tokenizer: Tokenizer, pretraining: Pretraining, seed: int) -> list
     progress = Progress("problems", pretraining.problems)
     written = tokenizer.to_str()
     workers = os.cpu_count() or 1
-    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    # Ctrl-C ends them without a word. If they ignored it, Python 3.11's pool might wait for them for ever.
+    with ProcessPoolExecutor(workers, spawn, signal.signal, (signal.SIGINT, signal.SIG_DFL)) as pool:
         for name, wanted in _rows_per_domain(pretraining).items():
             enough = len(rows) + wanted
             starts = count(0, _DRAWS_PER_TASK)

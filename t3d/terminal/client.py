@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 
+from t3d.errors import in_a_sentence
+
 ADDRESS = "T3D_PARENT"
 """Environment variable: the name of the parent's socket. It is no file: Linux's abstract names need no folder."""
 PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -30,7 +32,8 @@ def main() -> None:
         if status is not None:
             _end_like(status)
     collect_seldom()
-    import_module("t3d.cli").main()
+    with in_a_sentence():
+        import_module("t3d.cli").main()
 
 
 def collect_seldom() -> None:
