@@ -155,11 +155,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if missing := [name for name in chosen if name not in published]:
         path = texts.path_of(experiment)
         raise DataError(f"{path} has no benchmark {missing[0]!r}: {', '.join(published)}.")
-    print(f"{'benchmark':<16}{'judged':>8}{'same':>8}{'now right':>11}{'now wrong':>11}{'seconds':>9}", flush=True)
     total = 0
     for name in chosen:
         started = time.monotonic()
         found = compare(experiment, name, published[name])
+        if name == chosen[0]:
+            print(f"{'benchmark':<16}{'judged':>8}{'same':>8}{'now right':>11}{'now wrong':>11}{'seconds':>9}")
         right, wrong = len(found.now_right), len(found.now_wrong)
         row = f"{name:<16}{found.judged:>8}{found.judged - found.differ:>8}{right:>11}{wrong:>11}"
         print(f"{row}{time.monotonic() - started:>9.0f}", flush=True)

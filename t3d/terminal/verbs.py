@@ -133,6 +133,8 @@ def decode_question(
     asked = [(model, budget)]
     for item in compare or []:
         other, _, how = item.rpartition("@") if "@" in item else (item, "", "")
+        if not (other or how):
+            raise ParameterError(f"--compare: expected MODEL@BUDGET, MODEL or @BUDGET, got {item!r}.")
         asked.append((other or model, how or budget))
     found, console = find(experiment), Console()
     if question is not None and text is None and (texts := published.find(found, question, asked, seed)) is not None:
