@@ -187,7 +187,7 @@ def test_what_is_wider_than_the_page_says_that_it_scrolls(opened, width):
     boxes = opened.find_elements(By.CSS_SELECTOR, ".scroll")
     wide = "return arguments[0].scrollWidth > arguments[0].clientWidth"
     hinted = "return !arguments[0].nextElementSibling.hidden"
-    WebDriverWait(opened, 10).until(
+    WebDriverWait(opened, 60).until(
         lambda _: all(opened.execute_script(wide, box) == opened.execute_script(hinted, box) for box in boxes)
     )
     if width != "tablet":
@@ -242,7 +242,7 @@ def test_the_viewer_marks_right_and_wrong_and_colours_by_confidence(opened):
 
 def test_published_texts_are_shown_with_their_verdicts(browser, texts_alone):
     load(browser, texts_alone)
-    WebDriverWait(browser, 10).until(lambda _: browser.find_elements(By.CSS_SELECTOR, "#texts-sides .side"))
+    WebDriverWait(browser, 60).until(lambda _: browser.find_elements(By.CSS_SELECTOR, "#texts-sides .side"))
     Select(one(browser, "#texts-question")).select_by_value("3")
     assert one(browser, "#texts-asked").text == f"3. {pages.QUESTION}"
     assert one(browser, "#texts-expected").text == "Expected: 42"
@@ -280,7 +280,7 @@ def test_questions_of_humaneval_are_listed_by_their_functions(browser, texts_alo
     again = base64.b64encode(zlib.compress(json.dumps(questions).encode())).decode()
     changed.write_text(text.replace(packed, again))
     load(browser, changed)
-    WebDriverWait(browser, 10).until(lambda _: browser.find_elements(By.CSS_SELECTOR, "#texts-sides .side"))
+    WebDriverWait(browser, 60).until(lambda _: browser.find_elements(By.CSS_SELECTOR, "#texts-sides .side"))
     listed = [option.text for option in Select(one(browser, "#texts-question")).options]
     assert listed[:3] == ["HumanEval/0 def f0(x):", "HumanEval/1 def f1(x):", "gsm-2 Write it."]
 
@@ -290,7 +290,7 @@ def test_play_runs_to_the_end_and_stops(opened):
     play = one(opened, "#play")
     play.click()
     assert play.text == "Pause"
-    WebDriverWait(opened, 30).until(lambda _: play.text == "Play")
+    WebDriverWait(opened, 60).until(lambda _: play.text == "Play")
     scrub = one(opened, "#scrub")
     assert scrub.get_property("value") == scrub.get_property("max")
 
@@ -298,7 +298,7 @@ def test_play_runs_to_the_end_and_stops(opened):
 def test_a_table_is_downloaded(opened, report):
     one(opened, '#accuracy a[download="tiny-accuracy.csv"]').click()
     target = opened.downloads / "tiny-accuracy.csv"
-    WebDriverWait(opened, 10).until(lambda _: target.is_file() and target.stat().st_size)
+    WebDriverWait(opened, 60).until(lambda _: target.is_file() and target.stat().st_size)
     assert target.read_bytes() == (report.parent / "tiny" / "accuracy.csv").read_bytes()
 
 
