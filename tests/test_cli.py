@@ -16,10 +16,11 @@ import typer
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 from typer.testing import CliRunner
 
-from t3d import params
+from t3d import cli, params
 from t3d.cli import app
 from t3d.errors import ParameterError, in_a_sentence, of_system, reading
 from t3d.provenance import lineage
+from t3d.terminal import client
 from tests.conftest import ROOT
 from tests.started import clone, forked
 
@@ -165,32 +166,26 @@ def test_ctrl_c_before_a_verb_begins_is_no_traceback(capsys):
     assert capsys.readouterr().err == "t3d: interrupted.\n"
 
 
-class Asked:
-    """Ctrl-C comes when it is first asked how it is written."""
+def pressed_at_first(method, value):
+    """An object with this method, which returns `value`; when it is first called, Ctrl-C comes."""
+    presses = iter([signal.SIGINT])
 
-    pressed = False
+    def called(_):
+        for number in presses:
+            signal.raise_signal(number)
+        return value
 
-    def __repr__(self):
-        if not self.pressed:
-            self.pressed = True
-            signal.raise_signal(signal.SIGINT)
-        return "asked"
+    return type("Pressed", (), {method: called})()
 
 
-class Hashed:
-    """Ctrl-C comes when it is first looked up: pydantic does without a number then."""
-
-    pressed = False
-
-    def __hash__(self):
-        if not self.pressed:
-            self.pressed = True
-            signal.raise_signal(signal.SIGINT)
-        return 0
+def schema_of_asked():
+    """A schema of which a validator asks, while it is built, how a value is written."""
+    return core_schema.literal_schema([pressed_at_first("__repr__", "asked")])
 
 
 def rebuild():
-    schema = core_schema.literal_schema([Hashed()])
+    """Pydantic builds a validator, and does without a value's hash, which Ctrl-C comes in."""
+    schema = core_schema.literal_schema([pressed_at_first("__hash__", 0)])
     pydantic.TypeAdapter(Annotated[int, pydantic.GetPydanticSchema(lambda *_: schema)])
 
 
@@ -213,10 +208,10 @@ def ctrl_c():
 @pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_that_a_library_takes_for_an_error_of_its_own_is_ctrl_c(capsys):
     with pytest.raises(SchemaError, match="KeyboardInterrupt"):
-        SchemaValidator(core_schema.literal_schema([Asked()]))
+        SchemaValidator(schema_of_asked())
     for reads in (nullcontext(), reading("results.csv")):
         with pytest.raises(SystemExit, match="130"), in_a_sentence(), reads:
-            SchemaValidator(core_schema.literal_schema([Asked()]))
+            SchemaValidator(schema_of_asked())
         assert capsys.readouterr().err == "t3d: interrupted.\n"
 
 
@@ -258,3 +253,18 @@ def test_ctrl_c_while_modules_load_is_no_traceback():
     """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stderr) == (130, "t3d: interrupted.\n")
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_the_command_takes_no_ctrl_c_for_a_damaged_file(monkeypatch, capsys):
+    def app():
+        with reading("results.csv"):
+            SchemaValidator(schema_of_asked())
+
+    monkeypatch.setattr(cli, "app", app)
+    monkeypatch.setattr(client, "collect_seldom", lambda: None)
+    monkeypatch.delenv(client.ADDRESS, raising=False)
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # set by the command, and taken back here
+    with pytest.raises(SystemExit, match="130"):
+        client.main()
+    assert capsys.readouterr().err == "t3d: interrupted.\n"
