@@ -12,9 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from t3d.decoding.launch import early
+
 try:
     import triton
     import triton.language as tl
+
+    from t3d.decoding.launch import begin
 except ImportError:  # a CPU build of PyTorch comes without
     triton = None
 
@@ -110,13 +114,15 @@ def attend_by_kernel(
     _attend_kernel[(programs, kv_heads, splits)](
         queries, cache, slots, ends, out, part, scale, pairs, queries.stride(1), capacity,
         1 / math.sqrt(width) * math.log2(math.e), EXACT=exact, KEYS=_KEYS, **shape, num_warps=4,
+        **early(queries, blocks * size),
     )  # fmt: skip
     if splits > 1:
         # A program per row: attention to 388 keys of one sequence in 11 parts takes 6.5 us on an H200, and 15.2 with
         # a program per tile.
         _combine_kernel[(programs, kv_heads, tile)](
-            part, scale, out, pairs, SPLITS_2=triton.next_power_of_2(splits), ROWS=1, **shape, num_warps=1
-        )
+            part, scale, out, pairs, SPLITS_2=triton.next_power_of_2(splits), ROWS=1, **shape, num_warps=1,
+            **early(queries, blocks * size),
+        )  # fmt: skip
     return out
 
 
@@ -127,8 +133,9 @@ if triton is not None:
         queries, cache, slots, ends, out, part, scale_out, pairs, stride, capacity, scale,
         SIZE: tl.constexpr, GROUP: tl.constexpr, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, WIDTH: tl.constexpr,
         WIDTH_2: tl.constexpr, TILE: tl.constexpr, SPLITS: tl.constexpr, KEYS: tl.constexpr,
-        EXACT: tl.constexpr,
+        EXACT: tl.constexpr, EARLY: tl.constexpr,
     ):  # fmt: skip
+        begin(EARLY)
         block, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
         rows, columns = tl.arange(0, TILE), tl.arange(0, WIDTH_2)
         # Row r is query r // GROUP of head `head * GROUP + r % GROUP`, first those of one block, then of the other.
@@ -175,7 +182,9 @@ if triton is not None:
         part, scales, out, pairs,
         SIZE: tl.constexpr, GROUP: tl.constexpr, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, WIDTH: tl.constexpr,
         WIDTH_2: tl.constexpr, TILE: tl.constexpr, SPLITS: tl.constexpr, SPLITS_2: tl.constexpr, ROWS: tl.constexpr,
+        EARLY: tl.constexpr,
     ):  # fmt: skip
+        begin(EARLY)
         block, head = tl.program_id(0), tl.program_id(1)
         rows, columns = tl.program_id(2) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH_2)
         split = tl.arange(0, SPLITS_2)

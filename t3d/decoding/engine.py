@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from t3d.decoding import drawing, few_rows, layer_kernels, remasking
+from t3d.decoding.launch import by_kernel
 from t3d.decoding.memory import check_memory
 from t3d.decoding.network import Network
 from t3d.decoding.request import DecodingOptions, Request, Response, checked
@@ -235,7 +236,7 @@ class Engine:
     def _draw(self, hidden: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens and their log-odds, of states before the final norm; both `[states]`."""
         norm, head, epsilon = self.model.model.norm.weight, self.model.lm_head, self.network.epsilon
-        if not self.sample.temperature and layer_kernels.by_kernel(hidden):
+        if not self.sample.temperature and by_kernel(hidden):
             return few_rows.likeliest(hidden, norm, head, epsilon, self.mask_id)
         draw = self.draw if len(hidden) > 1 else drawing.plain
         logits = head(layer_kernels.norm(hidden, norm, epsilon))

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from t3d.decoding.launch import early
 from t3d.decoding.layer_kernels import norm, norm_plainly
 
 try:
     import triton
     import triton.language as tl
+
+    from t3d.decoding.launch import begin
 except ImportError:  # a CPU build of PyTorch comes without
     triton = None
 
@@ -74,7 +77,7 @@ def best_token(x: Tensor, weight: Tensor, norm_weight: Tensor, epsilon: float, e
     _head_kernel[(count,)](
         x, weight, norm_weight, parts, ids, rows, vocabulary, depth, epsilon, excluded, count,
         ROWS=max(8, triton.next_power_of_2(rows)), EVEN=depth % tiles["DEPTH"] == 0,
-        EXACT="ieee" if exact else "tf32", num_warps=4, **tiles,
+        EXACT="ieee" if exact else "tf32", num_warps=4, **tiles, **early(x, rows),
     )  # fmt: skip
     return _choose(parts, ids)
 
@@ -89,8 +92,9 @@ def best_of_logits(logits: Tensor, excluded: int) -> tuple[Tensor, Tensor]:
     count = triton.cdiv(vocabulary, _TOKENS)
     parts, ids = _parts(logits, count)
     _read_kernel[(count, rows)](
-        logits, parts, ids, rows, vocabulary, logits.stride(0), excluded, count, COLUMNS=_TOKENS, num_warps=4
-    )
+        logits, parts, ids, rows, vocabulary, logits.stride(0), excluded, count, COLUMNS=_TOKENS, num_warps=4,
+        **early(logits, rows),
+    )  # fmt: skip
     return _choose(parts, ids)
 
 
@@ -105,7 +109,9 @@ def _choose(parts: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
     rows, count = ids.shape
     tokens = torch.empty(rows, dtype=torch.long, device=ids.device)
     log_odds = torch.empty(rows, dtype=torch.float32, device=ids.device)
-    _choose_kernel[(rows,)](parts, ids, tokens, log_odds, rows, count, COUNT=triton.next_power_of_2(count))
+    _choose_kernel[(rows,)](
+        parts, ids, tokens, log_odds, rows, count, COUNT=triton.next_power_of_2(count), **early(ids, rows)
+    )
     return tokens, log_odds
 
 
@@ -115,8 +121,9 @@ if triton is not None:
     def _head_kernel(
         x, weight, norm_weight, parts, ids, rows, vocabulary, depth, epsilon, excluded, count,
         ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, EVEN: tl.constexpr,
-        EXACT: tl.constexpr,
+        EXACT: tl.constexpr, EARLY: tl.constexpr,
     ):  # fmt: skip
+        begin(EARLY)
         tile = tl.program_id(0)
         column = tile * COLUMNS + tl.arange(0, COLUMNS)
         row, inner = tl.arange(0, ROWS), tl.arange(0, DEPTH)
@@ -156,7 +163,10 @@ if triton is not None:
         tl.store(ids + at, tile * COLUMNS + best, mask=row < rows)
 
     @triton.jit
-    def _read_kernel(logits, parts, ids, rows, vocabulary, stride, excluded, count, COLUMNS: tl.constexpr):
+    def _read_kernel(
+        logits, parts, ids, rows, vocabulary, stride, excluded, count, COLUMNS: tl.constexpr, EARLY: tl.constexpr
+    ):  # fmt: skip
+        begin(EARLY)
         tile, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
         column = tile * COLUMNS + tl.arange(0, COLUMNS)
         read = tl.load(logits + row * stride + column, mask=column < vocabulary, other=float("-inf")).to(tl.float32)
@@ -176,7 +186,8 @@ if triton is not None:
         tl.store(ids + at, tile * COLUMNS + best)
 
     @triton.jit
-    def _choose_kernel(parts, ids, tokens, log_odds, rows, count, COUNT: tl.constexpr):
+    def _choose_kernel(parts, ids, tokens, log_odds, rows, count, COUNT: tl.constexpr, EARLY: tl.constexpr):
+        begin(EARLY)
         row, tile = tl.program_id(0), tl.arange(0, COUNT)
         there = tile < count
         at = row * count + tile

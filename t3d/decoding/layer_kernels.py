@@ -9,9 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import silu
 
+from t3d.decoding.launch import by_kernel, early
+
 try:
     import triton
     import triton.language as tl
+
+    from t3d.decoding.launch import begin
 except ImportError:  # a CPU build of PyTorch comes without
     triton = None
 
@@ -19,11 +23,6 @@ _HEADS_2 = 16
 """Heads of one program of `turn_and_write`, a power of two: four times as fast at 1,024 tokens as a program a head."""
 _COLUMNS = 1024
 """Numbers of one program of `swiglu`: 1.6 us for 8 rows of a 4B model on an H200, 1.9 with 2,048 and 3.2 with 4,096."""
-
-
-def by_kernel(x: Tensor) -> bool:
-    """Whether kernels take `x`: on a GPU, or where Triton interprets its kernels, as tests do."""
-    return triton is not None and (x.is_cuda or triton.knobs.runtime.interpret)
 
 
 def locate(
@@ -51,6 +50,7 @@ def locate(
     _locate_kernel[(blocks,)](
         slots, starts, turns, places, own, owners, ends, blocks * size, capacity,
         SIZE=size, SIZE_2=triton.next_power_of_2(size), WIDTH=width, WIDTH_2=triton.next_power_of_2(width), num_warps=4,
+        **early(slots, blocks * size),
     )  # fmt: skip
     return places, own, owners, ends
 
@@ -64,15 +64,20 @@ def locate_plainly(
     return places.flatten(), turns[:, positions.flatten()], slots.int(), (starts + size).int()
 
 
-def norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """RMSNorm of `x [rows, width]`."""
+def norm(x: Tensor, weight: Tensor, epsilon: float, parts: Tensor | None = None) -> Tensor:
+    """RMSNorm of `x [rows, width]`; `parts`, float32 `[parts, rows, width]`, are first added to `x`, in place."""
     if not by_kernel(x):
+        if parts is not None:
+            x.copy_(x + parts.sum(0))
         return norm_plainly(x, weight, epsilon)
     rows, width = x.shape
     out, width_2 = torch.empty_like(x), triton.next_power_of_2(width)
     # Eight numbers a thread, as far as there are threads.
     warps = min(8, max(1, width_2 // 256))
-    _norm_kernel[(rows,)](x, weight, out, width, epsilon, WIDTH_2=width_2, num_warps=warps)
+    _norm_kernel[(rows,)](
+        x, parts, weight, out, rows, width, epsilon,
+        PARTS=0 if parts is None else len(parts), WIDTH_2=width_2, num_warps=warps, **early(x, rows),
+    )  # fmt: skip
     return out
 
 
@@ -88,7 +93,7 @@ def swiglu(x: Tensor) -> Tensor:
         return swiglu_plainly(x)
     rows, width = len(x), x.shape[1] // 2
     out = x.new_empty(rows, width)
-    _swiglu_kernel[(rows, triton.cdiv(width, _COLUMNS))](x, out, width, COLUMNS=_COLUMNS, num_warps=4)
+    _swiglu_kernel[(rows, triton.cdiv(width, _COLUMNS))](x, out, width, COLUMNS=_COLUMNS, num_warps=4, **early(x, rows))
     return out
 
 
@@ -144,21 +149,25 @@ def turn_and_write(
 ) -> Tensor:
     """`turn`, which also writes keys and values to row `places [rows]` of `cache`.
 
-    The cache is `[rows of the cache, 2, key/value heads, width]`. Returns the queries.
+    The cache is `[rows of the cache, 2, key/value heads, width]`. `qkv` may be in parts, `[parts, rows, ...]`. Returns
+    the queries.
     """
+    rows, (kv_heads, width) = qkv.shape[-2], cache.shape[2:]
+    whole = qkv.dim() == 2
     if not by_kernel(qkv):
-        queries, kv = turn(qkv, norms, cos, sin, heads, cache.shape[2], epsilon)
+        qkv = qkv if whole else qkv.sum(0).to(cache.dtype)
+        queries, kv = turn(qkv, norms, cos, sin, heads, kv_heads, epsilon)
         cache.index_copy_(0, places, kv)
         return queries
-    rows, (kv_heads, width) = len(qkv), cache.shape[2:]
-    every = heads + 2 * kv_heads
+    # In place, where that is possible.
+    queries = qkv if whole else cache.new_empty(rows, heads * width)
     q_norm, k_norm = norms or (None, None)
-    _turn_kernel[(rows, triton.cdiv(every, _HEADS_2))](
-        qkv, q_norm, k_norm, cos, sin, places, cache, epsilon,
+    _turn_kernel[(rows, triton.cdiv(heads + 2 * kv_heads, _HEADS_2))](
+        qkv, queries, q_norm, k_norm, cos, sin, places, cache, rows, queries.stride(0), epsilon,
         HEADS=heads, KV_HEADS=kv_heads, HALF=width // 2, HALF_2=triton.next_power_of_2(width // 2),
-        NORM=norms is not None, HEADS_2=_HEADS_2, num_warps=4,
+        NORM=norms is not None, HEADS_2=_HEADS_2, PARTS=1 if whole else len(qkv), num_warps=4, **early(qkv, rows),
     )  # fmt: skip
-    return qkv.view(rows, every, width)[:, :heads]
+    return queries.view(rows, -1, width)[:, :heads]
 
 
 if triton is not None:
@@ -166,8 +175,9 @@ if triton is not None:
     @triton.jit
     def _locate_kernel(
         slots, starts, turns, places, own, owners, ends, rows, capacity,
-        SIZE: tl.constexpr, SIZE_2: tl.constexpr, WIDTH: tl.constexpr, WIDTH_2: tl.constexpr,
+        SIZE: tl.constexpr, SIZE_2: tl.constexpr, WIDTH: tl.constexpr, WIDTH_2: tl.constexpr, EARLY: tl.constexpr,
     ):  # fmt: skip
+        begin(EARLY)
         block, place, column = tl.program_id(0), tl.arange(0, SIZE_2), tl.arange(0, WIDTH_2)
         slot, start = tl.load(slots + block), tl.load(starts + block)
         tl.store(owners + block, slot.to(tl.int32))
@@ -181,18 +191,29 @@ if triton is not None:
             tl.store(own + to, tl.load(turns + at, mask=there), mask=there)
 
     @triton.jit
-    def _norm_kernel(x, weight, out, width, epsilon, WIDTH_2: tl.constexpr):
+    def _norm_kernel(
+        x, parts, weight, out, rows, width, epsilon, PARTS: tl.constexpr, WIDTH_2: tl.constexpr, EARLY: tl.constexpr
+    ):  # fmt: skip
         row, column = tl.program_id(0).to(tl.int64), tl.arange(0, WIDTH_2)
-        there = column < width
-        own = tl.load(x + row * width + column, mask=there, other=0.0)
+        there, at = column < width, row * width + column
         # Before the sum, which everything after it waits for.
         scale = tl.load(weight + column, mask=there, other=0.0)
+        begin(EARLY)
+        own = tl.load(x + at, mask=there, other=0.0)
+        kind = own.dtype
+        if PARTS:
+            wide = own.to(tl.float32)
+            for part in tl.static_range(PARTS):
+                wide += tl.load(parts + part * rows * width + at, mask=there, other=0.0)
+            own = wide.to(kind)
+            tl.store(x + at, own, mask=there)
         wide = own.to(tl.float32)
         factor = tl.rsqrt(tl.sum(wide * wide, 0) / width + epsilon)
-        tl.store(out + row * width + column, (wide * factor).to(own.dtype) * scale, mask=there)
+        tl.store(out + at, (wide * factor).to(kind) * scale, mask=there)
 
     @triton.jit
-    def _swiglu_kernel(x, out, width, COLUMNS: tl.constexpr):
+    def _swiglu_kernel(x, out, width, COLUMNS: tl.constexpr, EARLY: tl.constexpr):
+        begin(EARLY)
         row, column = tl.program_id(0).to(tl.int64), tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
         there, at = column < width, row * 2 * width + column
         gates = tl.load(x + at, mask=there, other=0.0).to(tl.float32)
@@ -201,10 +222,11 @@ if triton is not None:
 
     @triton.jit
     def _turn_kernel(
-        qkv, q_norm, k_norm, cos, sin, places, cache, epsilon,
+        qkv, queries, q_norm, k_norm, cos, sin, places, cache, rows, stride, epsilon,
         HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HALF: tl.constexpr, HALF_2: tl.constexpr, NORM: tl.constexpr,
-        HEADS_2: tl.constexpr,
+        HEADS_2: tl.constexpr, PARTS: tl.constexpr, EARLY: tl.constexpr,
     ):  # fmt: skip
+        begin(EARLY)
         row = tl.program_id(0).to(tl.int64)
         head = tl.program_id(1) * HEADS_2 + tl.arange(0, HEADS_2)
         half = tl.arange(0, HALF_2)[None, :]
@@ -218,7 +240,12 @@ if triton is not None:
         cos_low, cos_high = tl.load(cos + angle, mask=inside), tl.load(cos + angle + HALF, mask=inside)
         sin_low, sin_high = tl.load(sin + angle, mask=inside), tl.load(sin + angle + HALF, mask=inside)
         place = tl.load(places + row)
-        kind = low.dtype
+        kind = cache.dtype.element_ty
+        for part in tl.static_range(1, PARTS):
+            own = at + part * rows * (HEADS + 2 * KV_HEADS) * 2 * HALF
+            low += tl.load(own, mask=there, other=0.0)
+            high += tl.load(own + HALF, mask=there, other=0.0)
+        low, high = low.to(kind), high.to(kind)
         new_low, new_high = low, high
         if NORM:
             q_low, q_high = tl.load(q_norm + half, mask=inside), tl.load(q_norm + HALF + half, mask=inside)
@@ -231,8 +258,9 @@ if triton is not None:
         turned_low, turned_high = new_low * cos_low - new_high * sin_low, new_high * cos_high + new_low * sin_high
         # Values stay as they are.
         low, high = tl.where(is_turned, turned_low.to(kind), low), tl.where(is_turned, turned_high.to(kind), high)
-        tl.store(at, low, mask=there & is_query)
-        tl.store(at + HALF, high, mask=there & is_query)
+        own_query = queries + (row * stride + head * 2 * HALF)[:, None] + half
+        tl.store(own_query, low, mask=there & is_query)
+        tl.store(own_query + HALF, high, mask=there & is_query)
         to = cache + ((place * 2 * KV_HEADS + head - HEADS) * 2 * HALF)[:, None] + half
         written = there & (head >= HEADS)[:, None]
         tl.store(to, low, mask=written)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from t3d.decoding import layer_kernels
+from t3d.decoding import layer_kernels, products
 from t3d.decoding.attention import attend
+from t3d.decoding.launch import by_kernel
 
 
 class Network:
@@ -48,9 +49,12 @@ class Network:
         size = self.block_size
         places, (cos, sin), owners, ends = layer_kernels.locate(slots, starts, self.turns, size, self.capacity)
         x = self.model.model.embed_tokens(tokens.flatten())
+        # Of few rows a product comes in parts, which the next kernel adds.
+        few = by_kernel(x) and len(x) <= products.MOST_ROWS
+        multiply, parts = products.in_parts if few else linear, None
         for number, (layer, cache) in enumerate(zip(self.layers, self.cache, strict=True)):
-            states = layer_kernels.norm(x, layer.input_norm, self.epsilon)
-            qkv = linear(states, layer.qkv, layer.qkv_bias)
+            states = layer_kernels.norm(x, layer.input_norm, self.epsilon, parts)
+            qkv = multiply(states, layer.qkv, layer.qkv_bias)
             queries = layer_kernels.turn_and_write(
                 qkv, layer.qk_norms, cos, sin, self.heads, self.epsilon, places, cache
             )
@@ -61,11 +65,24 @@ class Network:
                 x, queries, owners, ends = x[: wanted * size], queries[: wanted * size], owners[:wanted], ends[:wanted]
                 pairs = 0
             attended = attend(queries.unflatten(0, (-1, size)), cache, owners, ends, self.capacity, pairs)
-            # In place: a sum that is written elsewhere would first be copied there.
-            x.addmm_(attended.flatten(0, 1).flatten(1), layer.out.t())
-            gate_up = linear(layer_kernels.norm(x, layer.mlp_norm, self.epsilon), layer.gate_up)
-            x.addmm_(layer_kernels.swiglu(gate_up), layer.down.t())
+            attended = attended.flatten(0, 1).flatten(1)
+            parts = _add(x, attended, layer.out, few)
+            states = layer_kernels.norm(x, layer.mlp_norm, self.epsilon, parts)
+            inner = (
+                products.gated(states, layer.gate_up) if few else layer_kernels.swiglu(linear(states, layer.gate_up))
+            )
+            # What the last layer adds no kernel would read.
+            parts = _add(x, inner, layer.down, few and number < len(self.layers) - 1)
         return x
+
+
+def _add(x: Tensor, states: Tensor, weight: Tensor, in_parts: bool) -> Tensor | None:
+    """Add states W^T to `x`, or return the parts of it that are yet to be added."""
+    if in_parts:
+        return products.in_parts(states, weight)
+    # In place: a sum that is written elsewhere would first be copied there.
+    x.addmm_(states, weight.t())
+    return None
 
 
 def head_shape(model: Any) -> tuple[int, int, int]:

@@ -8,11 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-from t3d.decoding import layer_kernels, remasking
+from t3d.decoding import remasking
+from t3d.decoding.launch import by_kernel, early
 
 try:
     import triton
     import triton.language as tl
+
+    from t3d.decoding.launch import begin
 except ImportError:  # a CPU build of PyTorch comes without
     triton = None
 
@@ -24,7 +27,7 @@ _LARGEST = 128
 
 def take(blocks: Tensor) -> bool:
     """Whether kernels take blocks `[slots, block size]`."""
-    return layer_kernels.by_kernel(blocks) and blocks.shape[1] <= _LARGEST
+    return by_kernel(blocks) and blocks.shape[1] <= _LARGEST
 
 
 def next_blocks(slots: Any, commits: int, prompts: Blocks, left: int) -> tuple[Blocks, Tensor]:
@@ -37,7 +40,7 @@ def next_blocks(slots: Any, commits: int, prompts: Blocks, left: int) -> tuple[B
         slots.finished if slots.causal else slots.tokens, slots.finished, slots.masked, slots.working, slots.unwritten,
         slots.starts, *prompts, tokens, owners, starts, rows, count, commits,
         AHEAD=int(slots.causal), SOME=0 < commits < count, COUNT_2=triton.next_power_of_2(count), LEFT=left,
-        **_shape(size),
+        **_shape(slots.tokens),
     )  # fmt: skip
     return (tokens, owners, starts), rows
 
@@ -50,23 +53,24 @@ def commit(slots: Any, rows: Tensor, drawn: Tensor, log_odds: Tensor) -> None:
         slots.working, slots.masked, slots.step, slots.tokens, slots.step_map, slots.confidence, drawn, log_odds,
         remainder, 0.0 if steps else remasking.threshold(slots.budget),
         ALL=steps == 1 and slots.guard, STATIC=steps is not None, GUARD=slots.guard, SHARE=share,
-        LEFT=len(rows) // count, **_shape(size),
+        LEFT=len(rows) // count, **_shape(slots.tokens),
     )  # fmt: skip
 
 
 def finish(slots: Any) -> None:
     """`Slots.finish`."""
-    count, size = slots.tokens.shape
+    count = len(slots.tokens)
     _finish_kernel[(count,)](
         slots.working, slots.masked, slots.step, slots.tokens, slots.step_map, slots.confidence, slots.starts,
         slots.prompt_lengths, slots.finished, slots.ids, slots.steps, slots.confidences, slots.steps_taken,
         slots.blocks, slots.ended, slots.unwritten, slots.stops, len(slots.stops), slots.capacity,
-        slots.max_new_tokens, slots.mask_id, STOPS_2=triton.next_power_of_2(len(slots.stops)), **_shape(size),
+        slots.max_new_tokens, slots.mask_id, STOPS_2=triton.next_power_of_2(len(slots.stops)), **_shape(slots.tokens),
     )  # fmt: skip
 
 
-def _shape(size: int) -> dict[str, int]:
-    return {"SIZE": size, "SIZE_2": triton.next_power_of_2(size), "num_warps": 1}
+def _shape(blocks: Tensor) -> dict[str, Any]:
+    size = blocks.shape[1]
+    return {"SIZE": size, "SIZE_2": triton.next_power_of_2(size), "num_warps": 1, **early(blocks, blocks.numel())}
 
 
 if triton is not None:
@@ -88,8 +92,9 @@ if triton is not None:
         read, finished, masked, working, unwritten, starts, prompt_tokens, prompt_slots, prompt_starts,
         tokens, slots, new_starts, rows, count, commits,
         AHEAD: tl.constexpr, SOME: tl.constexpr, COUNT_2: tl.constexpr, LEFT: tl.constexpr, SIZE: tl.constexpr,
-        SIZE_2: tl.constexpr,
+        SIZE_2: tl.constexpr, EARLY: tl.constexpr,
     ):  # fmt: skip
+        begin(EARLY)
         block, place = tl.program_id(0), tl.arange(0, SIZE_2)
         inside = place < SIZE
         at = block * SIZE + place
@@ -124,8 +129,9 @@ if triton is not None:
     def _commit_kernel(
         working, masked, steps, tokens, step_map, confidence, drawn, log_odds, remainder, threshold,
         ALL: tl.constexpr, STATIC: tl.constexpr, GUARD: tl.constexpr, SHARE: tl.constexpr, LEFT: tl.constexpr,
-        SIZE: tl.constexpr, SIZE_2: tl.constexpr,
+        SIZE: tl.constexpr, SIZE_2: tl.constexpr, EARLY: tl.constexpr,
     ):  # fmt: skip
+        begin(EARLY)
         slot, place = tl.program_id(0), tl.arange(0, SIZE_2)
         inside = place < SIZE
         at = slot * SIZE + place
@@ -161,8 +167,9 @@ if triton is not None:
         working, masked, steps, tokens, step_map, confidence, starts, prompt_lengths, finished,
         ids, kept_steps, confidences, steps_taken, blocks, ended, unwritten, stops, stop_count, capacity,
         max_new_tokens, mask_id,
-        STOPS_2: tl.constexpr, SIZE: tl.constexpr, SIZE_2: tl.constexpr,
+        STOPS_2: tl.constexpr, SIZE: tl.constexpr, SIZE_2: tl.constexpr, EARLY: tl.constexpr,
     ):  # fmt: skip
+        begin(EARLY)
         slot, place, number = tl.program_id(0), tl.arange(0, SIZE_2), tl.arange(0, STOPS_2)
         inside = place < SIZE
         at = slot * SIZE + place

@@ -5,8 +5,9 @@ Where Triton is not installed, as with a CPU build of PyTorch, they are skipped:
 
 import pytest
 import torch
+from torch.nn.functional import linear
 
-from t3d.decoding import attention, engine, few_rows, layer_kernels, slots
+from t3d.decoding import attention, engine, few_rows, layer_kernels, products, slots
 from t3d.decoding.request import DecodingOptions
 from t3d.params import Budget, Sampling
 from tests.conftest import SHAPES, tiny_model
@@ -148,6 +149,40 @@ def test_norms_and_activations(rows, width):
         (layer_kernels.swiglu(x), layer_kernels.swiglu_plainly(x)),
     ):
         torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("programs", [1, 12, 1000])
+@pytest.mark.parametrize(("rows", "columns", "depth"), [(1, 32, 128), (8, 100, 520), (5, 72, 24), (20, 70, 640)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_products_in_parts(rows, columns, depth, programs, biased):
+    x, weight, bias = rand(rows, depth), rand(columns, depth), rand(columns) if biased else None
+    parts = products.in_parts(x, weight, bias, programs)
+    assert len(parts) == 1 if programs == 1 or depth <= 128 else len(parts) > 1
+    torch.testing.assert_close(parts.sum(0), linear(x, weight, bias), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("rows", "columns", "depth"), [(1, 16, 128), (8, 50, 520), (20, 72, 24)])
+def test_gated_products(rows, columns, depth):
+    x, weight = rand(rows, depth), rand(2 * columns, depth) / depth**0.5
+    torch.testing.assert_close(products.gated(x, weight), products.gated_plainly(x, weight), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_parts_are_added_where_they_are_read(count):
+    rows, heads, kv_heads, width = 5, 4, 2, 24
+    x, weight, added = rand(rows, 100), rand(100), rand(count, rows, 100)
+    total = x + added.sum(0)
+    states = layer_kernels.norm(x, weight, 1e-6, added)
+    torch.testing.assert_close(x, total, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(states, layer_kernels.norm_plainly(total, weight, 1e-6), rtol=1e-5, atol=1e-5)
+    qkv, cos, sin = rand(count, rows, (heads + 2 * kv_heads) * width), rand(rows, width), rand(rows, width)
+    norms, places = (rand(width), rand(width)), torch.tensor([3, 9, 1, 0, 7], device=DEVICE)
+    caches = [torch.zeros(12, 2, kv_heads, width, device=DEVICE) for _ in range(2)]
+    shape = (norms, cos, sin, heads, 1e-6, places)
+    of_parts = layer_kernels.turn_and_write(qkv, *shape, caches[0])
+    whole = layer_kernels.turn_and_write(qkv.sum(0), *shape, caches[1])
+    torch.testing.assert_close(of_parts, whole, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(*caches, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize(("size", "width"), [(1, 16), (3, 24), (8, 64)])
