@@ -234,8 +234,9 @@ def measure_size(
     model, mask_id = random_model(size, given.device, dtype)
     for batch in given.batches:
         for text, budget in check_budgets(given.budgets).items():
-            slow = () if given.only_engine or budget is None else ("plain", "hugging face")
-            for how in ("engine", *slow):
+            slow = {"plain": given.plain_at, "hugging face": given.loop_at}
+            beside = [how for how, at in slow.items() if budget is not None and (at is None or batch in at)]
+            for how in ("engine", *beside):
                 if device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats()
                 try:
@@ -267,7 +268,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--response", type=int, default=512, help="response tokens of the engine and of vLLM")
     parser.add_argument("--slow-response", type=int, default=64, help="response tokens of the other two")
     parser.add_argument("--repeats", type=int, default=3, help="timed runs; their median is shown, and their spread")
-    parser.add_argument("--only-engine", action="store_true", help="leave plain decoder and Hugging Face loop out")
+    for name, what in (("--loop-at", "Hugging Face loop"), ("--plain-at", "plain decoder")):
+        parser.add_argument(
+            name, nargs="*", type=int, metavar="BATCH", help=f"batches of the {what}: all if not given, none if empty"
+        )
     parser.add_argument("--with-vllm", action="store_true", help="measure vLLM beside the engine")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda or cpu")
     parser.add_argument("--out", type=json_file, help="JSON file to write; a table and a figure are written beside it")

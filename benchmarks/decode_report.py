@@ -93,7 +93,9 @@ def figure(rows: list[Row], machine: dict[str, Any]) -> Figure:
                 step = "AR" if budget == "ar" else f"{tokens_per_step(budget):g} per step"
                 name = {"hugging face": "Hugging Face loop"}.get(decoder, decoder)
                 handles, labels = [*handles, handle], [*labels, f"{name}, {step}"]
-        axis.set(xscale="log", yscale="log", title=size, xlabel="sequences at a time")
+        axis.set(
+            xscale="log", yscale="log", title=size.upper() if size[0].isdigit() else size, xlabel="sequences at a time"
+        )
         ticks = sorted({row["batch"] for row in rows})
         axis.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
         axis.minorticks_off()

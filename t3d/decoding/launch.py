@@ -39,7 +39,8 @@ def early(x: Tensor, rows: int) -> dict[str, Any]:
 
 @cache
 def _can_start_early(device: torch.device) -> bool:
-    return torch.cuda.get_device_capability(device) >= (9, 0)
+    # ROCm counts differently.
+    return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (9, 0)
 
 
 if triton is not None:

@@ -24,13 +24,15 @@ except ImportError:  # a CPU build of PyTorch comes without
     triton = None
 
 MOST_ROWS = 32
-"""More rows are left to cuBLAS: 64 take 1.2 times as long here."""
+"""More rows are left to cuBLAS. 32 rows (four sequences) of a 4B model write 1.06 times as many tokens per second with
+products in parts, 64 rows 0.85 times as many."""
 _DEPTH = 128
 """Numbers of a column that a program multiplies at a time."""
 _AHEAD = 256
-"""Numbers of a column that are fetched early. Twice as many make 1.7B slower, four times as many 4B too."""
+"""Numbers of a column that are fetched early: 1,489 tokens per second of a 4B model with one sequence, 1,459 with none,
+1,480 with 384."""
 _PROGRAMS = 3
-"""Programs for each of the GPU's processors, at least. With 2 a model of 4B is 2 % slower, with 5 one of 1.7B 3 %."""
+"""Programs for each of the GPU's processors. With 2 a 4B model is 2 % slower, with 5 one of 1.7B 4 %."""
 
 
 def in_parts(x: Tensor, weight: Tensor, bias: Tensor | None = None, programs: int | None = None) -> Tensor:
@@ -40,7 +42,8 @@ def in_parts(x: Tensor, weight: Tensor, bias: Tensor | None = None, programs: in
         x: `[rows, depth]`, at most `MOST_ROWS` of them.
         weight: `[columns, depth]`.
         bias: `[columns]`.
-        programs: at least so many share the work; `_PROGRAMS` for each processor unless given.
+        programs: about so many share the work, if there are not more tiles of columns; `_PROGRAMS` for each processor
+            unless given.
     """
     (rows, depth), columns = x.shape, len(weight)
     shape = _shape(x)

@@ -71,6 +71,13 @@ def test_one_command_measures_every_decoder_and_shows_them(stub, tmp_path):
     assert content["machine"]["bandwidth"] > 1e8
 
 
+def test_the_slow_decoders_write_at_chosen_batches(tmp_path):
+    out = tmp_path / "decode.json"
+    decode.main([*FEW, "--batches", "1", "2", "--loop-at", "2", "--plain-at", "--out", str(out)])
+    slow = [row for row in json.loads(out.read_text())["rows"] if row["decoder"] != "engine"]
+    assert [(row["decoder"], row["batch"], row["budget"]) for row in slow] == [("hugging face", 2, "b4s1")]
+
+
 def test_what_was_measured_is_kept_if_the_next_row_fails(monkeypatch, tmp_path):
     out, measure = tmp_path / "decode.json", decode.measure_engine
 
@@ -81,7 +88,7 @@ def test_what_was_measured_is_kept_if_the_next_row_fails(monkeypatch, tmp_path):
 
     monkeypatch.setattr(decode, "measure_engine", ended)
     with pytest.raises(KeyboardInterrupt):
-        decode.main([*FEW, "--only-engine", "--batches", "1", "2", "--out", str(out)])
+        decode.main([*FEW, "--loop-at", "--plain-at", "--batches", "1", "2", "--out", str(out)])
     assert {row["batch"] for row in json.loads(out.read_text())["rows"]} == {1}
 
 
