@@ -76,8 +76,7 @@ def of_table(experiment: Experiment, table: Comparison) -> dict[str, Any]:
             questions.append({"column": len(columns) - 1, "id": key, **said})
     content = json.dumps(questions, ensure_ascii=False, separators=(",", ":")).encode()
     packed = b64encode(zlib.compress(content, 9)).decode()
-    published = store.archived(experiment.name, unscored)
-    note = f"Verdicts come with {store.pulling(experiment.name)}." if published else ""
+    note = store.pulling_verdicts(experiment.name, unscored)
     labels = [row.label for row in rows]
     return {"rows": labels, "budgets": names, "columns": columns, "note": note, "packed": packed}
 
