@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from t3d.errors import CorruptArtefactError, MissingInputError, PublishError, T3DError
-from t3d.params import Experiment
+from t3d.params import NAME, Experiment
 from t3d.provenance import records, store
 from t3d.provenance.files import atomic_write
 from t3d.provenance.lineage import LOG
@@ -213,8 +213,8 @@ def _read_index(experiment: str) -> dict[str, str]:
                 f"{path} is missing: get it from whoever published experiment {experiment} (git checkout {path}), or "
                 f"make and publish the experiment (t3d publish --experiment {experiment})."
             )
-    # Names are those that parameters may have, so no part of one is `..` or begins with a dot.
-    line = re.compile(rf"([0-9a-f]{{64}})  (data/{re.escape(experiment)}(?:/[a-z0-9][a-z0-9._-]*)+|{RECORDS})\n")
+    # Names are those that parameters may have: all stay below the experiment's folder.
+    line = re.compile(rf"([0-9a-f]{{64}})  (data/{re.escape(experiment)}(?:/{NAME})+|{RECORDS})\n")
     found: dict[str, str] = {}
     # The length of a line is limited; a binary file has characters that match no line.
     with index.open(encoding="utf-8", errors="replace", newline="\n") as file:
