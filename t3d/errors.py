@@ -12,10 +12,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures import Future, ProcessPoolExecutor
 
 _MOST = 20_000
 """Characters of a message: the pin of a repository with many files is one."""
@@ -187,12 +187,22 @@ def process_pool(workers: int, start: str | None = None) -> "ProcessPoolExecutor
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
 
-    return ProcessPoolExecutor(workers, get_context(start), _end_at_ctrl_c)
+    class Pool(ProcessPoolExecutor):
+        def submit(self, *given: Any, **named: Any) -> "Future[Any]":
+            # Processes start here and inherit the mask: Ctrl-C waits until `_end_at_ctrl_c` has run in them.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                return super().submit(*given, **named)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    return Pool(workers, get_context(start), _end_at_ctrl_c)
 
 
 def _end_at_ctrl_c() -> None:
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Wrong input at the command line: one message that names file and field, exit status 1, nothing half-written."""
 
 import errno
+import os
 import re
 import signal
 import subprocess
@@ -278,6 +279,30 @@ def test_ctrl_c_ends_a_pool_of_processes_without_a_word(start, handler, ends):
     done = subprocess.run(command, capture_output=True, text=True, start_new_session=True, timeout=60)
     assert (done.returncode, done.stdout) == ends
     assert done.stderr == ("t3d: interrupted.\n" if done.returncode else "")
+
+
+def test_ctrl_c_while_the_processes_of_a_pool_start_is_no_traceback(tmp_path):
+    """Each loads modules first; here that takes a second."""
+    (tmp_path / "sitecustomize.py").write_text("import time\ntime.sleep(1)\n")
+    program = """if True:
+        import os, signal, time
+        from t3d.errors import in_a_sentence, process_pool
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with in_a_sentence(), process_pool(2, "spawn") as pool:
+            job = pool.submit(os.getpid)
+            time.sleep(0.3)
+            os.killpg(0, signal.SIGINT)
+    """
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+        timeout=60,
+        env=environment,
+    )
+    assert (done.returncode, done.stderr) == (130, "t3d: interrupted.\n")
 
 
 @pytest.mark.usefixtures("ctrl_c")
