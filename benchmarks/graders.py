@@ -16,13 +16,13 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from t3d.errors import in_a_sentence
+from t3d.errors import in_a_sentence, process_pool
 from t3d.evaluation import boxed
 from t3d.evaluation.programs import PROGRAMS
 from t3d.evaluation.scores import program_in
@@ -220,7 +220,7 @@ def judge(benchmark: Benchmark, kind: str = "bubblewrap") -> list[tuple[Case, bo
 
     cores = len(os.sched_getaffinity(0))
     # A thread waits for its program. A process compares one answer after the other, so that each core needs one.
-    pool: Executor = ThreadPoolExecutor(cores) if benchmark.domain else ProcessPoolExecutor(cores)
+    pool: Executor = ThreadPoolExecutor(cores) if benchmark.domain else process_pool(cores)
     with Sandbox(kind) as box, pool:
         for case, verdict in zip(cases, pool.map(run if benchmark.domain else _compare, cases), strict=True):
             verdicts.append((case, *verdict))

@@ -10,18 +10,16 @@ in the Python that runs this, and some depend on its version: it is named beside
 """
 
 import argparse
-import signal
 import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from os import sched_getaffinity
 from platform import python_version
 
 from t3d import params
-from t3d.errors import DataError, MissingInputError, in_a_sentence
+from t3d.errors import DataError, MissingInputError, in_a_sentence, process_pool
 from t3d.evaluation import scores
 from t3d.evaluation.programs import PROGRAMS
 from t3d.params import Experiment
@@ -125,8 +123,7 @@ def judge(
     parts = [pairs[start : start + _PART] for start in range(0, len(pairs), _PART)]
     verdicts: dict[Pair, bool] = {}
     # Each process has a process of its own that compares.
-    quietly = (signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends them without a word.
-    with ProcessPoolExecutor(len(sched_getaffinity(0)), initializer=signal.signal, initargs=quietly) as pool:
+    with process_pool(len(sched_getaffinity(0))) as pool:
         jobs = [pool.submit(_judge, spec.task, p, {q: questions[q] for q, _ in p}, "", spec.sandbox) for p in parts]
         for job, part in zip(jobs, parts, strict=True):
             verdicts |= job.result()

@@ -12,6 +12,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ProcessPoolExecutor
 
 _MOST = 20_000
 """Characters of a message: the pin of a repository with many files is one."""
@@ -167,6 +171,38 @@ def _loses_exceptions(frame: FrameType | None) -> bool:
             return True
         frame = frame.f_back
     return False
+
+
+def process_pool(workers: int, start: str | None = None) -> "ProcessPoolExecutor":
+    """A pool of processes that Ctrl-C ends without a word; one that the program ignores they ignore, too.
+
+    Python's own pools print a traceback of each process. If these ignored Ctrl-C, Python 3.11's pool might wait for
+    them for ever.
+
+    Args:
+        workers: how many.
+        start: how they start, `spawn`; Python's choice by default.
+    """
+    # Most commands need none.
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    class Pool(ProcessPoolExecutor):
+        def submit(self, *given: Any, **named: Any) -> "Future[Any]":
+            # Processes start here and inherit the mask: Ctrl-C waits until `_end_at_ctrl_c` has run in them.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                return super().submit(*given, **named)
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    return Pool(workers, get_context(start), _end_at_ctrl_c)
+
+
+def _end_at_ctrl_c() -> None:
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Wrong input at the command line: one message that names file and field, exit status 1, nothing half-written."""
 
 import errno
+import os
 import re
 import signal
 import subprocess
@@ -253,6 +254,55 @@ def test_ctrl_c_while_modules_load_is_no_traceback():
     """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (ended.returncode, ended.stderr) == (130, "t3d: interrupted.\n")
+
+
+POOL = """
+import os, signal, sys, time
+from t3d.errors import in_a_sentence, process_pool
+signal.signal(signal.SIGINT, getattr(signal, sys.argv[2]))
+with in_a_sentence(), process_pool(2, sys.argv[1]) as pool:
+    there = set()
+    while len(there) < 2:
+        there |= {job.result() for job in [pool.submit(os.getpid) for _ in range(10)]}
+    # One of them waits for work, the other has some, when Ctrl-C comes to all.
+    job = pool.submit(time.sleep, 1)
+    os.killpg(0, signal.SIGINT)
+    print(job.result())
+"""
+
+
+@pytest.mark.parametrize(("handler", "ends"), [("default_int_handler", (130, "")), ("SIG_IGN", (0, "None\n"))])
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_ctrl_c_ends_a_pool_of_processes_without_a_word(start, handler, ends):
+    """Unless the program ignores it."""
+    command = [sys.executable, "-c", POOL, start, handler]
+    done = subprocess.run(command, capture_output=True, text=True, start_new_session=True, timeout=60)
+    assert (done.returncode, done.stdout) == ends
+    assert done.stderr == ("t3d: interrupted.\n" if done.returncode else "")
+
+
+def test_ctrl_c_while_the_processes_of_a_pool_start_is_no_traceback(tmp_path):
+    """Each loads modules first; here that takes a second."""
+    (tmp_path / "sitecustomize.py").write_text("import time\ntime.sleep(1)\n")
+    program = """if True:
+        import os, signal, time
+        from t3d.errors import in_a_sentence, process_pool
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with in_a_sentence(), process_pool(2, "spawn") as pool:
+            job = pool.submit(os.getpid)
+            time.sleep(0.3)
+            os.killpg(0, signal.SIGINT)
+    """
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+        timeout=60,
+        env=environment,
+    )
+    assert (done.returncode, done.stderr) == (130, "t3d: interrupted.\n")
 
 
 @pytest.mark.usefixtures("ctrl_c")

@@ -49,6 +49,12 @@ def test_no_file_is_long():
     assert not long
 
 
+def test_pools_of_processes_are_made_in_one_place():
+    """Ctrl-C would end another with a traceback of each process."""
+    makers = re.compile(r"ProcessPoolExecutor\(|\bPool\(")
+    assert [path.name for path in FILES if makers.search(path.read_text())] == ["errors.py"]
+
+
 def test_every_room_is_in_the_docs():
     text = (PACKAGE.parent / "docs" / "architecture.md").read_text()
     named = set(re.findall(r"`([a-z]+)(?:/|\.py)`", text.partition("## Rooms")[2].partition("## Where")[0]))

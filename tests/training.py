@@ -31,7 +31,7 @@ def small_corpus(patch):
     """Draw SMALL's corpus from few texts and in this process."""
     patch.setattr(pretrain, "_TOKENIZER_PROBLEMS", 100)
     patch.setattr(corpus, "_DRAWS_PER_TASK", 60)
-    patch.setattr(corpus, "ProcessPoolExecutor", lambda *_, **__: ThreadPoolExecutor(1))
+    patch.setattr(corpus, "process_pool", lambda *_, **__: ThreadPoolExecutor(1))
 
 
 def student(name="t3d", **optimizer) -> Student:

@@ -210,7 +210,9 @@ def save(
     pace: Sequence[StepTime],
     device: str,
 ) -> None:
-    """Save a trained model with its tokenizer and log, and note the speed in the receipt; all processes must call this.
+    """Save a trained model with its tokenizer and log; all processes must call this.
+
+    The receipt gets the speed, if it was measured: the first step since a run began or was resumed only warms up.
 
     Args:
         job: the artefact being made; None in all processes but the main one.
@@ -221,13 +223,11 @@ def save(
         pace: of `train`.
         device: of this process.
     """
-    steady = pace[1:] or pace  # the first since the run began or was resumed warms up
-    seconds = sum(each.seconds for each in steady)
-    speed = {
-        "processes": collectives.world_size(),
-        "seconds_per_step": seconds / sum(each.steps for each in steady),
-        "tokens_per_second": sum(each.tokens for each in steady) / seconds,
-    }
+    speed: dict[str, Any] = {"processes": collectives.world_size()}
+    if steady := pace[1:]:
+        seconds, tokens = sum(each.seconds for each in steady), sum(each.tokens for each in steady)
+        speed["seconds_per_step"] = seconds / sum(each.steps for each in steady)
+        speed["tokens_per_second"] = tokens / seconds
     if device.startswith("cuda"):
         speed["peak_gpu_memory_mb"] = round(collectives.all_reduce_max(torch.cuda.max_memory_allocated() / 2**20))
     whole = fsdp.gather_full_model(model)

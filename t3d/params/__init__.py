@@ -6,7 +6,7 @@ An experiment file says *what* is made: teachers, prompt sets, trajectories, stu
 `params/schema.json` is generated from here (`python -m t3d.params > params/schema.json`) and a test catches drift.
 """
 
-from t3d.params.base import AUTOREGRESSIVE, Budget, Sampling, read_budget
+from t3d.params.base import AUTOREGRESSIVE, NAME, Budget, Sampling, read_budget
 from t3d.params.data import Columns, Difficulty, Generations, PromptSet, Source, Trajectories
 from t3d.params.experiment import Experiment, Product
 from t3d.params.reader import find, load, schema

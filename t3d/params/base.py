@@ -30,9 +30,12 @@ def _check_name(name: str) -> str:
     return name
 
 
+NAME = "[a-z0-9][a-z0-9._-]*"
+"""The pattern of a name in a path: neither `..` nor one that begins with a dot has it."""
+
 Name = Annotated[
     str,
-    Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=100, description="A key that also names files."),
+    Field(pattern=f"^{NAME}$", max_length=100, description="A key that also names files."),
     AfterValidator(_check_name),
 ]
 

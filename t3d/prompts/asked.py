@@ -56,6 +56,14 @@ def find(experiment: Experiment, name: str) -> dict[str, Prompt]:
     return _prompts(spec, islice(drawn, spec.count))
 
 
+def find_or_why(experiment: Experiment, name: str) -> tuple[dict[str, Prompt], str]:
+    """The same, or no questions and why they are not here; damaged files raise as in `find`."""
+    try:
+        return find(experiment, name), ""
+    except (MissingInputError, DataError) as error:
+        return {}, str(error)
+
+
 def places(experiment: Experiment, name: str) -> list[Path]:
     """Files whose content `find` depends on, whether they are here or not: manifests, and a source's local files."""
     key = experiment.prompt_sets[name].source

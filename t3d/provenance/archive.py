@@ -19,10 +19,10 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from t3d.errors import CorruptArtefactError, MissingInputError, PublishError, T3DError
-from t3d.params import Experiment
+from t3d.params import NAME, Experiment
 from t3d.provenance import records, store
 from t3d.provenance.files import atomic_write
 from t3d.provenance.lineage import LOG
@@ -36,6 +36,8 @@ _MAX_BYTES = 2**30
 _BLOCK = tarfile.BLOCKSIZE
 _MODE = 0o644
 _READ = 2**20
+_STREAM = b"\xfd7zXZ\0"
+"""How a stream of an xz file begins."""
 
 
 def paths_of(experiment: str) -> tuple[Path, Path]:
@@ -145,12 +147,13 @@ def walk(
         most: bytes of all members together.
 
     Raises:
-        T3DError: `damaged`, of what is no archive, or holds a name twice or anything but plain files of mode 644.
+        T3DError: `damaged`, of what is no archive, ends too early or goes on after its end, or holds a name twice or
+            anything but plain files of mode 644.
     """
     seen: set[str] = set()
     total = 0
     try:
-        with lzma.open(archive) as file:
+        with archive.open("rb") as packed, io.BufferedReader(_Unpacked(packed)) as file:
             # Headers are read one by one: `tarfile` itself would follow extensions of any size.
             while any(block := _read(file, _BLOCK)):
                 member = tarfile.TarInfo.frombuf(block, "utf-8", "strict")
@@ -171,6 +174,36 @@ def walk(
         raise damaged(f"it cannot be read: {error}") from error
 
 
+class _Unpacked(io.RawIOBase):
+    """What an xz file holds. `lzma.open` says nothing of bytes behind its end; this refuses them."""
+
+    def __init__(self, packed: IO[bytes]) -> None:
+        self._packed = packed
+        self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill some of a buffer; 0 at the end of the last stream, behind which is nothing."""
+        content = b""
+        while not content:
+            ended = self._stream.eof
+            wants = ended or self._stream.needs_input
+            packed = self._stream.unused_data + (self._packed.read(_READ) if wants else b"")
+            if ended and not packed:
+                return 0
+            if ended and not packed.startswith(_STREAM):
+                raise lzma.LZMAError("it goes on after its end")
+            if wants and not packed:
+                raise EOFError("it ends too early")
+            if ended:
+                self._stream = lzma.LZMADecompressor(lzma.FORMAT_XZ)
+            content = self._stream.decompress(packed, len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+
 def _read_index(experiment: str) -> dict[str, str]:
     """Member -> sha256. Every name is below the experiment's folder, or is `RECORDS`."""
     archive, index = paths_of(experiment)
@@ -180,8 +213,8 @@ def _read_index(experiment: str) -> dict[str, str]:
                 f"{path} is missing: get it from whoever published experiment {experiment} (git checkout {path}), or "
                 f"make and publish the experiment (t3d publish --experiment {experiment})."
             )
-    # Names are those that parameters may have, so no part of one is `..` or begins with a dot.
-    line = re.compile(rf"([0-9a-f]{{64}})  (data/{re.escape(experiment)}(?:/[a-z0-9][a-z0-9._-]*)+|{RECORDS})\n")
+    # Names are those that parameters may have: all stay below the experiment's folder.
+    line = re.compile(rf"([0-9a-f]{{64}})  (data/{re.escape(experiment)}(?:/{NAME})+|{RECORDS})\n")
     found: dict[str, str] = {}
     # The length of a line is limited; a binary file has characters that match no line.
     with index.open(encoding="utf-8", errors="replace", newline="\n") as file:

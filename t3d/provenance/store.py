@@ -201,6 +201,11 @@ def pulling(experiment: str) -> str:
     return f"t3d pull scores --experiment {experiment}"
 
 
+def pulling_verdicts(experiment: str, scores: Iterable[Path]) -> str:
+    """How to get the verdicts of scores that are not here; an empty text if no archive holds one of these manifests."""
+    return f"Verdicts come with {pulling(experiment)}." if archived(experiment, scores) else ""
+
+
 def _snakemake(experiment: str, *targets: str) -> str:
     return " ".join(["snakemake", *targets, "--cores all --config", f"experiment={experiment}"])
 

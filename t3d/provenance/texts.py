@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import IO
 
 from t3d.errors import CorruptArtefactError, MissingInputError, short
-from t3d.params import Budget, Experiment
+from t3d.params import NAME, Budget, Experiment
 from t3d.params.json_files import exactly, parse_json
 from t3d.provenance import archive, lineage
 
 Texts = dict[str, dict[str, dict[str, str]]]
 """Benchmark -> question's id -> `RUN/BUDGET`, a model on disk and how it decoded -> text."""
-_NAME = r"[a-z0-9][a-z0-9._-]*"
 _MAX_BYTES = 2**28
 """Of all members; those of the largest archive, of 99,292 answers, are 86 MB."""
 
@@ -49,7 +48,7 @@ def read(experiment: Experiment) -> Texts:
     found: Texts = {}
 
     def take(name: str, file: IO[bytes], size: int) -> None:
-        match = re.fullmatch(rf"answers/({_NAME})\.jsonl", name)
+        match = re.fullmatch(rf"answers/({NAME})\.jsonl", name)
         if match is None:
             raise _damaged(path, f"{short(repr(name))} is no answers/BENCHMARK.jsonl")
         content = file.read(size)
@@ -89,7 +88,7 @@ def _run_of(key: str) -> str | None:
     """The model of a key `RUN/BUDGET`, which becomes a path of a score; None if it is no such key."""
     run, _, budget = key.partition("/")
     try:
-        return run if re.fullmatch(_NAME, run) and str(Budget.parse(budget)) == budget else None
+        return run if re.fullmatch(NAME, run) and str(Budget.parse(budget)) == budget else None
     except ValueError:
         return None
 

@@ -4,16 +4,15 @@ It is apart from `pretrain.py`, since the processes that draw rows import it. It
 transformers, which would take longer than their work.
 """
 
-import multiprocessing
 import os
-import signal
 from collections import deque
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from itertools import count
 from random import Random
 
 from tokenizers import Tokenizer
 
+from t3d.errors import process_pool
 from t3d.params import Pretraining
 from t3d.progress import Progress
 from t3d.prompts.domains import DOMAINS
@@ -32,9 +31,7 @@ def draw_rows(tokenizer: Tokenizer, pretraining: Pretraining, seed: int) -> list
     progress = Progress("problems", pretraining.problems)
     written = tokenizer.to_str()
     workers = os.cpu_count() or 1
-    spawn = multiprocessing.get_context("spawn")
-    # Ctrl-C ends them without a word. If they ignored it, Python 3.11's pool might wait for them for ever.
-    with ProcessPoolExecutor(workers, spawn, signal.signal, (signal.SIGINT, signal.SIG_DFL)) as pool:
+    with process_pool(workers, "spawn") as pool:
         for name, wanted in _rows_per_domain(pretraining).items():
             enough = len(rows) + wanted
             starts = count(0, _DRAWS_PER_TASK)

@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from t3d.errors import DataError, MissingInputError, short
+from t3d.errors import DataError, short
 from t3d.params import Budget, Experiment, read_budget
 from t3d.provenance import archive, store, texts
 from t3d.provenance.parquet import ANSWERS, of_artefact
@@ -139,11 +139,8 @@ def _prompt(experiment: Experiment, benchmark: str, question: str) -> "tuple[Pro
     from t3d.prompts import asked
 
     name = experiment.benchmarks[benchmark].prompts
-    try:
-        prompts = asked.find(experiment, name)
-    except (MissingInputError, DataError) as error:
-        return None, str(error)
-    return prompts.get(question), f"prompt set {name} has no such question."
+    prompts, why = asked.find_or_why(experiment, name)
+    return prompts.get(question), why or f"prompt set {name} has no such question."
 
 
 def show(published: Published, console: "Console") -> None:

@@ -240,6 +240,39 @@ def test_the_viewer_marks_right_and_wrong_and_colours_by_confidence(opened):
     assert token.get_attribute("title") == f"block 1, step {step}, confidence {0.5 + step / 100:.2f}"
 
 
+def test_an_answer_whose_score_is_not_here_is_neither_right_nor_wrong(browser, report, tmp_path, monkeypatch):
+    """It was scored where it was made: nobody may take it for an answer that was not."""
+    shutil.copytree(report.parents[1], tmp_path, symlinks=True, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    pages.remove("scores")
+    cut = pages.answer("t3d-seed0", "b8s4", 0)
+    row = {"id": "gsm-0", "response_ids": cut.ids, "step_map": cut.steps, "finish_reason": "length"}
+    row |= {"confidence": [0.5] * len(cut.ids), "response_tokens": len(cut.ids)}
+    helpers.write_answers(pages.experiment(), Path("data", "tiny"), "t3d-seed0", "gsm", "b8s4", [row])
+    page.write(pages.experiment(), Path("results", "report.html"))
+    load(browser, tmp_path / "results" / "report.html")
+    for side, model in (("left", "Original"), ("right", pages.LABEL)):
+        Select(one(browser, f"#{side} .model")).select_by_visible_text(model)
+        Select(one(browser, f"#{side} .budget")).select_by_visible_text("b8s4")
+    Select(one(browser, "#question")).select_by_value("gsm/0")
+    whole = pages.answer("teacher", "b8s4", 0)
+    steps = [len({(place // 8, step) for place, step in enumerate(answer.steps)}) for answer in (whole, cut)]
+    assert [one(browser, f"#{side} .verdict").text for side in ("left", "right")] == [
+        f"Verdict not here. {whole.ids.index(pages.END) + 1} tokens in {steps[0]} steps.",
+        f"Verdict not here. {len(cut.ids)} tokens in {steps[1]} steps, cut off.",
+    ]
+    Select(one(browser, "#question")).select_by_value("gsm/1")
+    assert one(browser, "#right .verdict").text == "This answer is not in the report."
+    for side in ("left", "right"):
+        box = one(browser, f"#{side}")
+        colours = {name: box.value_of_css_property(f"border-{name}-color") for name in ("left", "top")}
+        assert colours["left"] == colours["top"]
+        verdict, where = (
+            one(browser, f"#{side} .{name}").value_of_css_property("color") for name in ("verdict", "where")
+        )
+        assert verdict == where
+
+
 def test_published_texts_are_shown_with_their_verdicts(browser, texts_alone):
     load(browser, texts_alone)
     WebDriverWait(browser, 60).until(lambda _: browser.find_elements(By.CSS_SELECTOR, "#texts-sides .side"))

@@ -239,12 +239,36 @@ def test_the_speed_is_that_of_the_steps_after_the_first(tmp_path, monkeypatch):
     model, pace = tiny_model(), []
     trainer.train(model, job, pace=pace)
     assert [each.seconds for each in pace] == [60.0, 4.0, 2.0, 2.0, 2.0, 2.0]
-    made = SimpleNamespace(folder=lambda: tmp_path, receipt={})
+    said = receipt_of(model, pace, tmp_path)
+    assert said["seconds_per_step"] == 2.0
+    tokens = sum(batches.tokens_of(job, step) for step in range(1, 7))
+    assert said["tokens_per_second"] == tokens / 12.0
+
+
+def receipt_of(model, pace, folder):
+    """What `trainer.save` notes."""
+    made = SimpleNamespace(folder=lambda: folder, receipt={})
     tokenizer = SimpleNamespace(save_pretrained=lambda folder: None)
     trainer.save(made, model, tokenizer, GenerationConfig(), [], pace, "cpu")
-    assert made.receipt["seconds_per_step"] == 2.0
-    tokens = sum(batches.tokens_of(job, step) for step in range(1, 7))
-    assert made.receipt["tokens_per_second"] == tokens / 12.0
+    return made.receipt
+
+
+def test_a_run_of_one_step_has_no_speed(tmp_path, monkeypatch):
+    """All that it took is to warm up; so it is where the last step alone was left after a restart."""
+    job = setting("redi", steps=1, warmup_steps=0)
+    model, pace = tiny_model(), []
+    trainer.train(model, job, pace=pace)
+    assert [each.steps for each in pace] == [1]
+    assert receipt_of(model, pace, tmp_path) == {"processes": 1}
+    job, pace = setting("redi", steps=4), []
+    checkpoints = Checkpoints(tmp_path / "run", "recipe")
+    with monkeypatch.context() as patch:
+        before_step(patch, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit):
+            trainer.train(tiny_model(), job, checkpoints)
+    trainer.train(model, job, checkpoints, pace=pace)
+    assert [each.steps for each in pace] == [1]
+    assert receipt_of(model, pace, tmp_path) == {"processes": 1}
 
 
 def test_a_host_that_runs_ahead_names_the_step_that_went_wrong(monkeypatch):

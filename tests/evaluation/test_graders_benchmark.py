@@ -1,11 +1,14 @@
 """`benchmarks/graders.py`: references are right, broken variants are not, and a wrong verdict is said."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
 from benchmarks import graders
 from t3d.evaluation import boxed
+from tests.conftest import ROOT
 
 MATH = [
     {"problem": "2x = 1?", "solution": r"So $x = \boxed{\frac{1}{2}}$.", "answer": r"\frac{1}{2}", "unique_id": "a"},
@@ -68,6 +71,32 @@ def test_a_reference_that_fails_and_a_variant_that_passes_are_said(folder, capsy
     assert table["returns None"][2] == "1"
     assert [line for line in lines if line.startswith("MBPP, 11, references right: wrong")]
     assert "MBPP, 13, returns None: passed" in lines
+
+
+def test_ctrl_c_ends_it_without_a_traceback():
+    """Each of its processes printed one."""
+    program = """if True:
+        import os, signal, sys
+        from benchmarks import graders
+        from t3d.errors import in_a_sentence
+        from t3d.prompts.questions import Question
+
+        class Progress(graders.Progress):
+            def advance(self, count):
+                self.done += count
+                if self.done == self.total:
+                    os.killpg(0, signal.SIGINT)
+
+        graders.Progress = Progress
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        numbers = [Question(str(n), "How many?", str(n), f"\\\\boxed{{{n}}}") for n in range(100)]
+        with in_a_sentence():
+            graders.judge(graders.Benchmark("numbers", "", numbers), "process")
+    """
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, start_new_session=True, timeout=120)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (130, "t3d: interrupted.")
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -72,3 +72,19 @@ def test_what_cannot_be_read_is_one_sentence(experiment, tmp_path):
     limited = experiment.prompt_sets["functions"].model_copy(update={"max_prompt_tokens": 9})
     with pytest.raises(DataError, match=r"prompt_sets\.functions: only a tokenizer knows"):
         asked.find(experiment.model_copy(update={"prompt_sets": {"functions": limited}}), "functions")
+
+
+def test_questions_that_are_not_here_are_none_and_the_reason(experiment, tmp_path):
+    assert asked.find_or_why(experiment, "numbers") == (asked.find(experiment, "numbers"), "")
+    limited = experiment.prompt_sets["functions"].model_copy(update={"max_prompt_tokens": 9})
+    found, why = asked.find_or_why(experiment.model_copy(update={"prompt_sets": {"functions": limited}}), "functions")
+    assert (found, why[:24]) == ({}, "prompt_sets.functions: o")
+    rows = tmp_path / "local" / "rows.jsonl"
+    # A damaged file is no file that is not here.
+    rows.write_text("{}\n")
+    with pytest.raises(CorruptArtefactError):
+        asked.find_or_why(experiment, "numbers")
+    rows.unlink()
+    found, why = asked.find_or_why(experiment, "numbers")
+    assert not found
+    assert "rows.jsonl is missing: copy rows.jsonl of owner/rows there" in why

@@ -241,6 +241,9 @@ def test_a_damaged_archive_is_refused(project):
     for damaged in (whole[: len(whole) // 2], whole[:-1], b"", b"PK", whole[:100] + b"x" + whole[101:]):
         path.write_bytes(damaged)
         refused(project, "published.tar.xz is not as it was published: it cannot be read: ")
+    for behind in (b"x", whole[-100:], bytes(512)):
+        path.write_bytes(whole + behind)
+        refused(project, "published.tar.xz is not as it was published: .*: it goes on after its end. Nothing was")
     path.write_bytes(whole)
     content = members(project)
     pack(project, content, ending=b"")
@@ -249,6 +252,21 @@ def test_a_damaged_archive_is_refused(project):
     refused(project, "it goes on after its end")
     path.unlink()
     refused(project, "published.tar.xz is missing: .*t3d publish --experiment demo", MissingInputError)
+
+
+def test_an_archive_that_was_packed_in_parts_is_read(project):
+    """Some programs compress a file's parts on several cores, each to a stream of its own."""
+    path = project / "results" / "demo" / "published.tar.xz"
+    plain, part = lzma.decompress(path.read_bytes()), 2_000
+    streams = [lzma.compress(plain[start : start + part]) for start in range(0, len(plain), part)]
+    assert len(streams) > 5
+    path.write_bytes(b"".join(streams))
+    content = {made.name: data for made, data in members(project)}
+    found = {}
+    archive.walk(path, lambda name, file, size: found.setdefault(name, file.read(size)), AssertionError, 2**30)
+    assert found == content
+    path.write_bytes(b"".join(streams[:2]))
+    refused(project, "it cannot be read: it ends too early")
 
 
 @pytest.mark.parametrize("size", [2**31, 2**40, -1])

@@ -82,6 +82,11 @@ def test_a_damaged_archive_is_one_sentence(monkeypatch):
         path.write_bytes(content)
         with pytest.raises(CorruptArtefactError, match="is not as it was published: it cannot be read"):
             texts.read(DEMO)
+    # The rest of a longer file, a download that went on, the padding that the format allows and nobody here writes.
+    for behind in (b"x", b"more\n" * 10_000, b"\xfd7zXZ", bytes(4), lzma.compress(b"", lzma.FORMAT_ALONE)):
+        path.write_bytes(whole + behind)
+        with pytest.raises(CorruptArtefactError, match=r"is not as it was published: .*: it goes on after its end\. R"):
+            texts.read(DEMO)
     pack_texts("demo", {"gsm": [LINE]}, mode=0o755)
     with pytest.raises(CorruptArtefactError, match="not a plain file of mode 644"):
         texts.read(DEMO)

@@ -62,6 +62,9 @@ def data(text, name):
     return json.loads(re.search(rf'id="{name}">(.*?)</script>', text, flags=re.DOTALL)[1])
 
 
+NOTE = '<p class="note">Verdicts come with t3d pull scores --experiment tiny.</p>'
+
+
 def test_every_number_of_a_table_is_shown_with_its_interval(made):
     text = report(made)
     for row in pages.cells().itertuples():
@@ -128,6 +131,22 @@ def test_a_cell_names_everything_it_was_made_from(made):
     buttons = [a["data-cells"].split() for tag, a in Elements(report(made)).found if "data-cells" in a]
     assert ["t3d/gsm/b8s4"] in buttons
     assert {cell for cells in buttons for cell in cells} == set(provenance["cells"])
+
+
+def test_answers_whose_scores_are_not_here_have_no_verdict(made):
+    """Not even where a manifest is here without its verdicts."""
+    assert all("right" in entry for entry in data(report(made), "answers-data")["answers"]["1/gsm/b8s4"])
+    Path("data/tiny/scores/t3d-seed0/gsm/b8s4.parquet").unlink()
+    found = data(report(made), "answers-data")["answers"]
+    assert {key for key, entries in found.items() if "right" not in entries[0]} == {"1/gsm/b8s4"}
+    pages.remove("scores")
+    text = report(made)
+    found = data(text, "answers-data")["answers"]
+    assert not any("right" in entry for entries in found.values() for entry in entries)
+    assert {entry["finish"] for entry in found["1/gsm/b8s4"]} == {"stop"}
+    assert "Verdicts come with" not in text
+    Path("results/tiny/published.sha256").write_text(f"{'0' * 64}  data/tiny/scores/teacher/gsm/b4s2.manifest.json\n")
+    assert NOTE in report(made)
 
 
 def test_a_table_of_other_scores_is_said_to_be_outdated(made):
@@ -267,7 +286,7 @@ def test_texts_are_of_questions_that_the_teacher_loses_with_fewer_steps(made):
     assert "Verdicts come with" not in report(made)
     # Where an archive has their scores, the page says how to get them.
     Path("results/tiny/published.sha256").write_text(f"{'0' * 64}  data/tiny/scores/teacher/gsm/b4s2.manifest.json\n")
-    assert '<p class="note">Verdicts come with t3d pull scores --experiment tiny.</p>' in report(made)
+    assert NOTE in report(made)
 
 
 def test_texts_are_shown_without_their_questions_and_bad_archives_are_named(made):

@@ -22,11 +22,11 @@ from tests.training import SMALL, small_corpus
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """Its rows are drawn in processes, those of the other tests, which must be the same, in this one."""
-    folder, pool = tmp_path_factory.mktemp("pocket"), corpus.ProcessPoolExecutor
+    folder, pool = tmp_path_factory.mktemp("pocket"), corpus.process_pool
     with pytest.MonkeyPatch.context() as patch:
         small_corpus(patch)
         with patch.context() as of_processes:
-            of_processes.setattr(corpus, "ProcessPoolExecutor", pool)
+            of_processes.setattr(corpus, "process_pool", pool)
             facts = pretrain.pretrain(SMALL, seed=0, device="cpu", folder=folder)
         yield folder, facts
 

@@ -61,6 +61,15 @@ def test_the_card_says_what_the_model_is_and_how_good(experiment, capsys, monkey
     assert f"| `config.json` | `{digest}` |" in written.text
 
 
+def test_a_card_without_a_measured_speed_names_none(experiment):
+    """As that of a student of a single optimizer step."""
+    path = store.manifest_path(experiment, "students/t3d-seed0").with_name("t3d-seed0.receipt.json")
+    receipt = json.loads(path.read_text())
+    del receipt["seconds_per_step"]
+    path.write_text(json.dumps(receipt))
+    assert f" s, finished {receipt['finished']}, commit" in card.text(experiment, "t3d", None, None)
+
+
 def test_results_are_in_the_hubs_form(experiment):
     found = card.results(experiment, "t3d")
     assert sorted(found) == [".eval_results/gsm-b4s1.yaml", ".eval_results/gsm-b4s2.yaml"]

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from t3d.errors import DataError, MissingInputError
+from t3d.errors import MissingInputError
 from t3d.params import AUTOREGRESSIVE, Budget, Comparison, Experiment
 from t3d.prompts import asked
-from t3d.prompts.reader import Prompt
 from t3d.provenance import lineage, store, texts
 from t3d.provenance.parquet import verdicts_of
 
@@ -56,7 +55,7 @@ def of_table(experiment: Experiment, table: Comparison) -> dict[str, Any]:
     unscored: list[Path] = []
     for column in table.benchmarks:
         ids, chosen = _choose(experiment, table, column, found.get(column, {}), budgets)
-        prompts, why = _prompts(experiment, column)
+        prompts, why = asked.find_or_why(experiment, experiment.benchmarks[column].prompts)
         answers: dict[str, dict[str, Any]] = {key: {} for key in ids}
         for number, row in enumerate(rows):
             run, benchmark = row.runs.get(column, ("", ""))
@@ -76,8 +75,7 @@ def of_table(experiment: Experiment, table: Comparison) -> dict[str, Any]:
             questions.append({"column": len(columns) - 1, "id": key, **said})
     content = json.dumps(questions, ensure_ascii=False, separators=(",", ":")).encode()
     packed = b64encode(zlib.compress(content, 9)).decode()
-    published = store.archived(experiment.name, unscored)
-    note = f"Verdicts come with {store.pulling(experiment.name)}." if published else ""
+    note = store.pulling_verdicts(experiment.name, unscored)
     labels = [row.label for row in rows]
     return {"rows": labels, "budgets": names, "columns": columns, "note": note, "packed": packed}
 
@@ -142,11 +140,3 @@ def _verdicts(experiment: Experiment, run: str, benchmark: str, budget: str) -> 
 
 def _score(experiment: Experiment, run: str, benchmark: str, budget: str) -> Path:
     return store.manifest_path(experiment, f"scores/{run}/{benchmark}/{budget}")
-
-
-def _prompts(experiment: Experiment, column: str) -> tuple[dict[str, Prompt], str]:
-    """The questions of a benchmark, or why they are not here."""
-    try:
-        return asked.find(experiment, experiment.benchmarks[column].prompts), ""
-    except (MissingInputError, DataError) as error:
-        return {}, str(error)

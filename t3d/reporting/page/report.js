@@ -225,6 +225,7 @@ function startViewer() {
     const at = done ? side.frames[done - 1] : { block: -1, step: 0 };
     const ended = side.entry && done === side.frames.length;
     side.box.classList.toggle("wrong", Boolean(side.entry) && side.entry.right === false);
+    side.box.classList.toggle("unknown", !side.entry || side.entry.right === undefined);
     side.verdict.textContent = verdictOf(side.entry, side.frames.length);
     side.where.textContent = !side.entry
       ? ""
@@ -244,10 +245,10 @@ function startViewer() {
 
   function verdictOf(entry, frames) {
     if (!entry) return "This answer is not in the report.";
-    const steps = `${entry.length} tokens in ${frames} steps`;
-    if (entry.right === undefined) return `Not scored. ${steps}.`;
+    const steps = `${entry.length} tokens in ${frames} steps${entry.finish === "length" ? ", cut off" : ""}`;
+    if (entry.right === undefined) return `Verdict not here. ${steps}.`;
     const given = entry.extracted && entry.extracted.length < 40 && !entry.right ? `, gave ${entry.extracted}` : "";
-    return `${entry.right ? "✓ Right" : `✗ Wrong${given}`}. ${steps}${entry.finish === "length" ? ", cut off" : ""}.`;
+    return `${entry.right ? "✓ Right" : `✗ Wrong${given}`}. ${steps}.`;
   }
 
   function pause() {

@@ -36,8 +36,9 @@ def of_table(experiment: Experiment, table: Comparison) -> dict[str, Any]:
     Returns:
         `tokens` (texts), `special` (numbers of special tokens in it), `models` (labels of rows), `chosen` (the one
         beside the teacher), `budgets`,
-        `benchmarks` (label, `questions` with id, text and expected answer) and `answers`: row/benchmark/budget ->
-        one entry per question (packed tokens, verdict, what was extracted, tokens up to the end of text).
+        `benchmarks` (label, `questions` with id, text and expected answer), `note` (how to get verdicts that are not
+        here, or empty) and `answers`: row/benchmark/budget -> one entry per question (packed tokens, tokens up to the
+        end of text, why it ended, and, if the score is here, the verdict and what was extracted).
 
     Raises:
         MissingInputError: no answer, or not the teacher's tokenizer, is here.
@@ -62,6 +63,7 @@ def of_table(experiment: Experiment, table: Comparison) -> dict[str, Any]:
         # Before the tokenizer, which may be missing too: that the answers are not here says more.
         manifest.check(contents=False)
     tokens = _Tokens(_tokenizer(experiment, table.teacher))
+    unscored = [path for cell in answers if store.find(path := _path(experiment, "scores", cell)) is None]
     found: dict[str, list[dict[str, Any] | None]] = {}
     benchmarks = {}
     for column in table.benchmarks:
@@ -83,6 +85,7 @@ def of_table(experiment: Experiment, table: Comparison) -> dict[str, Any]:
         "chosen": max(range(len(rows)), key=lambda number: (is_ours(rows[number][0]), number)),
         "budgets": [{"name": b, "block": Budget.parse(b).block_size} for b in table.budgets],
         "benchmarks": benchmarks,
+        "note": store.pulling_verdicts(experiment.name, unscored),
         "answers": found,
     }
 
@@ -138,13 +141,13 @@ def _entries(
 
 
 def _verdicts(experiment: Experiment, cell: ScoreKey) -> dict[str, dict[str, Any]]:
-    path = _path(experiment, "scores", cell)
-    if not path.is_file():
+    """By question; none if the score is not here, as where answers were fetched and scores were not."""
+    if (score := store.find(_path(experiment, "scores", cell))) is None:
         return {}
-    score = of_artefact(store.read(path, kind="scores"), VERDICTS, ["id", "correct", "extracted"]).to_pandas()
+    table = of_artefact(score, VERDICTS, ["id", "correct", "extracted"]).to_pandas()
     return {
         row.id: {"right": bool(row.correct), "extracted": None if pd.isna(row.extracted) else str(row.extracted)}
-        for row in score.itertuples()
+        for row in table.itertuples()
     }
 
 
