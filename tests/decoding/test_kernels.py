@@ -290,11 +290,14 @@ def test_blocks_that_are_complete(budget, stops, seed):
 
 @pytest.mark.parametrize(
     ("shape", "budget", "batch_size"),
-    [("qwen3", "b4s1", 1), ("qwen3", "b4s2", 2), ("qwen3", "b4t0.3", 2), ("qwen2", "b8s2", 1)],
+    [("qwen3", "b4s1", 1), ("qwen3", "b4s2", 2), ("qwen3", "b4t0.3", 2), ("qwen2", "b8s2", 1), ("wide", "b4s1", 2)],
 )
 def test_the_engine_writes_with_kernels_what_the_plain_decoder_writes(shape, budget, batch_size, monkeypatch):
     """On a GPU every step is captured too; many stop tokens do not hinder that."""
-    model = tiny_model(**SHAPES[shape]).to(DEVICE)
+    # Wide enough for products of 2 and 5 parts; the first of them also fetch weights early on a GPU that can.
+    wide = SHAPES["qwen2"] | {"hidden_size": 256, "intermediate_size": 520}
+    model = tiny_model(**(wide if shape == "wide" else SHAPES[shape])).to(DEVICE)
+    monkeypatch.setattr(products, "_programs", lambda device: 40)
     items, settings = requests(3), {"max_new_tokens": 8, "stop_ids": MANY_STOPS}
     plain = run(model, items, budget, engine=False, **settings)
     # Interpreted, each block that only fills a shape takes long.
