@@ -106,14 +106,15 @@ def attend_by_kernel(
         scale = torch.empty(programs, kv_heads, splits, tile, 2, dtype=torch.float32, device=queries.device)
     else:
         part, scale = out, out
-    exact = "ieee" if queries.dtype == torch.float32 else "tf32"
+    # In float32 more stages do not fit into 99 KB of shared memory, which many GPUs have, with heads of 128.
+    stages = 3 if queries.dtype != torch.float32 else 2 if tile <= 32 else 1
     shape: dict[str, Any] = {
         "SIZE": size, "GROUP": group, "HEADS": heads, "KV_HEADS": kv_heads, "WIDTH": width, "TILE": tile,
         "WIDTH_2": triton.next_power_of_2(width), "SPLITS": splits,
     }  # fmt: skip
     _attend_kernel[(programs, kv_heads, splits)](
         queries, cache, slots, ends, out, part, scale, pairs, queries.stride(1), capacity,
-        1 / math.sqrt(width) * math.log2(math.e), EXACT=exact, KEYS=_KEYS, **shape, num_warps=4,
+        1 / math.sqrt(width) * math.log2(math.e), KEYS=_KEYS, **shape, num_warps=4, num_stages=stages,
         **early(queries, blocks * size),
     )  # fmt: skip
     if splits > 1:
@@ -133,7 +134,7 @@ if triton is not None:
         queries, cache, slots, ends, out, part, scale_out, pairs, stride, capacity, scale,
         SIZE: tl.constexpr, GROUP: tl.constexpr, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, WIDTH: tl.constexpr,
         WIDTH_2: tl.constexpr, TILE: tl.constexpr, SPLITS: tl.constexpr, KEYS: tl.constexpr,
-        EXACT: tl.constexpr, EARLY: tl.constexpr,
+        EARLY: tl.constexpr,
     ):  # fmt: skip
         begin(EARLY)
         block, head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -157,7 +158,7 @@ if triton is not None:
             base = ((slot * capacity + keys) * 2 * KV_HEADS + head) * WIDTH
             wide = (keys < end)[:, None] & (columns < WIDTH)[None, :]
             k = tl.load(cache + base[:, None] + columns[None, :], mask=wide, other=0.0)
-            scores = tl.dot(q, tl.trans(k), input_precision=EXACT) * scale
+            scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
             scores = tl.where(keys[None, :] < own_end[:, None], scores, float("-inf"))
             higher = tl.maximum(highest, tl.max(scores, 1))
             # Of these keys a row may see none.
@@ -166,7 +167,7 @@ if triton is not None:
             shrink = tl.exp2(highest - finite)
             v = tl.load(cache + base[:, None] + KV_HEADS * WIDTH + columns[None, :], mask=wide, other=0.0)
             total = total * shrink + tl.sum(weights, 1)
-            sums = sums * shrink[:, None] + tl.dot(weights.to(v.dtype), v, input_precision=EXACT)
+            sums = sums * shrink[:, None] + tl.dot(weights.to(v.dtype), v, input_precision="ieee")
             highest = higher
         if SPLITS == 1:
             at = (position * HEADS + own_head) * WIDTH

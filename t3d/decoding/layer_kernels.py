@@ -65,10 +65,11 @@ def locate_plainly(
 
 
 def norm(x: Tensor, weight: Tensor, epsilon: float, parts: Tensor | None = None) -> Tensor:
-    """RMSNorm of `x [rows, width]`; `parts`, float32 `[parts, rows, width]`, are first added to `x`, in place."""
+    """RMSNorm of `x [rows, width]`; `parts` of a product, `[parts, rows, width]`, are first added to `x`, in place.
+
+    Products come in parts only where kernels run.
+    """
     if not by_kernel(x):
-        if parts is not None:
-            x.copy_(x + parts.sum(0))
         return norm_plainly(x, weight, epsilon)
     rows, width = x.shape
     out, width_2 = torch.empty_like(x), triton.next_power_of_2(width)
@@ -149,13 +150,12 @@ def turn_and_write(
 ) -> Tensor:
     """`turn`, which also writes keys and values to row `places [rows]` of `cache`.
 
-    The cache is `[rows of the cache, 2, key/value heads, width]`. `qkv` may be in parts, `[parts, rows, ...]`. Returns
-    the queries.
+    The cache is `[rows of the cache, 2, key/value heads, width]`. `qkv` may be in parts, `[parts, rows, ...]`,
+    where kernels run. Returns the queries.
     """
     rows, (kv_heads, width) = qkv.shape[-2], cache.shape[2:]
     whole = qkv.dim() == 2
     if not by_kernel(qkv):
-        qkv = qkv if whole else qkv.sum(0).to(cache.dtype)
         queries, kv = turn(qkv, norms, cos, sin, heads, kv_heads, epsilon)
         cache.index_copy_(0, places, kv)
         return queries

@@ -71,7 +71,7 @@ class Network:
             inner = (
                 products.gated(states, layer.gate_up) if few else layer_kernels.swiglu(linear(states, layer.gate_up))
             )
-            # What the last layer adds no kernel would read.
+            # No kernel comes that would add the last layer's parts.
             parts = _add(x, inner, layer.down, few and number < len(self.layers) - 1)
         return x
 

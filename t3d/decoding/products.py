@@ -12,20 +12,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, silu
 
 from t3d.decoding.launch import early
 
 try:
     import triton
     import triton.language as tl
-    from triton.language.extra.cuda import gdc_launch_dependents, gdc_wait
+
+    from t3d.decoding.launch import let_next_come, wait_for_last
 except ImportError:  # a CPU build of PyTorch comes without
     triton = None
 
 MOST_ROWS = 32
-"""More rows are left to cuBLAS. 32 rows (four sequences) of a 4B model write 1.06 times as many tokens per second with
-products in parts, 64 rows 0.85 times as many."""
+"""More rows are left to cuBLAS. With products in parts a 4B model writes 1.06 times as many tokens per second with 32
+rows (four sequences at `b4s1`), 0.85 times as many with 64."""
 _DEPTH = 128
 """Numbers of a column that a program multiplies at a time."""
 _AHEAD = 256
@@ -39,11 +39,11 @@ def in_parts(x: Tensor, weight: Tensor, bias: Tensor | None = None, programs: in
     """x W^T + b as a sum of parts, float32 `[parts, rows, columns]`.
 
     Args:
-        x: `[rows, depth]`, at most `MOST_ROWS` of them.
-        weight: `[columns, depth]`.
+        x: contiguous `[rows, depth]`, at most `MOST_ROWS` of them.
+        weight: contiguous `[columns, depth]`.
         bias: `[columns]`.
-        programs: about so many share the work, if there are not more tiles of columns; `_PROGRAMS` for each processor
-            unless given.
+        programs: so many are aimed at, `_PROGRAMS` for each processor unless given. There are never fewer than tiles of
+            columns.
     """
     (rows, depth), columns = x.shape, len(weight)
     shape = _shape(x)
@@ -68,19 +68,13 @@ def gated(x: Tensor, weight: Tensor) -> Tensor:
     return out
 
 
-def gated_plainly(x: Tensor, weight: Tensor) -> Tensor:
-    """`gated` in PyTorch."""
-    gates, inputs = linear(x, weight).chunk(2, dim=-1)
-    return silu(gates) * inputs
-
-
 def _shape(x: Tensor) -> dict[str, Any]:
     rows, depth = x.shape
     even = depth % _DEPTH == 0
     options = early(x, rows)
     return {
         "ROWS": max(8, triton.next_power_of_2(rows)), "COLUMNS": 32 if rows <= 16 else 64, "DEPTH": _DEPTH,
-        "EVEN": even, "EXACT": "ieee" if x.dtype == torch.float32 else "tf32",
+        "EVEN": even,
         # What is fetched begins and ends at a multiple of 16 bytes.
         "AHEAD": _AHEAD if options["EARLY"] and even else 0, "num_warps": 2, "num_stages": 3, **options,
     }  # fmt: skip
@@ -97,7 +91,7 @@ if triton is not None:
 
     @triton.jit
     def _fetch(weight, column, depth, start, many):
-        # Into the L2 cache: `many` numbers of each column, of which two threads that follow each other take a half.
+        # Into the L2 cache: `many` numbers of each column, in two halves. A column stands twice in `column`.
         half = many // 2
         first = column.to(tl.int64) * depth + start + tl.arange(0, column.shape[0]) % 2 * half
         size = column * 0 + half * (weight.dtype.element_ty.primitive_bitwidth // 8)
@@ -109,11 +103,10 @@ if triton is not None:
     @triton.jit
     def _multiply(
         x, weight, column, rows, depth, start, end,
-        ROWS: tl.constexpr, DEPTH: tl.constexpr, EVEN: tl.constexpr, EXACT: tl.constexpr, EARLY: tl.constexpr,
+        ROWS: tl.constexpr, DEPTH: tl.constexpr, EVEN: tl.constexpr, EARLY: tl.constexpr,
     ):  # fmt: skip
         # The columns' products with all rows, `[columns, rows]`, of the numbers from `start` to `end`.
-        if EARLY:
-            gdc_wait()
+        wait_for_last(EARLY)
         row, inner = tl.arange(0, ROWS), tl.arange(0, DEPTH)
         real = (row < rows)[:, None]
         own = weight + column.to(tl.int64)[:, None] * depth + inner[None, :]
@@ -126,18 +119,17 @@ if triton is not None:
                 inside = (first + inner < depth)[None, :]
                 w = tl.load(own + first, mask=inside, other=0.0)
                 values = tl.load(own_x + first, mask=real & inside, other=0.0)
-            sums = tl.dot(w, tl.trans(values), sums, input_precision=EXACT)
+            sums = tl.dot(w, tl.trans(values), sums, input_precision="ieee")
         # Not before: programs of the next kernel would come while these still read, some processors would get more
         # of them than others, and a step of 4B would take 1.15 times as long.
-        if EARLY:
-            gdc_launch_dependents()
+        let_next_come(EARLY)
         return sums
 
     @triton.jit
     def _parts_kernel(
         x, weight, bias, out, rows, columns, depth, share,
         BIAS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, EVEN: tl.constexpr,
-        EXACT: tl.constexpr, AHEAD: tl.constexpr, EARLY: tl.constexpr,
+        AHEAD: tl.constexpr, EARLY: tl.constexpr,
     ):  # fmt: skip
         first, part = tl.program_id(0) * COLUMNS, tl.program_id(1)
         start = part * share
@@ -148,10 +140,10 @@ if triton is not None:
             twice = tl.minimum(first + tl.arange(0, 2 * COLUMNS) // 2, last)
             _fetch(weight, twice, depth, start, tl.minimum(AHEAD, end - start))
         column = first + tl.arange(0, COLUMNS)
-        sums = _multiply(x, weight, tl.minimum(column, last), rows, depth, start, end, ROWS, DEPTH, EVEN, EXACT, EARLY)
+        sums = _multiply(x, weight, tl.minimum(column, last), rows, depth, start, end, ROWS, DEPTH, EVEN, EARLY)
         there, row = column < columns, tl.arange(0, ROWS)
         if BIAS:
-            # Of one part alone.
+            # Only the first part has it.
             added = tl.load(bias + column, mask=column < tl.where(part == 0, columns, 0), other=0.0)
             sums += added.to(tl.float32)[:, None]
         at = out + ((part * rows + row) * columns)[None, :] + column[:, None]
@@ -161,7 +153,7 @@ if triton is not None:
     def _gated_kernel(
         x, weight, out, rows, columns, depth,
         ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, EVEN: tl.constexpr,
-        EXACT: tl.constexpr, AHEAD: tl.constexpr, EARLY: tl.constexpr,
+        AHEAD: tl.constexpr, EARLY: tl.constexpr,
     ):  # fmt: skip
         # First the columns of the gates, then those of the inputs.
         first, last = tl.program_id(0) * COLUMNS, columns - 1
@@ -171,7 +163,7 @@ if triton is not None:
             _fetch(weight, twice, depth, 0, tl.minimum(AHEAD, depth))
         own = tl.arange(0, 2 * COLUMNS)
         both = tl.minimum(first + own % COLUMNS, last) + own // COLUMNS * columns
-        sums = _multiply(x, weight, both, rows, depth, 0, depth, ROWS, DEPTH, EVEN, EXACT, EARLY)
+        sums = _multiply(x, weight, both, rows, depth, 0, depth, ROWS, DEPTH, EVEN, EARLY)
         gates, inputs = tl.split(tl.permute(tl.reshape(sums, [2, COLUMNS, ROWS]), [1, 2, 0]))
         column, row = first + tl.arange(0, COLUMNS), tl.arange(0, ROWS)
         there = (column < columns)[:, None] & (row < rows)[None, :]
