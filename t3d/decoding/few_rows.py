@@ -55,8 +55,8 @@ def best_token(x: Tensor, weight: Tensor, norm_weight: Tensor, epsilon: float, e
     """The likeliest token of each of few rows, and log(p / (1 - p)), without writing logits.
 
     A program keeps, of its tile of the vocabulary, the largest logit, the next one and the sum of the others; a second
-    kernel puts them together. For four rows of a 4B model that takes 190 us on an H200; norm, product and draw one after the
-    other take 274.
+    kernel puts them together. For four rows of a 4B model that takes 190 us on an H200; norm, product and draw one
+    after the other take 274.
 
     Args:
         x: states before the final norm, `[rows, depth]`.
