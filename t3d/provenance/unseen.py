@@ -1,18 +1,20 @@
 """What Snakemake would take for finished although it is not.
 
-Snakemake sees a changed parameter by its records alone, and looks for the inputs of jobs that run, not for those of
-files that exist. So it plans nothing in two cases:
+Snakemake sees a changed parameter by its records alone, looks for the inputs of jobs that run, not for those of files
+that exist, and knows manifests, not the files that they list. So it plans nothing in four cases:
 
 - a fresh clone has tables and figures, from git, and neither their scores nor records;
-- after `rm -rf .snakemake` a student exists whose learning rate was changed since.
+- after `rm -rf .snakemake` a student exists whose learning rate was changed since;
+- a manifest, or a file that one lists, is damaged (sizes are compared, no content is hashed);
+- a job needs the weights of a student of which only the manifest is here.
 
 The rules ask here before anything runs (`workflow/rules/common.smk`), and stop with what to type.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from t3d.errors import MissingInputError, ParameterError
+from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError, T3DError
 from t3d.params import Experiment, Product
 from t3d.provenance import lineage, records, store, verify
 from t3d.provenance.store import MANIFEST, manifest_path
@@ -57,12 +59,13 @@ def artefacts_behind(experiment: Experiment, targets: Iterable[str]) -> list[str
     return lineage.origins_of(experiment, _asked(experiment, list(targets))[1])
 
 
-def files_behind(experiment: Experiment, targets: Iterable[str]) -> dict[str, str]:
+def files_behind(experiment: Experiment, targets: Iterable[str], forced: Collection[str] = ()) -> dict[str, str]:
     """File behind targets that would not be made again -> a sentence that says why it should be.
 
     Args:
         experiment: that is run.
         targets: of Snakemake's command line, files or names of rules; the default ones if there are none.
+        forced: files that Snakemake is told to make again.
 
     Returns:
         Manifests of artefacts, tables, figures and their copies. What follows from such an artefact is made again with
@@ -71,23 +74,80 @@ def files_behind(experiment: Experiment, targets: Iterable[str]) -> dict[str, st
     targets = list(targets)
     products, artefacts = _asked(experiment, targets)
     named = {path.as_posix() for path in _named(targets)}
-    stale = _stale(experiment, artefacts)
+    stale = _stale(experiment, artefacts, forced)
     return stale | {path: why for path, why in _taken(experiment, products, named) if path not in stale}
 
 
-def _stale(experiment: Experiment, artefacts: Iterable[str]) -> dict[str, str]:
-    """Artefacts that do not fit and of which Snakemake has no record, the first of each chain."""
-    found = {}
-    stale: set[str] = set()
-    for artefact in lineage.origins_of(experiment, artefacts):
-        error = verify.fault(experiment, artefact)
-        if error is None or isinstance(error, MissingInputError):
+def made_again(
+    edges: Mapping[str, list[str]],
+    changed: Iterable[str],
+    wanted: Collection[str],
+    absent: Collection[str],
+    hollow: Collection[str],
+    loose: Collection[str] = (),
+) -> set[str]:
+    """What a run makes.
+
+    Args:
+        edges: artefact, table or figure -> what it is made from.
+        changed: what does not fit.
+        wanted: what the run's targets ask for.
+        absent: artefacts without a manifest: made if a target or a job asks for them.
+        hollow: artefacts with a manifest, and without a file that it lists: made if a job reads them.
+        loose: of what has edges, what does not read those files.
+    """
+    made, read, needed = set(changed), set[str](), set(wanted)
+    before = -1
+    while before != len(made):
+        before = len(made)
+        needed.update(source for name in made for source in edges.get(name, ()))
+        read.update(source for name in made if name not in loose for source in edges.get(name, ()))
+        made |= needed.intersection(absent) | read.intersection(hollow)
+        made |= {name for name, sources in edges.items() if not made.isdisjoint(sources)}
+    return made
+
+
+def _stale(experiment: Experiment, artefacts: Collection[str], forced: Collection[str]) -> dict[str, str]:
+    """Artefacts that have to be made again, and of which Snakemake does not know it: the first of each chain."""
+    behind = lineage.origins_of(experiment, artefacts)
+    paths = {artefact: str(manifest_path(experiment, artefact)) for artefact in behind}
+    unknown: dict[str, str] = {}
+    known = {artefact for artefact, path in paths.items() if path in forced}
+    absent: set[str] = set()
+    hollow: dict[str, str] = {}
+    for artefact, path in paths.items():
+        try:
+            manifest = verify.read(experiment, artefact)
+            try:
+                manifest.check(contents=False)
+            except MissingInputError as error:
+                hollow[artefact] = str(error)
+        except MissingInputError:
+            absent.add(artefact)
             continue
-        path = str(manifest_path(experiment, artefact))
-        behind = lineage.origins_of(experiment, lineage.inputs_of(experiment, artefact))
-        if stale.isdisjoint(behind) and not records.has(path):
-            found[path] = str(error)
-        stale.add(artefact)
+        except CorruptArtefactError as error:
+            unknown[artefact] = str(error)
+            continue
+        try:
+            verify.check(experiment, manifest)
+        except MissingInputError:
+            continue
+        except T3DError as error:
+            # Snakemake sees by its record that a parameter was changed.
+            if records.has(path):
+                known.add(artefact)
+            else:
+                unknown[artefact] = str(error)
+    edges = {artefact: lineage.inputs_of(experiment, artefact) for artefact in behind}
+    made = made_again(edges, known | unknown.keys(), artefacts, absent, hollow)
+    unknown |= {artefact: why for artefact, why in hollow.items() if artefact in made}
+    found: dict[str, str] = {}
+    stale: set[str] = set()
+    for artefact in behind:
+        if artefact in unknown and stale.isdisjoint(lineage.origins_of(experiment, edges[artefact])):
+            found[paths[artefact]] = unknown[artefact]
+        if artefact in unknown or artefact in known:
+            stale.add(artefact)
     return found
 
 
@@ -100,12 +160,16 @@ def _taken(experiment: Experiment, products: dict[str, Product], named: set[str]
         for artefact, file in missing.items():
             manifest = manifest_path(experiment, artefact)
             if manifest.is_file():
-                yield str(manifest), f"{file} is missing."
+                yield (
+                    str(manifest),
+                    f"{file} is missing." if file != manifest else str(verify.fault(experiment, artefact)),
+                )
         # What Snakemake noted no use of changes the set of inputs, which it sees: a new budget, a new row.
         noted = set(records.of(path).get("input", []))
         known = not noted or all(str(manifest_path(experiment, artefact)) in noted for artefact in missing)
         if missing and path in named and known:
-            yield path, f"{path} shows {next(iter(missing.values()))}, which is missing."
+            first = next(iter(missing.values()))
+            yield path, f"{path} shows {first}, which is {'damaged' if first.is_file() else 'missing'}."
         elif not missing and not records.has(path) and not _is_older(path, _shows(experiment, path, product)):
             yield path, f"There is no record of how {path} was made."
 

@@ -32,13 +32,18 @@ def fault(
         A MissingInputError if the artefact is not here, or not all of it; for the others see `check`.
     """
     try:
-        manifest = store.read(manifest_path(experiment, artefact))
-        if manifest.artefact != artefact:
-            raise CorruptArtefactError(f"{manifest.path}: artefact is {manifest.artefact!r}, expected {artefact!r}.")
-        check(experiment, manifest, files=files, receipt=receipt)
+        check(experiment, read(experiment, artefact), files=files, receipt=receipt)
     except T3DError as error:
         return error
     return None
+
+
+def read(experiment: Experiment, artefact: str) -> Manifest:
+    """The manifest of an artefact; raises as `store.read`, and CorruptArtefactError if it is another one's."""
+    manifest = store.read(manifest_path(experiment, artefact))
+    if manifest.artefact != artefact:
+        raise CorruptArtefactError(f"{manifest.path}: artefact is {manifest.artefact!r}, expected {artefact!r}.")
+    return manifest
 
 
 def check(experiment: Experiment, manifest: Manifest, *, files: Files | None = None, receipt: bool = False) -> None:

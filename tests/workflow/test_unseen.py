@@ -129,6 +129,61 @@ def test_weights_that_were_deleted_are_not_missed_by_what_does_not_read_them(pro
     assert list(unseen.files_behind(experiment, [drawn])) == [drawn]
 
 
+def test_weights_that_were_deleted_are_made_before_a_job_reads_them(project):
+    """Snakemake sees the manifest, and the job would fail after everything that is made before it."""
+    weights = project / "data" / "demo" / "students" / "t3d-seed0" / "model.safetensors"
+    weights.unlink()
+    content = twin()
+    content["tables"]["table1"]["budgets"] = ["b8s2", "b8s1"]
+    write(project, content)
+    output = snakemake(project, "-n", TABLE, check=False)
+    student = "data/demo/students/t3d-seed0.manifest.json"
+    assert f"{weights.relative_to(project)} is missing, though {student} lists it" in output
+    # Of the other student the weights are here.
+    assert forced(output) == ["--forcerun", student]
+    assert planned(project, TABLE, *forced(output)) >= {"students/t3d-seed0", "answers/t3d-seed0/gsm/b8s1"}
+
+
+def test_what_a_student_that_has_to_be_made_again_learns_from_is_made_first(project, monkeypatch):
+    """Of its rollouts, too, only manifests are here; `--forcerun` names the first of the chain."""
+    monkeypatch.chdir(project)
+    (project / "data" / "demo" / "students" / "t3d-seed0" / "model.safetensors").unlink()
+    (project / "data" / "demo" / "answers" / "t3d-seed0" / "gsm" / "b8s2.manifest.json").unlink()
+    score = project / "data" / "demo" / "scores" / "t3d-seed0" / "gsm" / "b8s2.manifest.json"
+    experiment = load(project / "params" / "demo.yaml")
+    # The score is here: nobody asks the student.
+    assert unseen.files_behind(experiment, []) == {}
+    score.unlink()
+    (student,) = (path for path in unseen.files_behind(experiment, []) if "scores" not in path)
+    assert student == "data/demo/students/t3d-seed0.manifest.json"
+    for shard in (project / "data" / "demo" / "trajectories").rglob("*.parquet"):
+        shard.unlink()
+    found = [path for path in unseen.files_behind(experiment, []) if "scores" not in path]
+    assert found
+    assert all(path.startswith("data/demo/trajectories/") for path in found)
+    forcing = {"data/demo/students/t3d-seed0.manifest.json"}
+    (project / score).write_text("{}")
+    assert set(found) <= unseen.files_behind(experiment, [], forcing).keys()
+
+
+def test_a_file_or_manifest_that_was_cut_short_is_called_damaged(project):
+    """Whatever the records say; a manifest that is damaged is not missing."""
+    student = project / "data" / "demo" / "students" / "t3d-seed0.manifest.json"
+    weights = project / "data" / "demo" / "students" / "t3d-seed0" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:1000])
+    output = snakemake(project, "-n", check=False)
+    assert f"model.safetensors: 1000 bytes, {student.relative_to(project)} says {len(whole)}" in output
+    assert planned(project, *forced(output)) == {"students/t3d-seed0"} | EVALUATIONS | REPORT
+    weights.write_bytes(whole)
+    score = project / "data" / "demo" / "scores" / "t3d-seed0" / "gsm" / "b8s2.manifest.json"
+    score.write_text(score.read_text()[:40])
+    for rules in ("Snakefile", "workflow/report.smk"):
+        output = snakemake(project, "-n", TABLE, rules=rules, check=False)
+        assert "is missing." not in output
+        assert "Delete it and run its stage again" in output or "Damaged, so delete" in output
+
+
 def test_a_manifest_that_cannot_be_read_is_made_again(project, monkeypatch):
     monkeypatch.chdir(project)
     path = "data/demo/scores/t3d-seed0/gsm/b8s2.manifest.json"

@@ -78,7 +78,7 @@ def check_unseen():
     made_here = [folder for folder, rule in (("data/", "answers"), ("results/", "table")) if workflow.is_rule(rule)]
     found = {
         path: why
-        for path, why in unseen.files_behind(E, settings.targets).items()
+        for path, why in unseen.files_behind(E, settings.targets, settings.forcerun).items()
         if path.startswith(tuple(made_here)) and path not in settings.forcerun
     }
     if found:

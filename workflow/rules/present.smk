@@ -9,11 +9,16 @@ def material(product):
     missing = verify.missing_of(E, product, here=True)
     if missing:
         command = publish.remedy(E, missing)
+        damaged = [str(path) for path in missing.values() if path.is_file()]
         remedy = f"Fetch them ({command})." if command else "Only the Snakefile makes them."
+        if damaged:
+            # Nothing is fetched over a file that is here.
+            remedy = f"Damaged, so delete: {', '.join(damaged[:3])}{', ...' if damaged[3:] else ''}. {remedy}"
         files = [str(path) for path in missing.values()]
+        kind = "missing or damaged" if damaged else "missing"
         raise WorkflowError(
             f"{product.caption!r} cannot be made here: it shows {len(artefacts)} artefacts, and of {len(files)} a file is "
-            f"missing ({', '.join(files[:3])}{', ...' if files[3:] else ''}). {remedy} Tables and figures that need none of "
+            f"{kind} ({', '.join(files[:3])}{', ...' if files[3:] else ''}). {remedy} Tables and figures that need none of "
             "them can be asked for by name."
         )
     check_unseen()
