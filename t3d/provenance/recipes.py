@@ -6,6 +6,7 @@ stage makes. Parameters that change speed alone (batch size, device, recomputed 
 
 import hashlib
 import json
+from ast import literal_eval
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,32 @@ def shown(experiment: Experiment, product: Product) -> str:
     figures = experiment.figures.values() if group == "figures" else ()
     looks = [lineage.students_of(experiment, figure) for figure in figures]
     return canonical([_dumped(experiment)[group][name], labels, looks, code_of("reporting")])
+
+
+def differ_by_code(experiment: Experiment, product: Product, recorded: list[Any]) -> bool:
+    """Whether a table or figure was made from what decides its content now but for the code.
+
+    An option that is not used says what its absence said before there was that option.
+
+    Args:
+        experiment: whose product it is.
+        product: a table or figure.
+        recorded: the parameters that Snakemake noted of it, one of which is what `shown` said then.
+    """
+
+    def deciding(text: str) -> list[Any]:
+        parameters, *others = json.loads(text)[:-1]
+        return [{k: v for k, v in parameters.items() if v is not None and v is not False}, *others]
+
+    now = deciding(shown(experiment, product))
+    for value in recorded:
+        try:
+            if deciding(literal_eval(value)) == now:
+                return True
+        except (AttributeError, SyntaxError, TypeError, ValueError):
+            # Another parameter of the job, the experiment's name for example.
+            continue
+    return False
 
 
 def canonical(content: Any) -> str:

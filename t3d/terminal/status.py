@@ -9,7 +9,6 @@ import json
 import textwrap
 import time
 from collections import defaultdict
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -17,17 +16,22 @@ from pathlib import Path
 from typing import Any
 
 from t3d.errors import MissingInputError, T3DError
-from t3d.params import Experiment, Product
-from t3d.provenance import lineage, recipes, records, store, verify
+from t3d.params import Experiment, Product, TrainingFigure
+from t3d.provenance import lineage, recipes, records, store, unseen, verify
 from t3d.provenance.store import manifest_path
+from t3d.terminal import remaining
+from t3d.terminal.remaining import Remaining
 
-MADE, STALE, MISSING, INCOMPLETE = "made", "stale", "missing", "incomplete"
-_COLOURS = {MADE: 32, STALE: 33, MISSING: 2, INCOMPLETE: 36}
+MADE, STALE, MISSING, INCOMPLETE, EARLIER = "made", "stale", "missing", "incomplete", "older code"
+_COLOURS = {MADE: 32, STALE: 33, MISSING: 2, INCOMPLETE: 36, EARLIER: 36}
+_WIDTH = max(map(len, _COLOURS))
 
 _MEANINGS = {
     STALE: "the file is older than what it shows, or parameters, inputs or code have changed since; Snakemake makes it "
     "again when it is asked for.",
-    INCOMPLETE: "the file is here, from git for example; some of the artefacts it was made from are not.",
+    EARLIER: "the file fits all that it shows; the code of tables and figures has changed since it was made. Snakemake "
+    "makes it again when it is asked for, from what is here.",
+    INCOMPLETE: "the file is here, from git for example; some of what it shows is not.",
 }
 """Of a target's states, those whose name does not say it all."""
 
@@ -38,8 +42,9 @@ class Target:
 
     path: str
     state: str
-    """`made`; `stale`: older than what it shows, or that is stale; `incomplete`: the file is there, as git keeps it,
-    but not all that it shows is; `missing`."""
+    """`made`: the file is there, and fits all that it shows; `stale`: older than what it shows, or that is stale;
+    `older code`: made by other code of tables and figures; `incomplete`: the file is there, as git keeps it, but not
+    all that it shows is; `missing`."""
     made: int
     """Artefacts behind it that are made and fit, of so many: `of`."""
     of: int
@@ -69,18 +74,6 @@ class Running:
 
 
 @dataclass(frozen=True)
-class Remaining:
-    """The jobs that Snakemake would plan, and the sum of their times, start-up included."""
-
-    jobs: int
-    seconds: float
-    unknown: int
-    """Jobs of kinds of which none was made yet: their time is not in `seconds`."""
-    by: str
-    """`records`: the median of what was made, as Snakemake or a receipt recorded it; `cost`: `t3d cost` on one A100."""
-
-
-@dataclass(frozen=True)
 class Status:
     """Where an experiment stands."""
 
@@ -103,13 +96,20 @@ def look(experiment: Experiment) -> Status:
     state = {artefact: _state(faults[artefact]) if artefact in here else MISSING for artefact in every}
     receipts = {artefact: store.find_receipt(experiment, artefact) or {} for artefact in here}
     targets = []
+    states_alone: dict[str, str] = {}
     for name, product in products.items():
         behind = lineage.artefacts_of(experiment, [product])
         path = Path("results", experiment.name, name)
         states = [state[artefact] for artefact in behind]
         shown = lineage.inputs_of_target(experiment, product)
         finished = max((_finished(receipts.get(artefact, {})) for artefact in shown), default=0.0)
-        seen = _seen(experiment, product, path, finished, states)
+        if isinstance(product, TrainingFigure):
+            # Weights need not be here.
+            absent = bool(verify.missing_of(experiment, product))
+        else:
+            absent = any(state[artefact] == MISSING for artefact in shown)
+        own = states_alone[str(path)] = _seen(experiment, product, path, finished, absent)
+        seen = STALE if STALE in states and own != MISSING else own
         targets.append(Target(str(path), seen, states.count(MADE), len(states), product.on_request))
     partials = {str(path): path for path in Path("data", experiment.name).rglob("*.partial")}
     kinds: dict[str, list[str]] = defaultdict(list)
@@ -121,9 +121,7 @@ def look(experiment: Experiment) -> Status:
         [Stage(kind, *(found.count(s) for s in (MADE, STALE, MISSING))) for kind, found in kinds.items()],
         {artefact: str(fault) for artefact, fault in faults.items() if state[artefact] == STALE},
         [job for artefact in every if (job := _running(experiment, artefact, state[artefact], partials))],
-        _remaining(
-            experiment, every, receipts, *_planned(experiment, wanted, state, {t.path: t.state for t in targets})
-        ),
+        remaining.of(experiment, every, receipts, *_planned(experiment, wanted, state, states_alone)),
     )
 
 
@@ -133,16 +131,17 @@ def _state(fault: T3DError | None) -> str:
     return MISSING if isinstance(fault, MissingInputError) else STALE
 
 
-def _seen(experiment: Experiment, product: Product, path: Path, finished: float, behind: list[str]) -> str:
-    """State of a table or figure, from when the last of what it shows was finished and the states of all behind it."""
+def _seen(experiment: Experiment, product: Product, path: Path, finished: float, absent: bool) -> str:
+    """State of a table or figure, but for stale artefacts behind it: the last of what it shows was finished then, and
+    something that it shows is not here."""
     if not path.is_file():
         return MISSING
+    if path.stat().st_mtime < finished:
+        return STALE
     known = records.of(str(path)).get("params")
-    if STALE in behind or path.stat().st_mtime < finished:
-        return STALE
     if known is not None and repr(recipes.shown(experiment, product)) not in known:
-        return STALE
-    return INCOMPLETE if MISSING in behind else MADE
+        return EARLIER if not absent and recipes.differ_by_code(experiment, product, known) else STALE
+    return INCOMPLETE if absent else MADE
 
 
 def _finished(receipt: dict[str, Any]) -> float:
@@ -191,17 +190,20 @@ def _planned(
     """Artefacts that Snakemake would make for the default tables and figures, and those of the latter it would make.
 
     It looks for what is missing behind what it makes, not behind what is there; and what is made from something that is
-    made again is made again.
+    made again is made again. Of an artefact that no job reads the manifest is enough.
     """
     made_from = {artefact: lineage.inputs_of(experiment, artefact) for artefact in wanted}
     shows: dict[str, list[str]] = {}
     made: set[str] = set()
     needed: set[str] = set()
+    loose: set[str] = set()
     for name, product in lineage.targets(experiment).items():
         path, copy = Path("results", experiment.name, name), Path("results", name)
         shows[str(path)] = lineage.inputs_of_target(experiment, product)
-        if targets[str(path)] in (MISSING, STALE):
+        if targets[str(path)] in (MISSING, STALE, EARLIER):
             made.add(str(path))
+        if isinstance(product, TrainingFigure):
+            loose.add(str(path))
         if path.suffix != ".csv":
             # The target of all asks for them.
             needed.update(shows[str(path)])
@@ -213,59 +215,25 @@ def _planned(
     shows[str(metrics)] = [path for path in targets if path in shows and path.endswith(".csv")]
     if not metrics.is_file():
         made.add(str(metrics))
-    made |= {artefact for artefact in wanted if state[artefact] == STALE}
-    edges = made_from | shows
-    before = -1
-    while before != len(made):
-        before = len(made)
-        needed.update(source for name in made for source in edges[name])
-        made |= {artefact for artefact in needed if state.get(artefact, MADE) != MADE}
-        made |= {name for name, sources in edges.items() if not made.isdisjoint(sources)}
+    made |= {artefact for artefact in wanted if state[artefact] == STALE and not _kept(experiment, artefact)}
+    missing = [artefact for artefact in wanted if state[artefact] == MISSING]
+    hollow = [artefact for artefact in missing if manifest_path(experiment, artefact).is_file()]
+    absent = set(missing).difference(hollow)
+    made = unseen.made_again(made_from | shows, made, needed, absent, hollow, loose)
     return [artefact for artefact in wanted if artefact in made], [path for path in shows if path in made]
 
 
-def _remaining(
-    experiment: Experiment,
-    every: Iterable[str],
-    receipts: dict[str, dict[str, Any]],
-    left: list[str],
-    products: list[str],
-) -> Remaining:
-    jobs = len(left) + len(products)
-    if experiment.gpus:
-        from t3d.terminal import cost  # which an experiment without GPUs does not need
-
-        return Remaining(jobs, sum(cost.of_artefact(experiment, artefact).seconds for artefact in left), 0, "cost")
-    if not jobs:
-        return Remaining(0, 0.0, 0, "records")
-    took: dict[str, list[float]] = defaultdict(list)
-    there = {str(Path("results", experiment.name, name)) for name in lineage.targets(experiment, on_request=True)}
-    kinds = set(map(_kind, [*left, *products]))
-    for name in [*every, *there, *products]:
-        if _kind(name) in kinds and (seconds := _seconds(experiment, name, receipts.get(name, {}))) is not None:
-            took[_kind(name)].append(seconds)
-    known = [took[_kind(name)] for name in [*left, *products] if _kind(name) in took]
-    return Remaining(jobs, sum(map(_median, known)), jobs - len(known), "records")
-
-
-def _kind(name: str) -> str:
-    """Jobs of one kind take about as long: stages, tables, figures, copies."""
-    stage, _, rest = name.partition("/")
-    return Path(name).suffix + str(rest.count("/")) if stage == "results" else stage
-
-
-def _median(values: list[float]) -> float:
-    """As `statistics.median`, which takes longer to load than the rest of this module."""
-    ordered, half = sorted(values), len(values) // 2
-    return ordered[half] if len(values) % 2 else (ordered[half - 1] + ordered[half]) / 2
-
-
-def _seconds(experiment: Experiment, name: str, receipt: dict[str, Any]) -> float | None:
-    """How long the job of an artefact, table, figure or copy took, start-up included; None if nobody knows."""
-    record = records.of(name if name.startswith("results/") else str(manifest_path(experiment, name)))
-    if "endtime" in record:
-        return record["endtime"] - record["starttime"]
-    return receipt["seconds"] + receipt.get("start_seconds", 0.0) if "seconds" in receipt else None
+def _kept(experiment: Experiment, artefact: str) -> bool:
+    """Whether nothing but an input is another one, and not newer: Snakemake compares times first."""
+    try:
+        manifest = verify.read(experiment, artefact)
+        manifest.check(contents=False)
+        verify.check(experiment, manifest)
+    except T3DError:
+        return False
+    paths = [manifest_path(experiment, source) for source in manifest.inputs]
+    made = manifest.path.stat().st_mtime
+    return all(path.stat().st_mtime <= made for path in paths if path.is_file())
 
 
 def to_json(status: Status) -> str:
@@ -285,7 +253,7 @@ def to_text(status: Status, colours: bool = False, width: int | None = None) -> 
     longest = max(map(len, names), default=0)
     lines = [f"experiment {status.experiment}, {folder}"]
     for name, target in zip(names, listed, strict=True):
-        state = said(target.state, f"{target.state:<{len(INCOMPLETE)}}")
+        state = said(target.state, f"{target.state:<{_WIDTH}}")
         lines.append(f" {name:<{longest}}  {state}  {target.made} of {target.of} artefacts")
     above, below = _notes(status)
     if width is not None:
@@ -310,6 +278,11 @@ def _notes(status: Status) -> tuple[list[str], list[str]]:
     above = [f"Made on request: {', '.join(others)}."] if others else []
     states = {target.state for target in listed}
     above += [f"{state}: {why}" for state, why in _MEANINGS.items() if state in states]
+    if any(target.made < target.of and target.state in (MADE, EARLIER) for target in listed):
+        above.append(
+            "All that such a file shows is here. Of what that was made from (models, answers) something is not, as "
+            "after t3d pull scores."
+        )
     below = [f"stale: {reason}" for reason in list(status.stale.values())[:5]]
     if len(status.stale) > len(below):
         below.append(f"stale: {len(status.stale) - len(below)} more (--json lists them)")
@@ -322,8 +295,12 @@ def _notes(status: Status) -> tuple[list[str], list[str]]:
 def _left(status: Status) -> str:
     left = status.remaining
     if not left.jobs:
+        if any(target.state == INCOMPLETE and not target.on_request for target in status.targets):
+            return "Nothing is left to make: all default tables and figures are files that are here."
         return "All default tables and figures are made."
     jobs = f"{left.jobs} job{'s' if left.jobs > 1 else ''} left"
+    if left.by == "cost" and not left.seconds:
+        return f"{jobs}, all of them tables and figures: no GPU."
     if left.by == "cost":
         return f"{jobs}, about {left.seconds / 3600:.1f} A100 hours (t3d cost --experiment {status.experiment})."
     if left.unknown == left.jobs:

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from t3d import params
-from t3d.provenance import lineage, records, store, writer
+from t3d.provenance import lineage, recipes, records, store, writer
 from t3d.terminal import status as looking
 from tests.conftest import ROOT
 from tests.started import forked, set_up
@@ -118,6 +118,61 @@ def test_a_torn_file_and_an_input_made_again_are_stale(project):
     assert "naive-td-seed0.txt: 4 bytes" in stale["students/naive-td-seed0"]
 
 
+def test_a_table_is_made_where_its_scores_are_and_models_and_answers_are_not(project):
+    """As after `t3d pull scores`: manifests and receipts of everything, files of scores."""
+    for file in (project / "data" / "twin").rglob("*.txt"):
+        if "scores" not in file.parts:
+            file.unlink()
+    text = status()
+    assert ["table1.csv", "made", "3", "of", "15", "artefacts"] in [line.split() for line in text.splitlines()]
+    assert "All that such a file shows is here." in text
+    assert "All default tables and figures are made." in text
+    assert "stale:" not in text
+    # A job that judges answers reads them, so what they are made from is needed, and all that follows from it.
+    path("scores/t3d-seed0/gsm/b8s2").unlink()
+    Path("results/twin/table1.csv").unlink()
+    assert seen()[0]["remaining"]["jobs"] == 18
+
+
+def _used(options):
+    return {name: value for name, value in options.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("edit", "state"),
+    [
+        (lambda content: content, "made"),
+        (lambda content: [*content[:-1], "0" * 64], "older code"),
+        # As it was recorded before there was an option that is not used.
+        (lambda content: [_used(content[0]), *content[1:-1], "0" * 64], "older code"),
+        (lambda content: [content[0] | {"caption": "Another"}, *content[1:]], "stale"),
+    ],
+)
+def test_a_table_of_other_code_is_told_from_one_of_other_parameters(project, edit, state):
+    twin = params.find("twin")
+    place = records._place("results/twin/table1.csv")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shown = recipes.canonical(edit(json.loads(recipes.shown(twin, twin.tables["table1"]))))
+    place.write_text(json.dumps({"params": [repr("twin"), repr(shown)]}))
+    found = seen()[0]
+    assert found["targets"][0]["state"] == state
+    # The table, its copy and the metrics.
+    assert found["remaining"]["jobs"] == (0 if state == "made" else 3)
+    assert (f"\n{state}: the file" in status()) == (state != "made")
+
+
+def test_an_input_that_is_another_one_and_not_newer_plans_nothing(project):
+    """Snakemake compares times first; what it is stays listed as stale."""
+    score, answers = path("scores/t3d-seed0/gsm/b8s2"), path("answers/t3d-seed0/gsm/b8s2")
+    answers.write_text(answers.read_text() + "\n")
+    made = score.stat().st_mtime
+    for changed, jobs in ((made - 10, 0), (made + 10, 4)):
+        os.utime(answers, (changed, changed))
+        found = seen()[0]
+        assert list(found["stale"]) == ["scores/t3d-seed0/gsm/b8s2"]
+        assert found["remaining"]["jobs"] == jobs
+
+
 def test_a_table_older_than_its_scores_is_stale(project):
     os.utime("results/twin/table1.csv", (1e9, 1e9))
     assert seen()[0]["targets"][0]["state"] == "stale"
@@ -155,8 +210,8 @@ def test_a_manifest_that_lacks_a_recipe_is_stale(project):
 def test_nothing_made_says_what_there_is_to_do(project):
     shutil.rmtree("data/twin")
     text = status()
-    assert "0 of 15 artefacts" in text
-    assert "All default tables and figures are made." in text
+    assert "incomplete  0 of 15 artefacts" in text
+    assert "Nothing is left to make: all default tables and figures are files that are here." in text
     shutil.rmtree("results")
     assert "18 jobs left; nothing of their kind was made yet" in status()
 
@@ -181,6 +236,9 @@ def test_a_gpu_experiment_is_told_by_its_cost(project):
     found = json.loads(status("--json"))
     assert found["remaining"]["by"] == "cost"
     assert found["remaining"]["seconds"] > 3600
+    tables = looking.Remaining(3, 0.0, 0, "cost")
+    nothing = looking.Status("paper", [], [], {}, [], tables)
+    assert "3 jobs left, all of them tables and figures: no GPU." in looking.to_text(nothing)
 
 
 def test_a_terminal_gets_colours(project):

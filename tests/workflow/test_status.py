@@ -35,9 +35,18 @@ def a_new_label(project):
     write(project, content)
 
 
+def weights_not_fetched(project):
+    """Of a student the figure of trainings reads the log."""
+    content = twin()
+    content["figures"]["training"]["on_request"] = False
+    write(project, content)
+    for weights in (project / "data" / "demo" / "students").rglob("*.safetensors"):
+        weights.unlink()
+
+
 CASES = {
     "nothing is made": lambda project: [shutil.rmtree(project / name) for name in ("results", "data/demo")],
-    **{f.__name__.replace("_", " "): f for f in (lost_scores, a_new_budget, a_new_label)},
+    **{f.__name__.replace("_", " "): f for f in (lost_scores, a_new_budget, a_new_label, weights_not_fetched)},
 }
 
 
