@@ -10,11 +10,13 @@ VLLM_LOCK := $(VLLM)/requirements$(if $(filter cuda,$(VLLM_FOR)),-cuda).lock
 # Snakemake's rules call `t3d`, which lies beside it.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
+.DEFAULT_GOAL := help
 .PHONY: demo report test test-faults test-remote test-slurm test-browser test-kernels test-vllm vllm-env check clean help
 
+# A terminal shows Markdown's escapes as they are: the table is printed without them.
 demo: $(VENV)/installed ## distil a diffusion LM on this machine and print Table 1
 	snakemake --cores all
-	@cat results/demo/table1.md
+	@sed 's/\\\([^A-Za-z0-9 ]\)/\1/g' results/demo/table1.md
 	@echo "Table 1 is in results/table1.csv, the figure in results/demo/figures/accuracy.png."
 
 report: $(VENV)/installed ## one offline HTML page of what there is; makes the tables if they are not there
@@ -60,8 +62,14 @@ check: $(VENV)/installed ## formatting, linting, the order of rooms, types
 	mypy
 	for file in Snakefile workflow/*.smk; do snakemake --lint --snakefile $$file || exit 1; done
 
-clean: ## remove the environment and everything that can be made again
-	rm -rf $(VENV) $(VLLM)/.venv .snakemake data/demo results/table*.csv results/report.html work logs build *.egg-info
+# Other experiments took GPU hours, or were fetched: their artefacts, training states, copies and logs stay, and so do
+# Snakemake's records, without which it cannot tell whether a file fits.
+clean: ## remove the environments, caches and what the demo made; other experiments stay, and so do their records
+	for copy in results/*.csv results/figures/*; do \
+	  ! cmp -s "$$copy" "results/demo/$${copy#results/}" || rm -f "$$copy"; done
+	! grep -qs "<title>T3D report: demo</title>" results/report.html || rm -f results/report.html
+	rm -rf data/demo work/demo logs/demo
+	rm -rf $(VENV) $(VLLM)/.venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 help: ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
