@@ -3,7 +3,9 @@
 import re
 import shutil
 from collections import Counter
+from pathlib import Path
 
+import pytest
 import yaml
 
 from tests.conftest import ROOT
@@ -68,3 +70,27 @@ def test_the_experiment_is_the_only_config_key_of_the_profile():
     # `--config` replaces the list whole: another key would be lost with it.
     profile = yaml.safe_load((ROOT / "slurm" / "config.yaml").read_text())
     assert profile["config"] == ["experiment=paper"]
+
+
+@pytest.mark.parametrize(
+    ("line", "left"),
+    [
+        ("", False),
+        ("Job 3 has been submitted with SLURM jobid 12 (log: x).\n", True),
+        ("Submitted array job with Snakemake IDs 3,4 and SLURM job ID 12. The individual task IDs are 1-2.\n", True),
+    ],
+)
+@pytest.mark.parametrize("scancel", ["echo no controller >&2; exit 1", None])
+def test_jobs_that_were_never_submitted_are_not_said_to_be_left(tmp_path, monkeypatch, capsys, line, left, scancel):
+    rules = {"Path": Path}
+    exec((ROOT / "workflow" / "rules" / "slurm.smk").read_text(), rules)
+    log = tmp_path / "log"
+    log.write_text(f"SLURM run ID: 74a48392\n{line}")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if scancel is not None:
+        (tmp_path / "scancel").write_text(f"#!/bin/sh\n{scancel}\n")
+        (tmp_path / "scancel").chmod(0o755)
+    rules["cancel_jobs"]([str(log)])
+    said = capsys.readouterr().out
+    assert ("Jobs may be left in the queue" in said) == left
+    assert ("Cancel them: scancel --name=74a48392" in said) == left
