@@ -12,6 +12,7 @@ from typing import Any
 
 from t3d.errors import CorruptArtefactError, DataError, MissingInputError, ParameterError
 from t3d.params import Experiment, PromptSet
+from t3d.prompts.local import place_of
 from t3d.prompts.reader import Prompt, read_prompts
 from t3d.provenance import store
 from t3d.seeds import seed_for
@@ -149,7 +150,7 @@ def _file(experiment: Experiment, name: str) -> Path:
     file = file_of(experiment, name, source.files)
     if (fetched := store.find(manifest)) is not None:
         return fetched.folder() / file
-    where = f"params/{experiment.name}.yaml, sources.{key}"
+    where = place_of(experiment, key)
     if source.local is None:
         raise MissingInputError(
             f"{file} of {source.repository} is not here: fetch it ({store.making(manifest)}), or name a folder that "
@@ -157,7 +158,7 @@ def _file(experiment: Experiment, name: str) -> Path:
         )
     path = Path(source.local).expanduser() / file
     if not path.is_file():
-        raise MissingInputError(f"{path} is missing: copy {file} of {source.repository} there ({where}.local).")
+        raise MissingInputError(f"{path} is missing: put {file} there, or correct the folder ({where}.local).")
     if (found := store.sha256(path)) != source.files[file]:
         raise CorruptArtefactError(
             f"{path}: sha256 is {found}, {where}.files asks for {source.files[file]}. Copy it again."
