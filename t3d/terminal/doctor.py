@@ -109,7 +109,10 @@ def _gpus(experiment: Experiment) -> Line:
     elsewhere = "look on a node" if shutil.which("sbatch") else "run it on a machine with GPUs, or with --profile slurm"
     if not found:
         state: State = "todo" if experiment.device == "cuda" and not shutil.which("sbatch") else "note"
-        return Line("GPU", state, f"nvidia-smi names none here; jobs ask for up to {wanted}: {elsewhere}.")
+        said = f"nvidia-smi names none here; jobs ask for up to {wanted}: {elsewhere}"
+        if state == "todo":
+            said += f"; or set `device: auto` in params/{experiment.name}.yaml, which computes on the CPU, slowly"
+        return Line("GPU", state, f"{said}.")
     import torch
 
     names = f"{len(found)} x {found[0][0]}, driver {found[0][1]}"

@@ -49,7 +49,8 @@ def test_every_line_says_what_to_do(machine):
     assert "there is no `bwrap` on this machine. Install it" in text
     assert "Verdicts on mbpp, humaneval need it." in text
     assert found["GPU"][0] == "todo"
-    assert "jobs ask for up to 8: run it on a machine with GPUs, or with --profile slurm" in found["GPU"][1]
+    assert "jobs ask for up to 8: run it on a machine with GPUs, or with --profile slurm; or set" in found["GPU"][1]
+    assert "`device: auto` in params/paper.yaml" in found["GPU"][1]
     assert found["Slurm"] == ("note", "no sbatch here; only --profile slurm needs it.")
     assert found["vLLM"][0] == "note"
     assert "make vllm-env VLLM_FOR=cuda" in found["vLLM"][1]
