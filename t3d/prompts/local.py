@@ -51,8 +51,8 @@ def how_to_copy(where: str, source: Source, folder: str) -> str:
         # No command: a hub has no such revision, and `repository` may be only a name for the record.
         files = ", ".join(f"{file} (sha256 {digest})" for file, digest in source.files.items())
         return (
-            f"Put into {folder}: {files}. Or correct {field}.local: the folder that holds them. They have no commit "
-            f"that could be downloaded; where they come from, comments in {parameters} may say."
+            f"Put into {folder}: {files}. Or correct {field}.local: the folder that holds them. They have no commit on "
+            f"the hub; the comments in {parameters} may say where they come from."
         )
     kind = " --repo-type dataset" if source.kind == "dataset" else ""
     return (
