@@ -8,6 +8,9 @@ from pathlib import Path
 from t3d.errors import MissingInputError
 from t3d.params import Experiment, Source
 
+COPY_OR_PIN = "Copy it again; or, if you changed the file, write the new sha256 there."
+"""What to do about a local file that is not the pinned one."""
+
 
 def place_of(experiment: Experiment, name: str) -> str:
     """How messages name a source: the file of parameters, and the field."""

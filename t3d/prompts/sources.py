@@ -26,7 +26,7 @@ from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError, 
 from t3d.params import Experiment, Source
 from t3d.params.data import NO_COMMIT
 from t3d.progress import Progress
-from t3d.prompts.local import files_in, how_to_copy, local_file, place_of, said_of
+from t3d.prompts.local import COPY_OR_PIN, files_in, how_to_copy, local_file, place_of, said_of
 from t3d.provenance import store, writer
 
 WANTED = {
@@ -72,7 +72,7 @@ def make(experiment: Experiment, name: str, work: Path, out: Path) -> None:
                     path.unlink()
                 raise CorruptArtefactError(
                     f"{path}: sha256 is {found}, {where}.files asks for {wanted}. "
-                    + ("Copy it again." if source.local else "It was removed; fetch it again, or correct the pin.")
+                    + (COPY_OR_PIN if source.local else "It was removed; fetch it again, or correct the pin.")
                 )
             target = job.folder() / file
             target.parent.mkdir(parents=True, exist_ok=True)
