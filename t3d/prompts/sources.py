@@ -170,12 +170,14 @@ def _pin(where: str, source: Source) -> dict[str, Any]:
 def _local_pin(where: str, source: Source) -> tuple[str, dict[str, str]]:
     folder = Path(source.local or "").expanduser()
     there = files_in(folder)
+    do = f"Put the files there, or correct {where.partition(', ')[2]}.local."
     names = list(source.files) or [file for file in there if file.endswith(WANTED[source.kind])]
     if missing := [file for file in names if file not in there]:
-        raise MissingInputError(f"{where}.files: {folder} does not hold {', '.join(missing)}; {said_of(folder, there)}")
+        held = said_of(folder, there)
+        raise MissingInputError(f"{where}.files: {folder} does not hold {', '.join(missing)}; {held} {do}")
     if not names:
         endings = " or ".join(WANTED[source.kind])
-        raise MissingInputError(f"{where}.local: {folder} holds no {endings}; {said_of(folder, there)}")
+        raise MissingInputError(f"{where}.local: {folder} holds no {endings}; {said_of(folder, there)} {do}")
     # Files without a history have no commit; they get a name that cannot be mistaken for one.
     return source.revision or NO_COMMIT, {file: store.sha256(folder / file) for file in names}
 

@@ -143,11 +143,15 @@ def test_what_can_be_pinned_is_printed_although_a_source_cannot(hub, tmp_path):
 def test_a_local_folder_says_what_it_holds(tmp_path):
     local = tmp_path / "copied"
     e = write(tmp_path, local=str(local))
-    with pytest.raises(MissingInputError, match=r"params/x.yaml, sources.s.local: .*; there is no such folder\."):
+    with pytest.raises(
+        MissingInputError, match=r"params/x.yaml, sources.s.local: .*; there is no such folder\. Put the files"
+    ):
         sources.make(e, "s", tmp_path / "work", tmp_path / "s.manifest.json")
     local.mkdir()
     (local / "notes.md").write_text("x")
-    with pytest.raises(MissingInputError, match=r"holds no .safetensors or .*; it holds notes.md\."):
+    with pytest.raises(
+        MissingInputError, match=r"holds no .safetensors or .*; it holds notes.md\. .* correct sources.s.local\."
+    ):
         sources.make(e, "s", tmp_path / "work", tmp_path / "s.manifest.json")
 
 
