@@ -87,7 +87,11 @@ def device_of(experiment: Experiment) -> str:
     if experiment.device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if experiment.device == "cuda" and not torch.cuda.is_available():
-        raise ParameterError(f"params/{experiment.name}.yaml: device is cuda, but PyTorch sees no GPU here.")
+        raise ParameterError(
+            f"params/{experiment.name}.yaml: device is cuda, but PyTorch sees no GPU here. Run it on a machine with a "
+            "GPU, or set `device: auto` there, which computes on the CPU, slowly. What is missing: t3d doctor "
+            f"--experiment {experiment.name}"
+        )
     return experiment.device
 
 

@@ -18,6 +18,8 @@ def _check_file(name: str) -> str:
 
 FileName = Annotated[str, AfterValidator(_check_file)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+NO_COMMIT = "0" * 40
+"""The revision of files that have no history, as those of a folder: no hub has it."""
 
 
 def _check_groups(field: str, pattern: str) -> None:
@@ -49,6 +51,11 @@ class Source(Strict):
     def pinned(self) -> bool:
         """Whether the commit and the sha256 of every file are given."""
         return self.revision is not None and bool(self.files) and None not in self.files.values()
+
+    @property
+    def has_commit(self) -> bool:
+        """Whether its revision is one that a hub can be asked for."""
+        return self.revision not in (None, NO_COMMIT)
 
 
 class Difficulty(Strict):

@@ -13,13 +13,20 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from t3d.errors import ParameterError, short
-from t3d.params.base import Strict
+from t3d.params.base import NAME, Strict
 from t3d.params.experiment import Experiment
 from t3d.params.yaml_files import read_yaml
 
 _MOST = 20
 """Faults that a message lists."""
 _LONGEST_NAME = 150
+_IN_WORDS = {
+    f"^{NAME}$": "a name has small letters, digits, `.`, `_` and `-`, and begins with a letter or a digit",
+    r"^[0-9a-f]{64}$": "a sha256 is 64 hex digits (0-9, a-f), as `sha256sum FILE` prints it",
+    r"^[0-9a-f]{40}$": "a revision is a commit, 40 hex digits (0-9, a-f); write it in quotes",
+    r"^[\w.-]+/[\w.-]+$": "a repository is written owner/name",
+}
+"""Pattern of a text -> what it asks for."""
 
 
 def load(path: str | Path) -> Experiment:
@@ -79,7 +86,12 @@ def find(experiment: Any) -> Experiment:
 def _told(errors: Iterable[Any]) -> list[str]:
     """A line for each fault. One that several places have, as those that share a YAML anchor do, is said once."""
     places: dict[tuple[str, str], list[str]] = defaultdict(list)
+    errors = list(errors)
+    # Pydantic counts the items of a list without those that have a fault of their own.
+    faulty = {error["loc"][:depth] for error in errors for depth in range(len(error["loc"]))}
     for error in errors:
+        if error["type"] == "too_short" and error["loc"] in faulty:
+            continue
         place, fault = _explain(error)
         key = next((part for part in reversed(error["loc"]) if isinstance(part, str)), "")
         if place not in places[key, fault]:
@@ -111,7 +123,17 @@ def _explain(error: Any) -> tuple[str, str]:
         return place, f"unknown key. Allowed here: {', '.join(last[0].model_fields)}."
     # An alias of an alias may stand for more than memory holds; this shows the beginning.
     found = "" if error["type"] in ("missing", "value_error") else f" Found: {short(reprlib.repr(error['input']))}."
-    return place, f"{error['msg'].removeprefix('Value error, ')}.{found}"
+    return place.removesuffix(".[key]"), f"{_in_words(error)}.{found}"
+
+
+def _in_words(error: Any) -> str:
+    """What pydantic says, without its own names of types and without regular expressions."""
+    limits = error.get("ctx", {})
+    if error["type"] == "too_short":
+        return f"it has {limits['actual_length']} entries, at least {limits['min_length']} is needed"
+    if error["type"] == "string_type" and isinstance(error["input"], int | float):
+        return "a text is expected; write it in quotes"
+    return _IN_WORDS.get(limits.get("pattern", ""), error["msg"].removeprefix("Value error, "))
 
 
 def _has_kind(group: type[BaseModel], kind: str | int) -> bool:

@@ -5,13 +5,15 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
 
-from t3d.errors import CorruptArtefactError, DataError, MissingInputError, ParameterError
+from t3d.errors import CorruptArtefactError, DataError, MissingInputError, ParameterError, short
 from t3d.params import Experiment, PromptSet
+from t3d.prompts.local import COPY_OR_PIN, place_of
 from t3d.prompts.reader import Prompt, read_prompts
 from t3d.provenance import store
 from t3d.seeds import seed_for
@@ -119,26 +121,76 @@ def in_file(experiment: Experiment, name: str, path: Path) -> tuple[list[Problem
     """All questions that a file has for a prompt set, and how many rows belong to other splits.
 
     Raises:
-        DataError: a row is not what the prompt set says, or two rows have one id.
+        DataError: there is no row, a row is not what the prompt set says, two rows have one id, or a question that is
+            not learned from has two answers; the message names the user's file where the source is one.
+        CorruptArtefactError: the file cannot be read.
     """
     from t3d.prompts import files, mbpp, questions
 
     spec = experiment.prompt_sets[name]
-    rows = files.read(path)
     found: list[Problem]
-    if spec.domain == "mbpp":
-        found = list(mbpp.problems(path, rows, spec.split))
-    else:
-        assert spec.columns is not None
-        first, end = spec.rows or (0, len(rows))
-        try:
+    with _in_the_users_words(experiment, name, path) as do:
+        rows = files.read(path, do or files.COPY)
+        if not rows:
+            raise DataError(f"{path} holds no question.")
+        if spec.domain == "mbpp":
+            found = list(mbpp.problems(path, rows, spec.split))
+        else:
+            assert spec.columns is not None
+            first, end = spec.rows or (0, len(rows))
             found = list(questions.problems(path, rows, spec.columns))[first:end]
-        except DataError as error:
-            raise DataError(f"params/{experiment.name}.yaml, prompt_sets.{name}.columns: {error}") from error
-    twice = [key for key, times in Counter(problem.id for problem in found).items() if times > 1]
-    if twice:
-        raise DataError(f"{path}: {len(twice)} ids stand in two rows (e.g. {twice[0]!r}).")
+            # Of what is learned from, `sets.py` says it: right and wrong answers are worth a warning there.
+            if spec.split != "train" and (fault := contradiction(experiment, name, path, found)):
+                raise DataError(fault)
+        twice = [key for key, times in Counter(problem.id for problem in found).items() if times > 1]
+        if twice:
+            raise DataError(f"{path}: {len(twice)} ids stand in two rows (e.g. {twice[0]!r}).")
     return found, len(rows) - len(found)
+
+
+def contradiction(experiment: Experiment, name: str, path: Path, found: Iterable[Problem]) -> str:
+    """Says which question of a file has two final answers; empty if none has.
+
+    Args:
+        experiment: whose `prompt_sets` has `name`.
+        name: key of the prompt set.
+        path: of the file.
+        found: the questions that it has for the prompt set, in its order.
+    """
+    from t3d.prompts import files
+
+    seen: dict[str, tuple[int, str]] = {}
+    for number, problem in enumerate(found, start=(experiment.prompt_sets[name].rows or (0,))[0]):
+        before, answer = seen.setdefault(problem.question.strip(), (number, problem.answer.strip()))
+        if problem.answer.strip() != answer:
+            other = files.place(path, before).removeprefix(f"{path}, ")
+            return (
+                f"{files.place(path, number)}: it asks the question of {other}, and has another answer "
+                f"({short(repr(problem.answer))}, not {short(repr(answer))}). Leave one of them out."
+            )
+    return ""
+
+
+@contextmanager
+def _in_the_users_words(experiment: Experiment, name: str, path: Path) -> Iterator[str]:
+    """Errors name the prompt set, and of a source with `local` the user's own file, not the copy of it at `path`.
+
+    Yields:
+        What to do about a fault of the user's own file; empty where there is none.
+    """
+    key = experiment.prompt_sets[name].source
+    assert key is not None
+    local, do, shown = experiment.sources[key].local, "", str(path)
+    if local is not None:
+        shown = str(Path(local) / file_of(experiment, name, experiment.sources[key].files))
+        do = f"Correct the file, then write its new sha256 (sha256sum {shown}) to sources.{key}.files."
+    try:
+        yield do
+    except (DataError, CorruptArtefactError, ParameterError) as error:
+        said = str(error).replace(str(path), shown)
+        where = f"params/{experiment.name}.yaml, prompt_sets.{name}"
+        where += ".columns" if isinstance(error, DataError) and experiment.prompt_sets[name].columns else ""
+        raise type(error)(f"{where}: {said}{'' if do in said else f' {do}'}") from error
 
 
 def _file(experiment: Experiment, name: str) -> Path:
@@ -149,7 +201,7 @@ def _file(experiment: Experiment, name: str) -> Path:
     file = file_of(experiment, name, source.files)
     if (fetched := store.find(manifest)) is not None:
         return fetched.folder() / file
-    where = f"params/{experiment.name}.yaml, sources.{key}"
+    where = place_of(experiment, key)
     if source.local is None:
         raise MissingInputError(
             f"{file} of {source.repository} is not here: fetch it ({store.making(manifest)}), or name a folder that "
@@ -157,9 +209,9 @@ def _file(experiment: Experiment, name: str) -> Path:
         )
     path = Path(source.local).expanduser() / file
     if not path.is_file():
-        raise MissingInputError(f"{path} is missing: copy {file} of {source.repository} there ({where}.local).")
+        raise MissingInputError(f"{path} is missing: put {file} there, or correct the folder ({where}.local).")
     if (found := store.sha256(path)) != source.files[file]:
         raise CorruptArtefactError(
-            f"{path}: sha256 is {found}, {where}.files asks for {source.files[file]}. Copy it again."
+            f"{path}: sha256 is {found}, {where}.files asks for {source.files[file]}. {COPY_OR_PIN}"
         )
     return path

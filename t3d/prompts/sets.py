@@ -73,7 +73,11 @@ def make(experiment: Experiment, name: str, teacher: Path, out: Path, *origins: 
         left_out = {why: number for why, number in left_out.items() if number}
         told = ", ".join(f"{number} {why}" for why, number in left_out.items())
         if not kept:
-            raise DataError(f"prompt_sets.{name}: no prompt is left. Left out: {told or 'none'}.")
+            limits = [field for field in ("max_prompt_tokens", "rows", "split") if getattr(spec, field) is not None]
+            raise DataError(
+                f"params/{experiment.name}.yaml, prompt_sets.{name}: no prompt is left. Left out: {told or 'none'}. "
+                f"Change {' or '.join(limits)} there, or the questions."
+            )
         prompts = []
         for problem, prompt_ids, reference in kept:
             reference_ids = tokenizer(reference + tokenizer.eos_token, add_special_tokens=False)["input_ids"]
@@ -153,6 +157,11 @@ def _of_file(
     """Questions of a fetched file with their worked answers: of those that fit at most `count`, drawn by the seed."""
     spec = experiment.prompt_sets[name]
     found, others = _in_file(experiment, name, source)
+    # Elsewhere an error; a few wrong answers among many are no reason not to train.
+    if spec.columns is not None and (
+        fault := asked.contradiction(experiment, name, _path_in(experiment, name, source), found)
+    ):
+        print(f"prompt_sets.{name}: {fault}", flush=True)
     kept, left_out = _those_that_fit(found, spec, encode)
     if spec.count is not None and spec.count < len(kept):
         drawn = Random(seed_for(experiment.seed, "prompts")).sample(range(len(kept)), spec.count)
@@ -163,9 +172,12 @@ def _of_file(
 
 
 def _in_file(experiment: Experiment, name: str, source: store.Manifest) -> tuple[list[Problem], int]:
-    folder = source.folder()
-    file = asked.file_of(experiment, name, [name.partition("/")[2] for name in source.files])
-    return asked.in_file(experiment, name, folder / file)
+    return asked.in_file(experiment, name, _path_in(experiment, name, source))
+
+
+def _path_in(experiment: Experiment, name: str, source: store.Manifest) -> Path:
+    """The file of a fetched source that holds a prompt set's questions."""
+    return source.folder() / asked.file_of(experiment, name, [name.partition("/")[2] for name in source.files])
 
 
 def _opened(experiment: Experiment, spec: PromptSet, inputs: list[store.Manifest]) -> list[Problem]:

@@ -24,7 +24,9 @@ from huggingface_hub.errors import (
 
 from t3d.errors import CorruptArtefactError, MissingInputError, ParameterError, SourceError, T3DError
 from t3d.params import Experiment, Source
+from t3d.params.data import NO_COMMIT
 from t3d.progress import Progress
+from t3d.prompts.local import COPY_OR_PIN, files_in, how_to_copy, local_file, place_of, said_of
 from t3d.provenance import store, writer
 
 WANTED = {
@@ -54,7 +56,7 @@ def make(experiment: Experiment, name: str, work: Path, out: Path) -> None:
     if name not in experiment.sources:
         raise ParameterError(f"experiment {experiment.name} has no source {name!r}: {', '.join(experiment.sources)}.")
     source = experiment.sources[name]
-    where = _place(experiment, name)
+    where = place_of(experiment, name)
     if not source.pinned:
         raise ParameterError(
             f"{where} is not pinned. Paste this there (`t3d pin --experiment {experiment.name}` prints all such):\n\n"
@@ -64,13 +66,13 @@ def make(experiment: Experiment, name: str, work: Path, out: Path) -> None:
         downloads = work / name
         progress = Progress(f"fetch {name}", len(source.files))
         for file, wanted in source.files.items():
-            path = _local(where, source, file) if source.local else _download(where, source, file, downloads)
+            path = local_file(where, source, file) if source.local else _download(where, source, file, downloads)
             if (found := store.sha256(path)) != wanted:
                 if not source.local:
                     path.unlink()
                 raise CorruptArtefactError(
                     f"{path}: sha256 is {found}, {where}.files asks for {wanted}. "
-                    + ("Copy it again." if source.local else "It was removed; fetch it again, or correct the pin.")
+                    + (COPY_OR_PIN if source.local else "It was removed; fetch it again, or correct the pin.")
                 )
             target = job.folder() / file
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -91,25 +93,9 @@ def link_or_copy(path: Path, target: Path) -> None:
         shutil.copyfile(path, target)
 
 
-def _local(where: str, source: Source, file: str) -> Path:
-    folder = Path(source.local or "").expanduser()
-    path = folder / file
-    if not path.is_file():
-        held = _held(folder, _files_in(folder))
-        raise MissingInputError(f"{where}.files: {path} is missing; {held} {_how_to_copy(source, str(folder))}")
-    return path
-
-
-def _how_to_copy(source: Source, folder: str) -> str:
-    kind = " --repo-type dataset" if source.kind == "dataset" else ""
-    return (
-        "On a machine with network: hf download "
-        f"{source.repository}{kind} --revision {source.revision} --local-dir {folder} {' '.join(source.files)}\n"
-        f"Then copy {folder} here."
-    )
-
-
 def _download(where: str, source: Source, file: str, folder: Path) -> Path:
+    if not source.has_commit:
+        raise MissingInputError(f"{where}.local is not set. {how_to_copy(where, source, 'a folder')}")
     try:
         path = hf_hub_download(
             source.repository, file, revision=source.revision, repo_type=source.kind, local_dir=folder
@@ -137,7 +123,7 @@ def _explained(where: str, source: Source, error: Exception) -> SourceError:
     folder = source.local or f"hub/{source.repository}"
     return SourceError(
         f"{where}: the hub cannot be reached ({type(error).__name__}). Without network, set `local: {folder}` there. "
-        + _how_to_copy(source, folder)
+        + how_to_copy(where, source, folder)
     )
 
 
@@ -152,7 +138,7 @@ def pins(experiment: Experiment) -> tuple[str, list[T3DError]]:
     found, faults = {}, []
     # Side by side: the client tries a hub that does not answer for 25 seconds, for each of them.
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        pins = {name: pool.submit(_pin, _place(experiment, name), source) for name, source in unpinned.items()}
+        pins = {name: pool.submit(_pin, place_of(experiment, name), source) for name, source in unpinned.items()}
         for name, pin in pins.items():
             try:
                 found[name] = pin.result()
@@ -160,10 +146,6 @@ def pins(experiment: Experiment) -> tuple[str, list[T3DError]]:
                 faults.append(error)
             progress.advance(1)
     return _as_yaml(found) if found else "", faults
-
-
-def _place(experiment: Experiment, name: str) -> str:
-    return f"params/{experiment.name}.yaml, sources.{name}"
 
 
 def _as_yaml(pinned: dict[str, dict[str, Any]]) -> str:
@@ -187,26 +169,17 @@ def _pin(where: str, source: Source) -> dict[str, Any]:
 
 def _local_pin(where: str, source: Source) -> tuple[str, dict[str, str]]:
     folder = Path(source.local or "").expanduser()
-    there = _files_in(folder)
+    there = files_in(folder)
+    do = f"Put the files there, or correct {where.partition(', ')[2]}.local."
     names = list(source.files) or [file for file in there if file.endswith(WANTED[source.kind])]
     if missing := [file for file in names if file not in there]:
-        raise MissingInputError(f"{where}.files: {folder} does not hold {', '.join(missing)}; {_held(folder, there)}")
+        held = said_of(folder, there)
+        raise MissingInputError(f"{where}.files: {folder} does not hold {', '.join(missing)}; {held} {do}")
     if not names:
         endings = " or ".join(WANTED[source.kind])
-        raise MissingInputError(f"{where}.local: {folder} holds no {endings}; {_held(folder, there)}")
+        raise MissingInputError(f"{where}.local: {folder} holds no {endings}; {said_of(folder, there)} {do}")
     # Files without a history have no commit; they get a name that cannot be mistaken for one.
-    return source.revision or "0" * 40, {file: store.sha256(folder / file) for file in names}
-
-
-def _files_in(folder: Path) -> list[str]:
-    found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return [file for file in found if not file.startswith(".cache/")]
-
-
-def _held(folder: Path, there: list[str]) -> str:
-    if not folder.is_dir():
-        return "there is no such folder."
-    return f"it holds {', '.join(there[:5]) or 'no file'}{', ...' if there[5:] else ''}."
+    return source.revision or NO_COMMIT, {file: store.sha256(folder / file) for file in names}
 
 
 def _hub_pin(source: Source) -> tuple[str, dict[str, str]]:

@@ -91,7 +91,10 @@ def _params(experiment: Experiment, kind: str, parts: list[str]) -> dict[str, An
             named = {} if teacher.mask_token is None else {"mask_token": teacher.mask_token}
             return {"teacher": {"hub": teacher.hub} | named}
         if teacher.path is not None:
-            return {"teacher": _spec(experiment, "teachers", name), "shipped": _content_of(teacher.path)}
+            return {
+                "teacher": _spec(experiment, "teachers", name),
+                "shipped": _content_of(shipped_manifest(experiment, name)),
+            }
         spec = _spec(experiment, "teachers", name)
         if teacher.source == "convert":
             conversion = _dumped(experiment)["teachers"][name]["conversion"] or Conversion().model_dump(mode="json")
@@ -149,12 +152,27 @@ def _format(experiment: Experiment, model: str) -> dict[str, str]:
     return {} if dtype == "float32" else {"dtype": dtype}
 
 
-def _content_of(shipped: str) -> str:
+def _content_of(manifest: Path) -> str:
     """sha256 of a shipped teacher's manifest, which lists the digests of its files."""
-    manifest = Path(shipped + ".manifest.json")
-    if not manifest.is_file():
-        raise MissingInputError(f"{manifest} is missing: a shipped teacher is a folder with its manifest beside it.")
     return hashlib.sha256(manifest.read_bytes()).hexdigest()
+
+
+def shipped_manifest(experiment: Experiment, name: str) -> Path:
+    """The manifest of a shipped teacher, beside its folder.
+
+    Raises:
+        MissingInputError: there is none; the message names the field, and what there is.
+    """
+    manifest = Path(f"{experiment.teachers[name].path}.manifest.json")
+    if not manifest.is_file():
+        there = [str(path).removesuffix(".manifest.json") for path in sorted(manifest.parent.glob("*.manifest.json"))]
+        raise MissingInputError(
+            f"params/{experiment.name}.yaml, teachers.{name}.path: {manifest} is missing: a shipped teacher is a "
+            f"folder with its manifest beside it. Of such folders {manifest.parent} has {', '.join(there) or 'none'}. "
+            f"Correct the path, or restore the files (git checkout {manifest.parent}). A model in a folder of yours is "
+            "a teacher with `source: hub`, whose source has `local`."
+        )
+    return manifest
 
 
 @cache

@@ -6,16 +6,18 @@
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from t3d.errors import ParameterError, T3DError, reading
+from t3d.errors import MissingInputError, ParameterError, T3DError, reading
 from t3d.params import Experiment
 from t3d.params.experiment import PROGRAM_DOMAINS
 from t3d.params.yaml_files import read_yaml
-from t3d.provenance import lineage
+from t3d.prompts import local
+from t3d.provenance import lineage, recipes, store, verify
 from t3d.provenance.store import manifest_path
 
 State = Literal["ok", "note", "todo"]
@@ -38,7 +40,7 @@ class Line:
 
 def look(experiment: Experiment) -> list[Line]:
     """Everything that an experiment needs, looked at on this machine."""
-    looks: list[Callable[[Experiment], Line]] = [_sandbox, _gpus, _slurm, _pins, _disk, _autoregressive]
+    looks: list[Callable[[Experiment], Line]] = [_sandbox, _gpus, _slurm, _pins, _shipped, _disk, _autoregressive]
     return [check(experiment) for check in looks]
 
 
@@ -55,18 +57,36 @@ def stops(experiment: Experiment, artefacts: Iterable[str], here: bool) -> list[
         artefacts: their names, with all they are made from.
         here: the jobs run on this machine, not on nodes of a cluster.
     """
+    artefacts = list(artefacts)
     left = [artefact for artefact in artefacts if not manifest_path(experiment, artefact).is_file()]
     kinds = {artefact.partition("/")[0] for artefact in left}
-    unpinned = [
-        a.partition("/")[2] for a in left if a.startswith("sources/") and a.partition("/")[2] in _loose(experiment)
-    ]
-    lines = [_pins(experiment, unpinned)] if unpinned else []
+    needed = _planned(experiment, artefacts)
+    lines = [_pins(experiment, [a.partition("/")[2] for a in needed if a.startswith("sources/")])]
+    # Of one that is made, too: everything behind it is compared with its content.
+    lines += [_shipped(experiment, [a.partition("/")[2] for a in artefacts if a.startswith("teachers/")])]
     if here:
         judged = {artefact.split("/")[2] for artefact in left if artefact.startswith("scores/")}
         judged |= {artefact.split("/")[1] for artefact in left if artefact.startswith("verdicts/")}
         lines += [_sandbox(experiment)] if judged & _programs(experiment).keys() else []
         lines += [_gpus(experiment)] if kinds & {"students", "trajectories", "answers"} else []
     return [f"{line.subject}: {line.text}" for line in lines if line.state == "todo"]
+
+
+def _planned(experiment: Experiment, artefacts: Sequence[str]) -> list[str]:
+    """Those that Snakemake makes: they do not fit, and nothing comes from them or something that it makes does.
+
+    A model whose scores are here needs no source, be the model here or not.
+    """
+    used_by: dict[str, set[str]] = defaultdict(set)
+    for artefact in artefacts:
+        for source in lineage.inputs_of(experiment, artefact):
+            used_by[source].add(artefact)
+    planned: dict[str, None] = {}
+    # Inputs stand before what is made from them.
+    for artefact in reversed(artefacts):
+        if (not used_by[artefact] or used_by[artefact] & planned.keys()) and verify.fault(experiment, artefact):
+            planned[artefact] = None
+    return [*reversed(planned)]
 
 
 def _programs(experiment: Experiment) -> dict[str, str]:
@@ -109,7 +129,10 @@ def _gpus(experiment: Experiment) -> Line:
     elsewhere = "look on a node" if shutil.which("sbatch") else "run it on a machine with GPUs, or with --profile slurm"
     if not found:
         state: State = "todo" if experiment.device == "cuda" and not shutil.which("sbatch") else "note"
-        return Line("GPU", state, f"nvidia-smi names none here; jobs ask for up to {wanted}: {elsewhere}.")
+        said = f"nvidia-smi names none here; jobs ask for up to {wanted}: {elsewhere}"
+        if state == "todo":
+            said += f"; or set `device: auto` in params/{experiment.name}.yaml, which computes on the CPU, slowly"
+        return Line("GPU", state, f"{said}.")
     import torch
 
     names = f"{len(found)} x {found[0][0]}, driver {found[0][1]}"
@@ -154,21 +177,41 @@ def _slurm(experiment: Experiment) -> Line:
     return Line("Slurm", "note", f"{up_to}{asked}Look at a node, too: {node}")
 
 
-def _loose(experiment: Experiment) -> list[str]:
-    return [name for name, source in experiment.sources.items() if not source.pinned]
-
-
-def _pins(experiment: Experiment, names: list[str] | None = None) -> Line:
-    loose = _loose(experiment) if names is None else names
-    if loose:
+def _pins(experiment: Experiment, names: Collection[str] | None = None) -> Line:
+    chosen = [name for name in experiment.sources if names is None or name in names]
+    where = f"params/{experiment.name}.yaml"
+    if loose := [name for name in chosen if not experiment.sources[name].pinned]:
         command = f"t3d pin --experiment {experiment.name}"
-        where = f"params/{experiment.name}.yaml: sources {', '.join(loose)} are not pinned"
-        return Line("pins", "todo", f"{where}. `{command}` prints what to paste there.")
-    for name, source in experiment.sources.items():
-        if source.local and not Path(source.local).expanduser().is_dir():
-            place = f"params/{experiment.name}.yaml, sources.{name}.local"
-            return Line("pins", "todo", f"{place}: there is no folder {source.local}.")
+        return Line(
+            "pins",
+            "todo",
+            f"{where}: sources {', '.join(loose)} are not pinned. `{command}` prints what to paste there.",
+        )
+    lacking = {name: fault for name in chosen if (fault := local.missing(experiment, name))}
+    if lacking:
+        first, *others = lacking
+        said = lacking[first]
+        if others:
+            fields = ", ".join(f"sources.{name}.local ({experiment.sources[name].local})" for name in others)
+            said += f" Files are missing in {fields}, too."
+        if Path("results", experiment.name, store.INDEX).is_file():
+            said += (
+                f" The published tables need none of them: {store.pulling(experiment.name)}, then snakemake -s "
+                f"workflow/report.smk --cores all --config experiment={experiment.name}"
+            )
+        return Line("pins", "todo", said)
     return Line("pins", "ok", f"{len(experiment.sources)} sources, all pinned.")
+
+
+def _shipped(experiment: Experiment, names: Iterable[str] | None = None) -> Line:
+    teachers = experiment.teachers
+    chosen = [name for name in (teachers if names is None else names) if teachers[name].path is not None]
+    try:
+        for name in chosen:
+            recipes.shipped_manifest(experiment, name)
+    except MissingInputError as error:
+        return Line("teachers", "todo", str(error))
+    return Line("teachers", "ok", f"{', '.join(chosen)}: shipped, and here." if chosen else "none is shipped.")
 
 
 def _disk(experiment: Experiment) -> Line:

@@ -123,3 +123,10 @@ def test_processes_that_do_one_job_get_the_gpus_that_are_free(monkeypatch, tmp_p
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "6,7"
     with pytest.raises(ParameterError, match="training_processes: 4 processes on this node need a GPU each"):
         launch._claim_gpus(experiment, "training_processes", 4)
+
+
+def test_an_experiment_that_needs_a_gpu_says_what_to_do_without_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    said = r"params/demo\.yaml: device is cuda, .*on a machine with a GPU, or set `device: auto` .*t3d doctor"
+    with pytest.raises(ParameterError, match=said):
+        gpus.device_of(find("demo").model_copy(update={"device": "cuda"}))

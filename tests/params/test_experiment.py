@@ -87,6 +87,46 @@ def test_bad_values_give_file_field_and_remedy(tmp_path, case):
     assert str(path) in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        (
+            "tables.table1.budgets",
+            ["b8s16"],
+            "budgets.0: budget 'b8s16': 16 steps for a block of 8 tokens: a step commits",
+        ),
+        ("tables.table1.budgets", [], "budgets: it has 0 entries, at least 1 is needed. Found: []."),
+        (
+            "tables.table1.teacher",
+            "A_B",
+            "teacher: a name has small letters, digits, `.`, `_` and `-`, and begins with a",
+        ),
+        ("tables.table1.caption", 2026, "caption: a text is expected; write it in quotes. Found: 2026."),
+        ("teachers.Own Model", DEMO["teachers"]["pocket-sdar"], "teachers.Own Model: a name has small letters"),
+        ("sources.own", {"repository": "own"}, "sources.own.repository: a repository is written owner/name."),
+        (
+            "sources.own",
+            {"repository": "me/own", "files": {"test.jsonl": "abc"}},
+            "sources.own.files.test.jsonl: a sha256 is 64 hex digits",
+        ),
+    ],
+)
+def test_a_fault_is_said_once_and_in_words(tmp_path, place, value, said):
+    def edit(content):
+        *way, last = place.split(".")
+        for key in way:
+            content = content.setdefault(key, {})
+        content[last] = value
+
+    with pytest.raises(ParameterError) as error:
+        params.load(edited(tmp_path, edit))
+    # An anchor of the file gives other tables the same value.
+    of_fault = [line for line in str(error.value).splitlines()[1:] if f"  {place.partition('.')[0]}." in line]
+    assert len(of_fault) == 1, error.value
+    assert said in of_fault[0]
+    assert "match pattern" not in of_fault[0]
+
+
 def test_unknown_experiment_lists_those_that_exist(tmp_path):
     (tmp_path / "a.yaml").write_text("")
     with pytest.raises(ParameterError, match=r"unknown experiment 'b'.*Experiments there: a"):

@@ -58,7 +58,7 @@ def test_a_set_that_is_here_is_read(experiment, tmp_path):
     (tmp_path / "local" / "rows.jsonl").unlink()
     assert list(asked.find(experiment, "numbers")) == [f"file/rows/{number}" for number in range(2, 6)]
     (tmp_path / "data" / "x" / "sources" / "file" / "rows.jsonl").unlink()
-    with pytest.raises(MissingInputError, match=r"local/rows\.jsonl is missing: copy rows\.jsonl of owner/rows there"):
+    with pytest.raises(MissingInputError, match=r"local/rows\.jsonl is missing: put rows\.jsonl there"):
         asked.find(experiment, "numbers")
 
 
@@ -87,4 +87,4 @@ def test_questions_that_are_not_here_are_none_and_the_reason(experiment, tmp_pat
     rows.unlink()
     found, why = asked.find_or_why(experiment, "numbers")
     assert not found
-    assert "rows.jsonl is missing: copy rows.jsonl of owner/rows there" in why
+    assert "rows.jsonl is missing: put rows.jsonl there" in why

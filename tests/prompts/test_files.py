@@ -50,28 +50,57 @@ def test_worked_answers_are_edited_one_after_another():
     (found,) = questions.problems(Path("f"), [{"q": "?", "a": worked}], columns)
     assert found.solution == "Two times 6 is $12.\nDone.\nThe answer is \\boxed{12}."
     columns = Columns(question="q", reference="a", reference_edits=(("(?s).*", " "),))
-    with pytest.raises(DataError, match=r"f, row 0: columns\.reference_edits leave nothing of a"):
+    with pytest.raises(DataError, match=r"f, row 0 \(counted from 0\): columns\.reference_edits leave nothing of a"):
         list(questions.problems(Path("f"), [{"q": "?", "a": worked}], columns))
 
 
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"question": "problem"}, r"row 0: no 'problem'. Its columns: question, answer"),
+        ({"question": "problem"}, r"no 'problem'. Its columns: question, answer"),
         (
             {"question": "question", "answer": "answer", "answer_pattern": "=> (.*)"},
-            "row 0: answer .* no answer by the",
+            "answer .* no answer by the",
         ),
-        ({"question": "question", "answer": "answer"}, "row 0: answer is no final answer, it has a ####"),
+        ({"question": "question", "answer": "answer"}, "answer is no final answer, it has a ####"),
         (
             {"question": "question", "answer": "answer", "answer_pattern": r"(?s)(.*)"},
-            "row 0: answer is no final answer, it has a ####: .*by columns.answer_pattern",
+            "answer is no final answer, it has a ####: .*by columns.answer_pattern",
         ),
     ],
 )
 def test_a_row_that_does_not_fit_is_named(path, columns, message):
-    with pytest.raises(DataError, match=message):
+    place = r"rows.jsonl, line 1" if path.suffix == ".jsonl" else r"row 0 \(counted from 0\)"
+    with pytest.raises(DataError, match=f"{place}: {message}"):
         list(questions.problems(path, files.read(path), Columns(**columns)))
+
+
+def test_lines_are_counted_as_those_that_cannot_be_read(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"q": "1?", "a": "1"}\n\n{"q": "2?", "a": null}\n')
+    with pytest.raises(DataError, match=r"rows\.jsonl, line 3: 'a' is null; every row needs one\."):
+        list(questions.problems(path, files.read(path), Columns(question="q", answer="a")))
+    path.write_text('{"q": "1?", "a": "1"}\n\n{"q": "2?", "a"\n')
+    with pytest.raises(CorruptArtefactError, match=r"rows\.jsonl, line 3: Invalid JSON"):
+        files.read(path)
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json"])
+@pytest.mark.parametrize(
+    ("encoding", "said"),
+    [
+        ("utf-16", "is text in UTF-16"),
+        ("utf-16-le", "may be UTF-16"),
+        ("utf-8-sig", "begins with a byte order mark"),
+        ("latin-1", r"is not text in UTF-8 \(line 1\)"),
+    ],
+)
+def test_another_encoding_is_named(tmp_path, name, encoding, said):
+    path = tmp_path / name
+    rows = json.dumps([{"q": "How many cafés?"}], ensure_ascii=False)
+    path.write_text(rows.strip("[]") if name.endswith("l") else rows, encoding=encoding)
+    with pytest.raises(CorruptArtefactError, match=rf"{name} .*{said}; save it as UTF-8 .*Correct it"):
+        files.read(path, "Correct it.")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +114,7 @@ def test_a_row_that_does_not_fit_is_named(path, columns, message):
 )
 def test_a_gold_answer_that_no_response_can_equal_is_refused(gold, fault):
     columns = Columns(question="q", answer="a")
-    with pytest.raises(DataError, match=f"row 1: a is no final answer, it {fault}"):
+    with pytest.raises(DataError, match=rf"row 1 \(counted from 0\): a is no final answer, it {fault}"):
         list(questions.problems(Path("f"), [{"q": "?", "a": "4"}, {"q": "?", "a": gold}], columns))
 
 

@@ -61,10 +61,13 @@ def test_the_reference_passes_and_another_program_does_not(row, box):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"test_list": ["assert other(1) == 2"]}, "row 0: the tests call none of double, helper"),
-        ({"code": "def ("}, "row 0: the solution or a test is no Python"),
-        ({"text": None}, "row 0: no 'prompt'. Its columns: task_id"),
-        ({"task_id": "HumanEval/1"}, "row 0: task_id 'HumanEval/1' is not the number of a task of MBPP"),
+        ({"test_list": ["assert other(1) == 2"]}, r"row 0 \(counted from 0\): the tests call none of double, helper"),
+        ({"code": "def ("}, r"row 0 \(counted from 0\): the solution or a test is no Python"),
+        ({"text": None}, r"row 0 \(counted from 0\): no 'prompt'. Its columns: task_id"),
+        (
+            {"task_id": "HumanEval/1"},
+            r"row 0 \(counted from 0\): task_id 'HumanEval/1' is not the number of a task of MBPP",
+        ),
         ({"task_id": 601}, r"no task of split test \(task_id 11 to 510\); it has 601 to 601"),
     ],
 )

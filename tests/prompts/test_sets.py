@@ -5,7 +5,7 @@ from itertools import count
 
 import pytest
 
-from t3d.errors import DataError, ParameterError
+from t3d.errors import CorruptArtefactError, DataError, ParameterError
 from t3d.params import Experiment
 from t3d.prompts.reader import read_prompts
 from t3d.provenance import store
@@ -20,15 +20,16 @@ ROWS = [{"q": f"What is {number} + {number}?" + " Think." * (number % 4), "a": s
 def make(tmp_path):
     """Makes a prompt set of a file of `ROWS`, or of a generator, and gives its manifest."""
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
-    digest = store.sha256(tmp_path / "rows.jsonl")
-    file = {"repository": "owner/rows", "revision": "0" * 40, "local": str(tmp_path), "files": {"rows.jsonl": digest}}
+    file = {"repository": "owner/rows", "revision": "0" * 40, "local": str(tmp_path)}
 
-    def make(**spec):
+    def make(lines=None, **spec):
+        if lines is not None:
+            (tmp_path / "rows.jsonl").write_text("".join(f"{line}\n" for line in lines))
         of_file = {"domain": "questions", "source": "file", "columns": COLUMNS} if "domain" not in spec else {}
         experiment = Experiment(
             name="x",
             teachers={"m": {"source": "shipped", "path": str(SHIPPED)}},
-            sources={"file": file},
+            sources={"file": file | {"files": {"rows.jsonl": store.sha256(tmp_path / "rows.jsonl")}}},
             prompt_sets={"p": {"teacher": "m", "split": "train"} | of_file | spec},
         )
         return store.read(made(experiment, tmp_path / str(next(numbers)), "prompts/p"))
@@ -71,7 +72,7 @@ def test_parts_of_a_file_share_no_question(make):
     drawn = {prompt.id for prompt in read_prompts(make(rows=[12, 40], count=5))}
     assert len(drawn) == 5
     assert drawn < parts[1]
-    with pytest.raises(DataError, match=r"prompt_sets\.p: no prompt is left"):
+    with pytest.raises(DataError, match=r"params/x\.yaml, prompt_sets\.p: no prompt is left.*Change rows or split"):
         make(rows=[40, 50])
     for spec, message in (
         ({"rows": [3, 3]}, r"rows: \[3, 3\] holds no row: its first number must be below its second"),
@@ -79,6 +80,53 @@ def test_parts_of_a_file_share_no_question(make):
     ):
         with pytest.raises(ValueError, match=message):
             make(**spec)
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([], "rows.jsonl holds no question. Correct the file, then write its new sha256 (sha256sum "),
+        (
+            ['{"q": "1?"}'],
+            "rows.jsonl, line 1: no 'a'. Its columns: q. Name one of them, or add it. Correct the file, ",
+        ),
+        (
+            ['{"q": "1?", "a": "1"}', '{"q": "2?", "a": null}'],
+            "rows.jsonl, line 2: 'a' is null; every row needs one. C",
+        ),
+        (
+            ['{"q": "1?", "a": "1"}', "", '{"q": "1? ", "a": "2"}'],
+            "rows.jsonl, line 3: it asks the question of line 1, and has another answer ('2', not '1'). Leave one of "
+            "them out. Correct the file, then",
+        ),
+    ],
+    ids=["empty", "no column", "null", "two answers"],
+)
+def test_faults_of_a_file_of_ones_own_name_it_and_say_what_to_do(make, tmp_path, lines, said):
+    with pytest.raises(DataError) as error:
+        make(lines=lines, split="test")
+    assert str(error.value).startswith(f"params/x.yaml, prompt_sets.p.columns: {tmp_path}/rows.jsonl")
+    assert said in str(error.value)
+    assert str(error.value).endswith(f"sha256sum {tmp_path}/rows.jsonl) to sources.file.files.")
+    # The copy that was fetched is nothing that anybody edits.
+    assert "sources/file" not in str(error.value)
+
+
+def test_a_file_that_cannot_be_read_is_ones_own_too(make, tmp_path):
+    with pytest.raises(CorruptArtefactError) as error:
+        make(lines=['{"q": "1?", "a": "1"}', "{"])
+    assert str(error.value).startswith(f"params/x.yaml, prompt_sets.p: {tmp_path}/rows.jsonl, line 2: Invalid JSON")
+    assert str(error.value).count("Correct the file") == 1
+
+
+def test_two_answers_to_a_question_are_a_warning_where_it_is_learned_from(make, capsys):
+    lines = ['{"q": "1?", "a": "1"}', '{"q": "2?", "a": "2"}', '{"q": "1?", "a": "1"}', '{"q": "2?", "a": "3"}']
+    assert make(lines=lines).facts == {"prompts": 4}
+    assert "line 4: it asks the question of line 2, and has another answer ('3', not '2')." in capsys.readouterr().out
+    # The same question with the same answer is asked twice, as the file says.
+    assert make(lines=lines[:3], split="test").facts == {"prompts": 3}
+    # Lines that are held out are not compared.
+    assert make(lines=lines, split="test", rows=[0, 3]).facts["prompts"] == 3
 
 
 def test_a_generator_goes_on_until_enough_problems_fit(make):

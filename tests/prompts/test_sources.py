@@ -143,11 +143,15 @@ def test_what_can_be_pinned_is_printed_although_a_source_cannot(hub, tmp_path):
 def test_a_local_folder_says_what_it_holds(tmp_path):
     local = tmp_path / "copied"
     e = write(tmp_path, local=str(local))
-    with pytest.raises(MissingInputError, match=r"params/x.yaml, sources.s.local: .*; there is no such folder\."):
+    with pytest.raises(
+        MissingInputError, match=r"params/x.yaml, sources.s.local: .*; there is no such folder\. Put the files"
+    ):
         sources.make(e, "s", tmp_path / "work", tmp_path / "s.manifest.json")
     local.mkdir()
     (local / "notes.md").write_text("x")
-    with pytest.raises(MissingInputError, match=r"holds no .safetensors or .*; it holds notes.md\."):
+    with pytest.raises(
+        MissingInputError, match=r"holds no .safetensors or .*; it holds notes.md\. .* correct sources.s.local\."
+    ):
         sources.make(e, "s", tmp_path / "work", tmp_path / "s.manifest.json")
 
 
@@ -213,6 +217,25 @@ def test_a_local_folder_is_checked_and_used(tmp_path):
     sources.make(e, "s", tmp_path / "work", out)
     # Where it came from leaves no trace: the same pin gives the same artefact.
     assert str(tmp_path) not in out.read_text() + (tmp_path / "s.receipt.json").read_text()
+
+
+@pytest.mark.parametrize("local", ["copied", None])
+def test_no_download_is_named_of_files_without_a_commit(tmp_path, monkeypatch, local):
+    """`repository` may be only a name for the record, and no hub has the revision."""
+    monkeypatch.chdir(tmp_path)
+    e = write(tmp_path, local=local, revision="0" * 40, files={"rows.jsonl": "a" * 64})
+    with pytest.raises(MissingInputError) as caught:
+        sources.make(e, "s", tmp_path / "work", tmp_path / "s.manifest.json")
+    said = str(caught.value)
+    assert "hf download" not in said
+    assert "0" * 40 not in said
+    assert f"rows.jsonl (sha256 {'a' * 64}). Or correct sources.s.local" in said
+    assert "comments in params/x.yaml may say" in said
+    assert said.startswith(
+        "params/x.yaml, sources.s.local: copied/rows.jsonl is missing; there is no such folder. Put into copied: "
+        if local
+        else "params/x.yaml, sources.s.local is not set. Put into a folder: "
+    )
 
 
 def test_a_local_folder_without_a_pin_prints_its_own(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from t3d import params
-from t3d.errors import ParameterError
+from t3d.errors import DataError, ParameterError
 from t3d.provenance import lineage
 from t3d.sandbox import zygote
 from t3d.terminal import doctor
@@ -49,7 +49,8 @@ def test_every_line_says_what_to_do(machine):
     assert "there is no `bwrap` on this machine. Install it" in text
     assert "Verdicts on mbpp, humaneval need it." in text
     assert found["GPU"][0] == "todo"
-    assert "jobs ask for up to 8: run it on a machine with GPUs, or with --profile slurm" in found["GPU"][1]
+    assert "jobs ask for up to 8: run it on a machine with GPUs, or with --profile slurm; or set" in found["GPU"][1]
+    assert "`device: auto` in params/paper.yaml" in found["GPU"][1]
     assert found["Slurm"] == ("note", "no sbatch here; only --profile slurm needs it.")
     assert found["vLLM"][0] == "note"
     assert "make vllm-env VLLM_FOR=cuda" in found["vLLM"][1]
@@ -111,6 +112,55 @@ def test_what_stops_a_job_is_known_of_what_is_asked_for_alone(machine):
     # On a cluster, this machine says nothing about the nodes.
     assert len(doctor.stops(experiment, scores, here=False)) == 1
     assert doctor.stops(params.find("demo"), ["teachers/pocket-sdar"], here=True) == []
+
+
+def test_local_files_that_are_missing_stop_what_needs_them(machine):
+    experiment = params.find("qwen")
+    behind = lineage.origins_of(experiment, ["scores/coder/gsm/b4s2"])
+    (said,) = doctor.stops(experiment, behind, here=False)
+    assert said.startswith(
+        "pins: params/qwen.yaml, sources.coder.local: local/coder/model.gguf is missing; there is no"
+    )
+    assert "Put into local/coder: model.gguf (sha256 1d96146" in said
+    assert "hf download" not in said
+    assert "sources.gsm8k.local (local/gsm8k)" in said
+    # What a teacher writes is compared with the questions of all benchmarks, so all sources are behind this score.
+    assert seen("qwen")["pins"] == ("todo", said.removeprefix("pins: "))
+
+
+def test_local_files_are_not_asked_for_where_nothing_is_made_from_them(machine, monkeypatch):
+    """As with published scores: nothing that comes from a source is made again, be the source here or not."""
+    experiment = params.find("qwen")
+    score = "scores/coder/gsm/b4s2"
+    behind = lineage.origins_of(experiment, [score])
+    monkeypatch.setattr(doctor.verify, "fault", lambda _, artefact: None if artefact == score else DataError("none"))
+    assert doctor.stops(experiment, behind, here=False) == []
+    monkeypatch.setattr(doctor.verify, "fault", lambda _, artefact: DataError("none"))
+    assert doctor.stops(experiment, behind, here=False) != []
+
+
+def test_published_tables_are_named_where_files_are_missing(machine):
+    Path("results", "qwen").mkdir(parents=True, exist_ok=True)
+    index = Path("results", "qwen", "published.sha256")
+    index.write_text("")
+    assert "The published tables need none of them: t3d pull scores --experiment qwen" in seen("qwen")["pins"][1]
+    index.unlink()
+    assert "published" not in seen("qwen")["pins"][1]
+
+
+def test_a_shipped_teacher_that_is_not_there_is_named_with_those_that_are(machine):
+    demo = params.find("demo")
+    assert seen("demo")["teachers"] == ("ok", "pocket-sdar: shipped, and here.")
+    moved = demo.teachers["pocket-sdar"].model_copy(update={"path": "data/shipped/nope"})
+    experiment = demo.model_copy(update={"teachers": demo.teachers | {"pocket-sdar": moved}})
+    (line,) = (line for line in doctor.look(experiment) if line.subject == "teachers")
+    assert line.state == "todo"
+    assert line.text.startswith(
+        "params/demo.yaml, teachers.pocket-sdar.path: data/shipped/nope.manifest.json is missing: "
+    )
+    assert "data/shipped has data/shipped/pocket-sdar. Correct the path" in line.text
+    # It is the end of a run that would fail for it.
+    assert f"teachers: {line.text}" in doctor.stops(experiment, ["teachers/pocket-sdar"], here=False)
 
 
 @bubblewrap

@@ -59,6 +59,24 @@ def test_what_would_stop_a_job_is_said_when_it_is_planned_and_stops_the_run(tmp_
     assert not (tmp_path / "data" / "paper").exists()
 
 
+def test_local_files_that_are_missing_stop_the_run_that_needs_them_and_no_report(tmp_path):
+    set_up(tmp_path, "demo", "")
+    shutil.copy(ROOT / "params" / "qwen.yaml", tmp_path / "params" / "qwen.yaml")
+    (tmp_path / "params" / "reported.csv").symlink_to(ROOT / "params" / "reported.csv")
+    asked = ["results/table1.csv", "--config", "experiment=qwen"]
+    missing = "pins: params/qwen.yaml, sources.coder.local: local/coder/model.gguf is missing; there is no such folder."
+    said = snakemake(tmp_path, "-n", *asked)
+    assert f"Before the first job:\n{missing}" in said
+    said = snakemake(tmp_path, *asked, check=False)
+    assert "A job would fail for this:" in said
+    assert missing in said
+    assert not (tmp_path / "data" / "qwen").exists()
+    # What is made from scores reads none of these files.
+    said = snakemake(tmp_path, "-n", *asked, rules="workflow/report.smk", check=False)
+    assert "pins:" not in said
+    assert "local/" not in said
+
+
 def test_rules_submitted_as_arrays_exist():
     profile = yaml.safe_load((ROOT / "slurm" / "config.yaml").read_text())
     rules = snakemake(ROOT, "--list-rules").split()
