@@ -90,6 +90,15 @@ def read_score(experiment: Experiment, path: Path) -> Score:
     )
 
 
+def line(experiment: Experiment, path: Path) -> str:
+    """What `t3d evaluate` says of a score: accuracy, how it was decoded, and where its receipt is; as `read_score`."""
+    score, manifest = read_score(experiment, path), store.read(path)
+    dtype = lineage.dtype_of(experiment, manifest.artefact.split("/")[1])
+    device = store.decoding_of(manifest).get("device")
+    receipt = f"{manifest.base}{store.RECEIPT}"
+    return f"{score.label}: {score.accuracy:.1f} % in {dtype} on {device} ({score.note()}); {receipt}"
+
+
 def spread(experiment: Experiment, rows: Iterable[tuple[str, int, Path, int]]) -> str:
     """What `t3d.evaluation.checkpoint.invariance` found, as a table; under it, how far accuracy moved."""
     lines = ["| format | batch | accuracy, % | other answers than the first row |", "| --- | ---: | ---: | ---: |"]
