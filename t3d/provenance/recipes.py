@@ -13,7 +13,7 @@ from typing import Any
 from t3d.errors import MissingInputError, ParameterError, reading
 from t3d.params import Budget, Conversion, Experiment, Product
 from t3d.params.yaml_files import read_yaml
-from t3d.provenance import lineage
+from t3d.provenance import advice, lineage
 
 KINDS = (
     "sources",
@@ -152,7 +152,9 @@ def _content_of(shipped: str) -> str:
     """sha256 of a shipped teacher's manifest, which lists the digests of its files."""
     manifest = Path(shipped + ".manifest.json")
     if not manifest.is_file():
-        raise MissingInputError(f"{manifest} is missing: a shipped teacher is a folder with its manifest beside it.")
+        what = "a shipped teacher is a folder with its manifest beside it"
+        again = f"; {advice.of_absent_manifest(manifest)}" if manifest.is_relative_to(advice.SHIPPED) else ""
+        raise MissingInputError(f"{manifest} is missing: {what}{again}.")
     return hashlib.sha256(manifest.read_bytes()).hexdigest()
 
 

@@ -17,7 +17,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from t3d.errors import ParameterError, SourceError, reading
 from t3d.params import Budget, Experiment
-from t3d.provenance import lineage, recipes, store, verify
+from t3d.provenance import advice, lineage, recipes, store, verify
 from t3d.provenance.store import manifest_path
 from t3d.provenance.totals import totals_of
 from t3d.reporting.statistics import accuracy_of
@@ -148,7 +148,8 @@ def text(experiment: Experiment, model: str, licence: str | None, repository: st
     )
     spec = experiment.students.get(name.rpartition("-seed")[0]) or experiment.teachers[name]
     receipt = store.read_receipt(manifest)
-    with reading(f"{manifest.base}{store.RECEIPT}", f"Delete {manifest.path} and run its stage again."):
+    path = Path(f"{manifest.base}{store.RECEIPT}")
+    with reading(path, advice.of_receipt(path, manifest.path)):
         made = f"on {receipt['device']}, {receipt['seconds']:.0f} s"
         if speed := receipt.get("seconds_per_step"):
             made += f", {speed:.3f} s per optimizer step"
