@@ -293,14 +293,12 @@ def evaluate_checkpoint(
     from t3d.terminal import card
 
     budgets = [str(params.read_budget(text)) for text in budget]
-    own = checkpoint.experiment_of(find(like), model, benchmark, dtype, mask_token)
+    own = checkpoint.experiment_of(find(like), model, benchmark, mask_token)
     for text in budgets:
         if spread:
-            print(card.spread(own, checkpoint.invariance(own, benchmark, text, teacher.make)))
-            continue
-        path = checkpoint.score(own, checkpoint.MODEL, benchmark, text, teacher.make)
-        score, receipt = card.read_score(own, path), str(path).replace(".manifest.", ".receipt.")
-        print(f"{score.label}: {score.accuracy:.1f} % ({score.note()}); {receipt}")
+            print(card.spread(own, checkpoint.invariance(own, text, teacher.make, teacher.check_folder)))
+        else:
+            print(card.line(own, checkpoint.score(own, dtype, text, teacher.make, teacher.check_folder)))
 
 
 @app.command(

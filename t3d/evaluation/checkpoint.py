@@ -2,6 +2,9 @@
 
 The benchmark is taken from an experiment: its questions, its limit of tokens, what counts as right. The checkpoint gets
 an experiment of its own, so that every file has its manifest and receipt, and a second budget repeats no stage.
+
+What changes an answer is in the path of its score, so that no call replaces what another one found: the files and the
+mask token in the experiment's name, the number format in the model's key, questions and settings in the benchmark's.
 """
 
 import hashlib
@@ -9,6 +12,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from t3d.errors import MissingInputError, ParameterError, reading
 from t3d.evaluation import answers, scores
@@ -19,22 +23,19 @@ from t3d.provenance.parquet import ANSWERS, of_artefact
 from t3d.provenance.store import manifest_path
 
 MODEL = "model"
-"""The key of the checkpoint in its experiment; `model-float32` and `model-bfloat16` decode in another format."""
+"""The key of the checkpoint, whose tokenizer reads the questions; `model-float32` and `model-bfloat16` decode."""
 DTYPES = ("float32", "bfloat16")
 BATCHES = (1, 8, 128)
 """Sizes of batches that `--spread` compares; `gsm8k-batch8` is gsm8k in batches of 8."""
 
 
-def experiment_of(
-    base: Experiment, model: str, benchmark: str, dtype: str = DTYPES[0], mask_token: str | None = None
-) -> Experiment:
-    """An experiment of one model and one benchmark of `base`.
+def experiment_of(base: Experiment, model: str, benchmark: str, mask_token: str | None = None) -> Experiment:
+    """An experiment of one model, in every number format, and one benchmark of `base`, in several sizes of batch.
 
     Args:
         base: whose benchmark it is.
         model: folder of a checkpoint, as `t3d.models.sdar.load_model` takes it, or a fetched source of `base`.
         benchmark: its key.
-        dtype: number format in which it decodes.
         mask_token: its mask token, if the folder does not name it.
 
     Raises:
@@ -53,7 +54,6 @@ def experiment_of(
     files = {path.name: store.sha256(path) for path in taken}
     if "config.json" not in files:
         raise MissingInputError(f"{folder} holds no model: there is no config.json.")
-    digest = hashlib.sha256(json.dumps(files).encode()).hexdigest()
     spec = base.benchmarks[benchmark].model_dump()
     prompts = base.prompt_sets[spec["prompts"]]
     if prompts.source is not None and not base.sources[prompts.source].pinned:
@@ -61,46 +61,70 @@ def experiment_of(
             f"params/{base.name}.yaml, sources.{prompts.source} is not pinned; on a machine with network "
             f"`t3d pin --experiment {base.name}` prints what to paste."
         )
-    wanted = {} if prompts.source is None else {prompts.source: base.sources[prompts.source].model_dump()}
-    name = re.sub(r"[^\w.-]", "-", folder.resolve().name)
+    questions = prompts.model_dump(exclude_unset=True) | {"teacher": MODEL}
+    origin = {} if prompts.source is None else {prompts.source: base.sources[prompts.source].model_dump()}
+    # `gsm` of two experiments, or of one that was edited, may ask other questions, or set other limits.
+    pins = [source | {"local": None} for source in origin.values()]
+    kind = _digest(base.seed, spec, questions, pins)[:8]
+    asked = spec["prompts"] = f"{benchmark}-{kind}"
+    if origin:
+        questions["source"] = f"{prompts.source}-{kind}"
     own = {
-        "repository": f"local/{name}",
+        "repository": "local/" + re.sub(r"[^\w.-]", "-", folder.resolve().name),
         "kind": "model",
-        "revision": digest[:40],
+        "revision": _digest(files)[:40],
         "files": files,
         "local": str(folder),
     }
-    formats = {MODEL: dtype} | {f"{MODEL}-{other}": other for other in DTYPES}
-    sizes = {f"{benchmark}-batch{size}": spec | {"batch_size": size} for size in BATCHES}
+    formats = {MODEL: DTYPES[0]} | {f"{MODEL}-{dtype}": dtype for dtype in DTYPES}
+    sizes = {f"{asked}-batch{size}": spec | {"batch_size": size} for size in BATCHES}
     content = {
-        "name": f"evaluate-{digest[:12]}",
+        "name": f"evaluate-{_digest(files, mask_token)[:12]}",
         "seed": base.seed,
         "device": "auto",
-        "sources": wanted | {MODEL: own},
+        "sources": {f"{name}-{kind}": source for name, source in origin.items()} | {MODEL: own},
         "teachers": {
-            key: {"source": "hub", "hub": MODEL, "dtype": kind, "mask_token": mask_token}
-            for key, kind in formats.items()
+            key: {"source": "hub", "hub": MODEL, "dtype": dtype, "mask_token": mask_token}
+            for key, dtype in formats.items()
         },
-        "prompt_sets": {spec["prompts"]: prompts.model_dump(exclude_unset=True) | {"teacher": MODEL}},
-        "benchmarks": {benchmark: spec} | sizes,
+        "prompt_sets": {asked: questions},
+        "benchmarks": {asked: spec} | sizes,
     }
     with reading(folder, "Rename its files.", ParameterError, "cannot be taken"):
         return Experiment.model_validate(content)
 
 
-def score(experiment: Experiment, model: str, benchmark: str, budget: str, make_teacher: Callable[..., None]) -> Path:
+def _digest(*content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def score(
+    experiment: Experiment,
+    dtype: str,
+    budget: str,
+    make_teacher: Callable[..., None],
+    check_folder: Callable[..., None],
+    batch_size: int | None = None,
+) -> Path:
     """Make a score of an experiment of `experiment_of`, and what it is made from, unless it is there; its manifest.
 
     Args:
         experiment: of `experiment_of`.
-        model: a key of its teachers.
-        benchmark: a key of its benchmarks.
+        dtype: number format of decoding, one of `DTYPES`.
         budget: `b8s2` or `b8t0.9`.
         make_teacher: `t3d.teachers.teacher.make`, which no room below it imports.
+        check_folder: the function beside it.
+        batch_size: one of `BATCHES`; the benchmark's own if None.
 
     Raises:
         T3DError: as the stages say.
     """
+    model, benchmark = f"{MODEL}-{dtype}", next(iter(experiment.benchmarks))
+    if batch_size is not None:
+        benchmark += f"-batch{batch_size}"
+    if verify.fault(experiment, f"teachers/{MODEL}"):
+        # Before it is copied: what is wrong with the folder is said of the folder, not of the copy.
+        check_folder(Path(str(experiment.sources[MODEL].local)), mask_token=experiment.teachers[MODEL].mask_token)
     wanted = f"scores/{model}/{benchmark}/{budget}"
     for artefact in lineage.origins_of(experiment, [wanted]):
         if verify.fault(experiment, artefact, files="sizes") is None:
@@ -121,7 +145,7 @@ def score(experiment: Experiment, model: str, benchmark: str, budget: str, make_
 
 
 def invariance(
-    experiment: Experiment, benchmark: str, budget: str, make_teacher: Callable[..., None]
+    experiment: Experiment, budget: str, make_teacher: Callable[..., None], check_folder: Callable[..., None]
 ) -> list[tuple[str, int, Path, int]]:
     """Score the checkpoint in every number format and size of batch; arguments and errors as those of `score`.
 
@@ -132,9 +156,9 @@ def invariance(
     first: dict[str, list[int]] = {}
     for dtype in DTYPES:
         for size in BATCHES:
-            model, key = f"{MODEL}-{dtype}", f"{benchmark}-batch{size}"
-            path = score(experiment, model, key, budget, make_teacher)
-            answered = store.read(manifest_path(experiment, f"answers/{model}/{key}/{budget}"))
+            path = score(experiment, dtype, budget, make_teacher, check_folder, size)
+            made = store.read(path).artefact.replace("scores/", "answers/", 1)
+            answered = store.read(manifest_path(experiment, made))
             table = of_artefact(answered, ANSWERS, ["id", "response_ids"]).to_pylist()
             ids = {row["id"]: row["response_ids"] for row in table}
             first = first or ids

@@ -23,7 +23,7 @@ from typing import IO, Any
 
 from t3d.errors import CorruptArtefactError, MissingInputError, PublishError, T3DError
 from t3d.params import NAME, Experiment
-from t3d.provenance import records, store
+from t3d.provenance import advice, records, store
 from t3d.provenance.files import atomic_write
 from t3d.provenance.lineage import LOG
 from t3d.provenance.store import INDEX, MANIFEST, RECEIPT, sha256
@@ -43,7 +43,7 @@ _STREAM = b"\xfd7zXZ\0"
 def paths_of(experiment: str) -> tuple[Path, Path]:
     """The archive of an experiment, and its index."""
     folder = Path("results", experiment)
-    return folder / "published.tar.xz", folder / INDEX
+    return folder / advice.ARCHIVE, folder / INDEX
 
 
 def write(experiment: str, manifests: Iterable[Path], lines_of_records: str) -> None:
@@ -209,10 +209,7 @@ def _read_index(experiment: str) -> dict[str, str]:
     archive, index = paths_of(experiment)
     for path in (archive, index):
         if not path.is_file():
-            raise MissingInputError(
-                f"{path} is missing: get it from whoever published experiment {experiment} (git checkout {path}), or "
-                f"make and publish the experiment (t3d publish --experiment {experiment})."
-            )
+            raise _missing(experiment, path)
     # Names are those that parameters may have: all stay below the experiment's folder.
     line = re.compile(rf"([0-9a-f]{{64}})  (data/{re.escape(experiment)}(?:/{NAME})+|{RECORDS})\n")
     found: dict[str, str] = {}
@@ -227,6 +224,21 @@ def _read_index(experiment: str) -> dict[str, str]:
                 )
             found[match[2]] = match[1]
     return found
+
+
+def _missing(experiment: str, path: Path) -> MissingInputError:
+    if advice.in_git(path):
+        return MissingInputError(f"{path} is missing: restore it (git checkout {path}).")
+    make = f"make and publish the experiment (t3d publish --experiment {experiment})"
+    if any(other.is_file() for other in paths_of(experiment)):
+        return MissingInputError(
+            f"{path} is missing: get it from whoever published experiment {experiment}, or {make}."
+        )
+    others = ", ".join(advice.published()) or "none"
+    return MissingInputError(
+        f"experiment {experiment} was not published: there is no {path}. Published are: {others}. To pull "
+        f"{experiment}, {make}."
+    )
 
 
 def _read(file: IO[bytes], size: int) -> bytes:

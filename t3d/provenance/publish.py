@@ -1,5 +1,6 @@
 """`t3d publish`, `t3d pull`: what the DAG made goes into git and to a DVC remote, and comes back as it was."""
 
+import filecmp
 import shutil
 import subprocess
 import sys
@@ -57,8 +58,8 @@ def publish(experiment: Experiment, to: str | None, checks: Iterable[Callable[[E
     return [Path("dvc.lock"), Path("results", experiment.name)]
 
 
-def pull(experiment: Experiment, what: str, source: str | None = None) -> int:
-    """Get back what an experiment published, with Snakemake's records of it.
+def pull(experiment: Experiment, what: str, source: str | None = None) -> tuple[int, list[Path]]:
+    """Get back what an experiment published, with Snakemake's records of it. No file that differs is replaced.
 
     Args:
         experiment: one that was published.
@@ -66,7 +67,8 @@ def pull(experiment: Experiment, what: str, source: str | None = None) -> int:
         source: DVC remote to fetch from; the configured one unless given.
 
     Returns:
-        How many files are here as they were published: each was compared with its sha256.
+        How many files are here as they were published: each was compared with its sha256; and those copies of tables
+        in `results/` that are not this experiment's, and were left as they are.
 
     Raises:
         ParameterError: `what` is not one of these keys.
@@ -85,13 +87,27 @@ def pull(experiment: Experiment, what: str, source: str | None = None) -> int:
                 manifest = store.read(path)
                 manifest.check(contents=True)
                 here |= {str(path.parent / name) for name in manifest.files}
-        for name in experiment.tables:
-            table, copy = Path("results", experiment.name, f"{name}.csv"), Path("results", f"{name}.csv")
-            # Snakemake would ask how one was made of which it has no record.
-            if table.is_file() and copy.as_posix() in noted:
-                shutil.copyfile(table, copy)
-        records.restore(noted)
-    return len(here)
+        left = _copy_tables(experiment, noted)
+        records.restore({output: record for output, record in noted.items() if Path(output) not in left})
+    return len(here), left
+
+
+def _copy_tables(experiment: Experiment, noted: Collection[str]) -> list[Path]:
+    """Copy tables to `results/`; Snakemake would make again what it has a record of and does not find.
+
+    Returns:
+        Copies that are another experiment's, or were changed: they stay.
+    """
+    left = []
+    for name in experiment.tables:
+        table, copy = Path("results", experiment.name, f"{name}.csv"), Path("results", f"{name}.csv")
+        if copy.as_posix() not in noted:
+            continue
+        if not copy.exists() and table.is_file():
+            shutil.copyfile(table, copy)
+        elif copy.exists() and not (copy.is_file() and table.is_file() and filecmp.cmp(table, copy, shallow=False)):
+            left.append(copy)
+    return left
 
 
 def remedy(experiment: Experiment, missing: dict[str, Path]) -> str | None:

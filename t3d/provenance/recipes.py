@@ -14,7 +14,7 @@ from typing import Any
 from t3d.errors import MissingInputError, ParameterError, reading
 from t3d.params import Budget, Conversion, Experiment, Product
 from t3d.params.yaml_files import read_yaml
-from t3d.provenance import lineage
+from t3d.provenance import advice, lineage
 
 KINDS = (
     "sources",
@@ -166,11 +166,12 @@ def shipped_manifest(experiment: Experiment, name: str) -> Path:
     manifest = Path(f"{experiment.teachers[name].path}.manifest.json")
     if not manifest.is_file():
         there = [str(path).removesuffix(".manifest.json") for path in sorted(manifest.parent.glob("*.manifest.json"))]
+        again = f", or {advice.of_absent_manifest(manifest)}" if manifest.is_relative_to(advice.SHIPPED) else ""
         raise MissingInputError(
             f"params/{experiment.name}.yaml, teachers.{name}.path: {manifest} is missing: a shipped teacher is a "
             f"folder with its manifest beside it. Of such folders {manifest.parent} has {', '.join(there) or 'none'}. "
-            f"Correct the path, or restore the files (git checkout {manifest.parent}). A model in a folder of yours is "
-            "a teacher with `source: hub`, whose source has `local`."
+            f"Correct the path{again}. A model in a folder of yours is a teacher with `source: hub`, whose source has "
+            "`local`."
         )
     return manifest
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from types import ModuleType
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -112,34 +113,15 @@ class Manifest(_Content):
         for name, entry in self.files.items():
             path = self.path.parent / name
             if not path.is_file():
-                whose = self.path.parts[1] if self.path.parts[0] == "data" else "NAME"
-                command = self._pull(path, entry) or f"t3d pull all --experiment {whose}"
-                raise MissingInputError(
-                    f"{path} is missing, though {self.path} lists it. Fetch it ({command}), or "
-                    f"delete {self.path} and run its stage again."
-                )
+                again = _advice().of_missing(path, self.path, entry["sha256"])
+                raise MissingInputError(f"{path} is missing, though {self.path} lists it. {again}")
             if path.stat().st_size != entry["size"]:
-                raise CorruptArtefactError(
-                    f"{path}: {path.stat().st_size} bytes, {self.path} says {entry['size']}. {self._again(path, entry)}"
-                )
-            if contents and sha256(path) != entry["sha256"]:
-                raise CorruptArtefactError(
-                    f"{path}: the content does not match the sha256 in {self.path}. {self._again(path, entry)}"
-                )
-
-    def _pull(self, path: Path, entry: File) -> str | None:
-        """The command that fetches a file of a score; None if another one was published, or none."""
-        name = owner(path)
-        if name is None or not self.artefact.startswith("scores/"):
-            return None
-        published = entry["sha256"] in (digest for _, digest in archived(name, [path]))
-        return pulling(name) if published else None
-
-    def _again(self, path: Path, entry: File) -> str:
-        """What to do about a damaged file."""
-        if command := self._pull(path, entry):
-            return f"Delete {path}, then fetch it again ({command})."
-        return f"Delete {self.path} and run its stage again."
+                fault = f"{path.stat().st_size} bytes, {self.path} says {entry['size']}"
+            elif contents and sha256(path) != entry["sha256"]:
+                fault = f"the content does not match the sha256 in {self.path}"
+            else:
+                continue
+            raise CorruptArtefactError(f"{path}: {fault}. {_advice().of_damaged(path, self.path, entry['sha256'])}")
 
     def check_count(self, name: str, found: int) -> None:
         """Compare how many rows were found with what `facts` says of them; raises CorruptArtefactError."""
@@ -191,9 +173,22 @@ def archived(experiment: str, paths: Iterable[Path]) -> list[tuple[Path, str]]:
     index = Path("results", experiment, INDEX)
     if not index.is_file():
         return []
-    lines = index.read_text(encoding="utf-8", errors="replace").splitlines()
-    digests = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    seen = index.stat()
+    digests = _digests(index.absolute(), seen.st_size, seen.st_mtime_ns)
     return [(path, digests[path.as_posix()]) for path in paths if path.as_posix() in digests]
+
+
+@lru_cache(maxsize=4)
+def _digests(index: Path, *_seen: int) -> dict[str, str]:
+    lines = index.read_text(encoding="utf-8", errors="replace").splitlines()
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+
+def _advice() -> ModuleType:
+    """What knows how to get a file back; it asks this module."""
+    from t3d.provenance import advice
+
+    return advice
 
 
 def pulling(experiment: str) -> str:
@@ -223,7 +218,16 @@ def read(path: str | Path, kind: str | None = None) -> Manifest:
     """
     path = Path(path)
     if not path.is_file():
-        raise MissingInputError(f"{path} is missing: make it first ({making(path)}).")
+        raise MissingInputError(f"{path} is missing: {_advice().of_absent_manifest(path)}.")
+    try:
+        return _read(path, kind)
+    except CorruptArtefactError as error:
+        if not str(error).endswith(AGAIN):
+            raise
+        raise CorruptArtefactError(str(error).removesuffix(AGAIN) + _advice().of_manifest(path)) from error
+
+
+def _read(path: Path, kind: str | None) -> Manifest:
     manifest = Manifest(**vars(read_json(path, _Content)), path=path)
     if manifest.schema != SCHEMA:
         raise CorruptArtefactError(f"{path}: schema {manifest.schema}, this version reads {SCHEMA}.")
@@ -256,16 +260,19 @@ def read_receipt(manifest: Manifest) -> dict[str, Any]:
         CorruptArtefactError: it is no receipt.
     """
     path = Path(f"{manifest.base}{RECEIPT}")
-    receipt: Any = read_json(path, _Receipt, f"Delete {manifest.path} and run its stage again.")
-    return receipt
+    try:
+        receipt: Any = read_json(path, _Receipt)
+        return receipt
+    except (MissingInputError, CorruptArtefactError) as error:
+        again = _advice().of_receipt(path, manifest.path)
+        raise type(error)(f"{str(error).removesuffix(AGAIN)}{again}") from error
 
 
 def decoding_of(manifest: Manifest) -> dict[str, Any]:
     """What the receipt of answers or scores says of the decoding's speed; raises as `read_receipt`."""
     if (decoding := read_receipt(manifest).get("decoding")) is None:
-        raise CorruptArtefactError(
-            f"{manifest.base}{RECEIPT} has no decoding. Delete {manifest.path} and make it again."
-        )
+        path = Path(f"{manifest.base}{RECEIPT}")
+        raise CorruptArtefactError(f"{path} has no decoding. {_advice().of_receipt(path, manifest.path)}")
     return decoding
 
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from t3d.errors import CorruptArtefactError, ParameterError, T3DError
 from t3d.params import Experiment, Product, TrainingFigure
 from t3d.progress import Progress
-from t3d.provenance import lineage, recipes, store
+from t3d.provenance import advice, lineage, recipes, store
 from t3d.provenance.store import MANIFEST, RECEIPT, Manifest, manifest_path
 
 Files = Literal["sizes", "contents"]
@@ -84,11 +84,11 @@ def check(experiment: Experiment, manifest: Manifest, *, files: Files | None = N
 
 def _check_receipt(experiment: Experiment, manifest: Manifest) -> None:
     """Tables take speeds from receipts, which are in no manifest: one may be of another run."""
-    path, content = f"{manifest.base}{RECEIPT}", store.read_receipt(manifest)
+    path, content = Path(f"{manifest.base}{RECEIPT}"), store.read_receipt(manifest)
     if content.get("artefact") != manifest.artefact:
         raise CorruptArtefactError(
-            f"{path}: artefact is {content.get('artefact')!r}, {manifest.path} says {manifest.artefact!r}. Delete both "
-            "and run its stage again."
+            f"{path}: artefact is {content.get('artefact')!r}, {manifest.path} says {manifest.artefact!r}. "
+            + advice.of_receipt(path, manifest.path)
         )
     wanted = _flat(recipes.artefact_params(experiment, manifest.artefact))
     recorded = _flat(content.get("params"))
@@ -96,7 +96,7 @@ def _check_receipt(experiment: Experiment, manifest: Manifest) -> None:
         if wanted.get(name) != recorded.get(name):
             raise ParameterError(
                 f"{path}: params{name} is {recorded.get(name)!r}, params/{experiment.name}.yaml asks for "
-                f"{wanted.get(name)!r}. Delete {manifest.path} and run snakemake to make it again."
+                f"{wanted.get(name)!r}. {advice.of_receipt(path, manifest.path)}"
             )
 
 

@@ -17,7 +17,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from t3d.errors import ParameterError, SourceError, reading
 from t3d.params import Budget, Experiment
-from t3d.provenance import lineage, recipes, store, verify
+from t3d.provenance import advice, lineage, recipes, store, verify
 from t3d.provenance.store import manifest_path
 from t3d.provenance.totals import totals_of
 from t3d.reporting.statistics import accuracy_of
@@ -90,6 +90,15 @@ def read_score(experiment: Experiment, path: Path) -> Score:
     )
 
 
+def line(experiment: Experiment, path: Path) -> str:
+    """What `t3d evaluate` says of a score: accuracy, how it was decoded, and where its receipt is; as `read_score`."""
+    score, manifest = read_score(experiment, path), store.read(path)
+    dtype = lineage.dtype_of(experiment, manifest.artefact.split("/")[1])
+    device = store.decoding_of(manifest).get("device")
+    receipt = f"{manifest.base}{store.RECEIPT}"
+    return f"{score.label}: {score.accuracy:.1f} % in {dtype} on {device} ({score.note()}); {receipt}"
+
+
 def spread(experiment: Experiment, rows: Iterable[tuple[str, int, Path, int]]) -> str:
     """What `t3d.evaluation.checkpoint.invariance` found, as a table; under it, how far accuracy moved."""
     lines = ["| format | batch | accuracy, % | other answers than the first row |", "| --- | ---: | ---: | ---: |"]
@@ -139,7 +148,8 @@ def text(experiment: Experiment, model: str, licence: str | None, repository: st
     )
     spec = experiment.students.get(name.rpartition("-seed")[0]) or experiment.teachers[name]
     receipt = store.read_receipt(manifest)
-    with reading(f"{manifest.base}{store.RECEIPT}", f"Delete {manifest.path} and run its stage again."):
+    path = Path(f"{manifest.base}{store.RECEIPT}")
+    with reading(path, advice.of_receipt(path, manifest.path)):
         made = f"on {receipt['device']}, {receipt['seconds']:.0f} s"
         if speed := receipt.get("seconds_per_step"):
             made += f", {speed:.3f} s per optimizer step"

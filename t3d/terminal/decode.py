@@ -107,7 +107,7 @@ def ask(
             raise ParameterError("the question is empty.")
         with reading("the question", "Type it in UTF-8.", ParameterError):
             text.encode()
-    models = find_models(experiment, asked, seed)
+    models = find_models(experiment, asked, seed, recorded=question is not None)
     if question is not None:
         return [recorded(experiment, model, budget, question) for model, budget in models]
     for model, _ in models:
@@ -116,10 +116,14 @@ def ask(
 
 
 def find_models(
-    experiment: Experiment, asked: list[tuple[str | None, str | None]], seed: int | None
+    experiment: Experiment, asked: list[tuple[str | None, str | None]], seed: int | None, recorded: bool = False
 ) -> list[tuple[Model, Budget | None]]:
-    """Models and budgets that `ask` is given, read."""
-    return [(find_model(experiment, name, seed), read_budget(at) if at else None) for name, at in asked]
+    """Models and budgets that `ask` is given, read; raises ParameterError for a folder that has no recorded answers."""
+    found = [(find_model(experiment, name, seed), read_budget(at) if at else None) for name, at in asked]
+    if recorded and (others := [model for model, _ in found if model.name is None]):
+        why = f"is no model of experiment {experiment.name}: it has no recorded answers"
+        raise ParameterError(f"{others[0].folder} {why}. The models are {_known(experiment)}.")
+    return found
 
 
 def find_model(experiment: Experiment, model: str | None, seed: int | None = None) -> Model:
@@ -149,10 +153,16 @@ def find_model(experiment: Experiment, model: str | None, seed: int | None = Non
         several = f", seed {seed}" if len(experiment.students[key].seeds) > 1 else ""
         label = experiment.students[key].label + several
         return Model(label, model, _made(manifest_path(experiment, f"students/{model}")))
-    if Path(model).is_dir():
-        return Model(Path(model).name, None, Path(model))
-    known = ", ".join([*experiment.teachers, *experiment.students])
-    raise ParameterError(f"experiment {experiment.name} has no model {model!r}, nor is it a folder: {known}.")
+    folder = Path(model)
+    # `t3d` is a folder of the project, and the beginning of some students' names.
+    if (folder / "config.json").is_file():
+        return Model(folder.name, None, folder)
+    why = f"and folder {model} holds none (there is no config.json)" if folder.is_dir() else "nor is it a folder"
+    raise ParameterError(f"experiment {experiment.name} has no model {model!r}, {why}: {_known(experiment)}.")
+
+
+def _known(experiment: Experiment) -> str:
+    return ", ".join([*experiment.teachers, *experiment.students])
 
 
 def _made(path: Path, otherwise: Path | None = None) -> Path | None:
@@ -233,7 +243,7 @@ def recorded(experiment: Experiment, model: Model, budget: Budget | None, questi
 
     Args:
         experiment: whose answers are meant.
-        model: of `find_model`.
+        model: of `find_model`, one of the experiment's.
         budget: one that it was asked at.
         question: its id.
 
@@ -242,8 +252,6 @@ def recorded(experiment: Experiment, model: Model, budget: Budget | None, questi
     """
     from t3d.models.folder import load_tokenizer
 
-    if model.name is None:
-        raise ParameterError(f"{model.label} is no model of experiment {experiment.name}: it has no recorded answers.")
     some: list[str] = []
     if not budget:
         _check_asked(experiment, question)
@@ -263,12 +271,11 @@ def recorded(experiment: Experiment, model: Model, budget: Budget | None, questi
         raise DataError(
             f"{model.name} recorded no question {short(repr(question))} at {budget}; it did {', '.join(some)}, ..."
         )
-    root = Path("data", experiment.name, "answers", model.name)
+    root = Path("data", experiment.name, "answers", str(model.name))
     there = sorted({path.name.removesuffix(store.MANIFEST) for path in root.glob(f"*/*{store.MANIFEST}")})
     if not there:
-        command = remote.command(experiment.name)
+        command, making = remote.command(experiment.name), store.making_all(experiment)
         fetched = f", or fetch published ones ({command})" if command else ""
-        making = store.making_all(experiment)
         raise DataError(f"{root} holds no recorded answers: make them first ({making}){fetched}.")
     raise DataError(f"{model.name} recorded answers at {', '.join(there)}: choose one with --budget.")
 

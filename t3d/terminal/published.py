@@ -71,10 +71,7 @@ def find(
     """
     if not texts.path_of(experiment).is_file():
         return None
-    models = find_models(experiment, asked, seed)
-    # A folder that is no model of the experiment has no published answers either: `decode.recorded` says so.
-    if any(model.name is None for model, _ in models):
-        return None
+    models = find_models(experiment, asked, seed, recorded=True)
     if all(_is_recorded(experiment, str(model.name), budget, question) for model, budget in models):
         return None
     path, there = texts.path_of(experiment), texts.read(experiment)

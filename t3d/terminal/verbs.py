@@ -206,8 +206,11 @@ def pull_published(
     """Get back what an experiment published, so that Snakemake knows it and makes nothing again."""
     from t3d.provenance import publish
 
-    count = publish.pull(find(experiment), what, remote)
+    count, left = publish.pull(find(experiment), what, remote)
     print(f"{count} files are here as they were published.")
+    if left:
+        others = f" and {len(left) - 1} other copies of tables there differ" if left[1:] else " differs"
+        print(f"{left[0]}{others} from this experiment's and stayed as before; its own are in results/{experiment}/.")
 
 
 @app.command("metrics", rich_help_panel=RULES)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 
 import pytest
 import yaml
@@ -39,7 +40,7 @@ def project(tmp_path, monkeypatch):
 
 
 def run(monkeypatch, capsys, *words):
-    monkeypatch.setattr("sys.argv", ["t3d", "evaluate", *words, "--like", "fruit", "--dtype", "float32"])
+    monkeypatch.setattr("sys.argv", ["t3d", "evaluate", "--like", "fruit", "--dtype", "float32", *words])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     said = capsys.readouterr()
@@ -51,12 +52,14 @@ def test_a_folder_is_scored_with_interval_and_receipt(project, monkeypatch, caps
     code, out, _ = run(monkeypatch, capsys, *words)
     assert not code
     line = out.splitlines()[-1]
-    told = re.fullmatch(r"Pears: (.*) % \(block 8, 1 tokens per step; n 4, 95 % interval .* to .*\); (.*)", line)
+    told = re.fullmatch(
+        r"Pears: (.*) % in float32 on .+ \(block 8, 1 tokens per step; n 4, 95 % interval .* to .*\); (.*)", line
+    )
     assert told
     # The shipped teacher knows such questions.
     assert float(told[1]) >= 50
     receipt = json.loads((project / told[2]).read_text())
-    assert receipt["artefact"] == "scores/model/pears/b8s8"
+    assert re.fullmatch("scores/model-float32/pears-[0-9a-f]{8}/b8s8", receipt["artefact"])
     made = {path: path.stat().st_mtime_ns for path in (project / "data").rglob("*.manifest.json")}
     code, out, _ = run(monkeypatch, capsys, *words, "--budget", "b8s2")
     assert not code
@@ -64,6 +67,17 @@ def test_a_folder_is_scored_with_interval_and_receipt(project, monkeypatch, caps
         "1 tokens per step",
         "4 tokens per step",
     ]
+    assert all(path.stat().st_mtime_ns == when for path, when in made.items())
+    # Nor does another format, or another limit of tokens, replace what is there.
+    code, out, _ = run(monkeypatch, capsys, *words, "--dtype", "bfloat16")
+    assert not code
+    other = re.search(r"Pears: .* % in bfloat16 on .*; (\S+)$", out)
+    assert json.loads((project / other[1]).read_text())["artefact"].startswith("scores/model-bfloat16/pears-")
+    fruit = project / "params" / "fruit.yaml"
+    fruit.write_text(fruit.read_text().replace("max_new_tokens: 128", "max_new_tokens: 64"))
+    code, out, _ = run(monkeypatch, capsys, *words)
+    assert not code
+    assert out.splitlines()[-1].rpartition("; ")[2] not in (told[2], other[1])
     assert all(path.stat().st_mtime_ns == when for path, when in made.items())
 
 
@@ -77,6 +91,21 @@ def test_the_spread_over_formats_and_batches_stands_beside_the_score(project, mo
     assert f"Spread: {max(accuracies) - min(accuracies):.1f} points. First row: Pears, block 8, 4 tokens" in said
     # On a CPU a number of float32 does not depend on the rows beside it.
     assert [row[3] for row in rows[:3]] == ["0 of 4"] * 3
+
+
+def test_a_damaged_folder_is_named_as_it_was_given(project, monkeypatch, capsys):
+    """Not the copy of it that the workflow makes."""
+    folder = project / "mine"
+    shutil.copytree(SHIPPED, folder)
+    whole = {path: path.read_bytes() for path in folder.iterdir()}
+    for name, size in (("model.safetensors", 2_000_000), ("tokenizer.json", 1000), ("config.json", 10)):
+        (folder / name).write_bytes(whole[folder / name][:size])
+        code, _, error = run(monkeypatch, capsys, "mine", "--benchmark", "pears", "--budget", "b8s8")
+        (folder / name).write_bytes(whole[folder / name])
+        assert code == 1
+        assert error.startswith("t3d: mine"), error
+        assert "data/evaluate" not in error
+    assert not (project / "data").exists()
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_a_student_without_a_log_is_named(tmp_path):
     out = tmp_path / "students" / "t3d-seed0.manifest.json"
     with writer.writing(tiny, "students/t3d-seed0", out) as job:
         (job.folder() / "config.json").write_text("{}")
-    with pytest.raises(CorruptArtefactError, match=r"training\.jsonl is not the log"):
+    with pytest.raises(CorruptArtefactError, match=r"lists no t3d-seed0/training\.jsonl"):
         training.read_log(store.read(out))
 
 

@@ -15,6 +15,7 @@ from t3d.provenance import store, writer
 from t3d.provenance.parquet import ANSWERS, VERDICTS
 from t3d.terminal import published
 from tests.artefacts import pack_texts
+from tests.conftest import SHIPPED
 from tests.started import clone, forked
 from tests.terminal.screen import drawn_by
 
@@ -126,11 +127,27 @@ def test_what_was_not_published_is_one_sentence_that_names_what_is_near(project,
 
 
 def test_a_folder_is_not_the_model_of_its_name(project):
-    (project / "x" / "pocket-sdar").mkdir(parents=True)
+    (project / "x").mkdir()
+    (project / "x" / "pocket-sdar").symlink_to(SHIPPED)
     done = forked(project, ["decode", "--question", "q1", "--teacher", "x/pocket-sdar", "--budget", "b8s2"])
     assert done.returncode == 1
-    assert "is no model of experiment demo: it has no recorded answers." in done.stderr
+    told = (
+        "t3d: x/pocket-sdar is no model of experiment demo: it has no recorded answers. The models are pocket-sdar, sft"
+    )
+    assert done.stderr.startswith(told)
     assert done.stdout == ""
+
+
+def test_a_misspelled_model_is_named_wherever_it_stands(project):
+    """And no work of hours is advised, though a folder of the project has the name."""
+    (project / "t3d-fast").mkdir()
+    for model, why in (("t3d-fast", "and folder t3d-fast holds none (there is no config.json)"), ("t4d", "nor is it")):
+        for words in (["--compare", model], ["--student", model], ["--compare", f"{model}@b8s8"]):
+            done = forked(project, ["decode", "--question", "q1", "--budget", "b8s2", *words])
+            assert done.returncode == 1
+            assert done.stderr.startswith(f"t3d: experiment demo has no model '{model}', {why}")
+            assert "pocket-sdar, sft" in done.stderr
+            assert "snakemake" not in done.stderr
 
 
 def test_answers_that_were_recorded_here_are_shown_instead(project):

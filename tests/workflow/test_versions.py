@@ -250,7 +250,9 @@ def test_an_experiment_that_is_not_versioned_is_named(clone):
     said = t3d(clone, "publish", "--experiment", "other", check=False)
     assert "dvc.yaml: experiment other is not in `foreach` of models, tables" in said
     said = t3d(clone, "pull", "--experiment", "other", check=False)
-    assert "results/other/published.tar.xz is missing: get it from whoever published experiment other" in said
+    assert (
+        "experiment other was not published: there is no results/other/published.tar.xz. Published are: demo." in said
+    )
 
 
 def test_a_cell_is_traced_to_its_commands_commits_and_digests(whole):

@@ -17,7 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullForm
 from t3d.errors import CorruptArtefactError, MissingInputError, reading
 from t3d.params import Experiment, TrainingFigure
 from t3d.params.json_files import read_lines
-from t3d.provenance import lineage
+from t3d.provenance import advice, lineage
 from t3d.provenance.lineage import LOG
 from t3d.provenance.store import Manifest, sha256
 from t3d.reporting.figures.style import OTHERS, grid, legend_below, light_grid, look_of, lowest
@@ -103,13 +103,15 @@ def read_log(manifest: Manifest) -> pd.DataFrame:
     """
     name = f"{manifest.base.name}/{LOG}"
     path = manifest.path.parent / name
-    if name in manifest.files and not path.is_file():
-        raise MissingInputError(
-            f"{path} is missing, though {manifest.path} lists it. Fetch it (t3d pull scores), or delete "
-            f"{manifest.path} and run its stage again."
-        )
-    if name not in manifest.files or sha256(path) != manifest.files[name]["sha256"]:
-        raise CorruptArtefactError(f"{path} is not the log that {manifest.path} lists. Run its stage again.")
+    if name not in manifest.files:
+        raise CorruptArtefactError(f"{manifest.path} lists no {name}. {advice.of_manifest(manifest.path)}")
+    listed = manifest.files[name]["sha256"]
+    if not path.is_file():
+        again = advice.of_missing(path, manifest.path, listed)
+        raise MissingInputError(f"{path} is missing, though {manifest.path} lists it. {again}")
+    if sha256(path) != listed:
+        again = advice.of_damaged(path, manifest.path, listed)
+        raise CorruptArtefactError(f"{path} is not the log that {manifest.path} lists. {again}")
     again = f"Delete {manifest.path} and run its stage again."
     with reading(path, again, fault="is not a training log"):
         log = pd.DataFrame([_flat(entry) for entry in read_lines(path, dict[str, Any], again)])
