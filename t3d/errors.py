@@ -174,7 +174,7 @@ def _loses_exceptions(frame: FrameType | None) -> bool:
 
 
 def process_pool(workers: int, start: str | None = None) -> "ProcessPoolExecutor":
-    """A pool of processes that Ctrl-C ends without a word; one that the program ignores they ignore, too.
+    """A pool of processes that end at Ctrl-C without a word. If the program ignores Ctrl-C, so do they.
 
     Python's own pools print a traceback of each process. If these ignored Ctrl-C, Python 3.11's pool might wait for
     them for ever.

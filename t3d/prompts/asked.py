@@ -163,9 +163,9 @@ def contradiction(experiment: Experiment, name: str, path: Path, found: Iterable
     for number, problem in enumerate(found, start=(experiment.prompt_sets[name].rows or (0,))[0]):
         before, answer = seen.setdefault(problem.question.strip(), (number, problem.answer.strip()))
         if problem.answer.strip() != answer:
-            other = files.place(path, before).removeprefix(f"{path}, ")
+            other = str(files.Place(path, before)).removeprefix(f"{path}, ")
             return (
-                f"{files.place(path, number)}: it asks the question of {other}, and has another answer "
+                f"{files.Place(path, number)}: it asks the question of {other}, and has another answer "
                 f"({short(repr(problem.answer))}, not {short(repr(answer))}). Leave one of them out."
             )
     return ""

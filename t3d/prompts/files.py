@@ -1,6 +1,7 @@
 """Rows of a file of questions: JSON lines, a JSON list, or parquet."""
 
 import codecs
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -60,20 +61,30 @@ def _fault_of_encoding(content: bytes) -> str:
     return ""
 
 
-def place(path: Path, number: int) -> str:
-    """How messages name a row of a file: by its line in JSON lines, elsewhere by its number, `number`, from 0 on."""
-    if path.suffix == ".jsonl" and path.is_file():
-        filled = [line for line, text in enumerate(path.read_bytes().split(b"\n"), start=1) if text.strip()]
-        if number < len(filled):
-            return f"{path}, line {filled[number]}"
-    return f"{path}, row {number} (counted from 0)"
+@dataclass(frozen=True)
+class Place:
+    """How messages name a row of a file: by its line in JSON lines, elsewhere by its number, from 0 on.
+
+    The file is read for it when the text is asked for, so that a row without a fault costs nothing.
+    """
+
+    path: Path
+    number: int
+
+    def __str__(self) -> str:
+        if self.path.suffix == ".jsonl" and self.path.is_file():
+            lines = enumerate(self.path.read_bytes().split(b"\n"), start=1)
+            filled = [line for line, content in lines if content.strip()]
+            if self.number < len(filled):
+                return f"{self.path}, line {filled[self.number]}"
+        return f"{self.path}, row {self.number} (counted from 0)"
 
 
 def text(path: Path, number: int, row: dict[str, Any], column: str, may_be_empty: bool = False) -> str:
     """A row's value in a column as text; raises as `value`, also of what is neither a text nor a number, or empty."""
     found = value(path, number, row, column)
     if not isinstance(found, str | int | float) or not (may_be_empty or str(found).strip()):
-        raise DataError(f"{place(path, number)}: {column} is no text: {short(repr(found))}.")
+        raise DataError(f"{Place(path, number)}: {column} is no text: {short(repr(found))}.")
     return str(found)
 
 
@@ -84,8 +95,8 @@ def value(path: Path, number: int, row: dict[str, Any], column: str) -> Any:
         DataError: the row has no such column, or nothing in it; the message names file, row and the columns it has.
     """
     if column in row and row[column] is None:
-        raise DataError(f"{place(path, number)}: {column!r} is null; every row needs one.")
+        raise DataError(f"{Place(path, number)}: {column!r} is null; every row needs one.")
     if column not in row:
         columns = short(", ".join(map(str, row)))
-        raise DataError(f"{place(path, number)}: no {column!r}. Its columns: {columns}. Name one of them, or add it.")
+        raise DataError(f"{Place(path, number)}: no {column!r}. Its columns: {columns}. Name one of them, or add it.")
     return row[column]

@@ -12,7 +12,7 @@ from typing import Any
 
 from t3d.errors import DataError, reading
 from t3d.prompts.entry_points import entry_point_of
-from t3d.prompts.files import place, text, value
+from t3d.prompts.files import Place, text, value
 from t3d.prompts.questions import Question
 
 _INSTRUCTION = "Write a Python function. Answer with the whole function in a code block.\n\n"
@@ -40,13 +40,13 @@ def problems(path: Path, rows: list[dict[str, Any]], split: str | None) -> Itera
             continue
         # The sanitized edition calls the task `prompt` and lists imports, the full one `text` and has one setup.
         asked, code = text(path, number, row, "text" if row.get("text") else "prompt"), text(path, number, row, "code")
-        with reading(f"{place(path, number)}", "Fetch or copy it again.", DataError):
+        with reading(Place(path, number), "Fetch or copy it again.", DataError):
             tests = list(value(path, number, row, "test_list"))
             setup = row.get("test_setup_code") or "\n".join(row.get("test_imports") or ())
         try:
             entry_point = entry_point_of(code, tests)
         except DataError as error:
-            raise DataError(f"{place(path, number)}: {error}") from error
+            raise DataError(f"{Place(path, number)}: {error}") from error
         checks = {"entry_point": entry_point, "tests": tests, "setup": setup}
         shown = "\n".join(tests)
         yield Question(
@@ -60,5 +60,5 @@ def problems(path: Path, rows: list[dict[str, Any]], split: str | None) -> Itera
 def _task(path: Path, number: int, row: dict[str, Any]) -> int:
     task = value(path, number, row, "task_id")
     if not str(task).isdecimal():
-        raise DataError(f"{place(path, number)}: task_id {task!r} is not the number of a task of MBPP.")
+        raise DataError(f"{Place(path, number)}: task_id {task!r} is not the number of a task of MBPP.")
     return int(task)

@@ -8,7 +8,7 @@ from typing import Any
 
 from t3d.errors import DataError
 from t3d.params import Columns
-from t3d.prompts.files import place, text
+from t3d.prompts.files import Place, text
 
 _LONGEST = 1000
 """Characters of an answer; what is longer is equal to none (`t3d/evaluation/equality.py`)."""
@@ -37,12 +37,12 @@ def problems(path: Path, rows: list[dict[str, Any]], columns: Columns) -> Iterat
             match = re.search(columns.answer_pattern, answer)
             if match is None:
                 raise DataError(
-                    f"{place(path, number)}: {columns.answer} {answer[-60:]!r} has no answer by the pattern."
+                    f"{Place(path, number)}: {columns.answer} {answer[-60:]!r} has no answer by the pattern."
                 )
             answer = match.group(1).strip()
         if columns.answer and (fault := _fault_of(answer)):
             raise DataError(
-                f"{place(path, number)}: {columns.answer} is no final answer, it {fault}: {answer[-60:]!r}. Say which "
+                f"{Place(path, number)}: {columns.answer} is no final answer, it {fault}: {answer[-60:]!r}. Say which "
                 "part of it is by columns.answer_pattern; or remove columns.answer, where no benchmark asks these."
             )
         yield Question(
@@ -59,7 +59,7 @@ def _reference_of(path: Path, number: int, row: dict[str, Any], columns: Columns
     for pattern, replacement in columns.reference_edits or ():
         found = re.sub(pattern, replacement, found)
     if not found.strip():
-        raise DataError(f"{place(path, number)}: columns.reference_edits leave nothing of {columns.reference}.")
+        raise DataError(f"{Place(path, number)}: columns.reference_edits leave nothing of {columns.reference}.")
     return found
 
 

@@ -8,7 +8,7 @@ import pytest
 from t3d.errors import DataError
 from t3d.evaluation.extraction import program_in
 from t3d.evaluation.programs import PROGRAMS
-from t3d.prompts import mbpp
+from t3d.prompts import files, mbpp
 from tests.sandboxed import bubblewrap
 
 FULL = {
@@ -36,6 +36,13 @@ def test_a_question_shows_the_task_and_its_assertions():
     assert FULL["text"] in question.question
     assert question.question.endswith("assert double(2) == 4\nassert double(-1) == -2")
     assert json.loads(question.answer)["entry_point"] == "double"
+
+
+def test_the_place_of_a_row_without_a_fault_is_not_looked_for(monkeypatch):
+    """For it the whole file is read."""
+    monkeypatch.delattr(files.Place, "__str__")
+    monkeypatch.setattr(files.Place, "__repr__", lambda self: pytest.fail("it was"))
+    assert len(list(mbpp.problems(Path("mbpp.jsonl"), [FULL, SANITIZED], "test"))) == 2
 
 
 @pytest.mark.parametrize("row", [FULL, SANITIZED], ids=["full", "sanitized"])
